@@ -1,0 +1,120 @@
+"""KSQL's data types, and their Arrow and Polars counterparts.
+
+Source: ksqlDB's data type reference. An embedded query's columns live in Polars frames, so every type states both the
+type that SQL shows and the type that a column has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class SqlType:
+    """A KSQL type; the plain ones are the constants of this module."""
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the type as DESCRIBE prints it."""
+        return self.name
+
+    @property
+    def polars(self) -> pl.DataType:
+        """Return the type of the column that holds values of this type."""
+        return _PLAIN[self.name]
+
+
+@dataclass(frozen=True)
+class DecimalType(SqlType):
+    """DECIMAL(precision, scale): exact numbers, at most 38 digits."""
+
+    name: str = "DECIMAL"
+    precision: int = 38
+    scale: int = 0
+
+    def __str__(self) -> str:
+        """Return the type as DESCRIBE prints it."""
+        return f"DECIMAL({self.precision}, {self.scale})"
+
+    @property
+    def polars(self) -> pl.DataType:
+        """Return the type of the column that holds values of this type."""
+        return pl.Decimal(self.precision, self.scale)
+
+
+@dataclass(frozen=True)
+class ArrayType(SqlType):
+    """ARRAY<element>."""
+
+    name: str = "ARRAY"
+    element: SqlType = SqlType("STRING")
+
+    def __str__(self) -> str:
+        """Return the type as DESCRIBE prints it."""
+        return f"ARRAY<{self.element}>"
+
+    @property
+    def polars(self) -> pl.DataType:
+        """Return the type of the column that holds values of this type."""
+        return pl.List(self.element.polars)
+
+
+@dataclass(frozen=True)
+class MapType(SqlType):
+    """MAP<key, value>, kept as a list of key/value structs as Arrow does."""
+
+    name: str = "MAP"
+    key: SqlType = SqlType("STRING")
+    value: SqlType = SqlType("STRING")
+
+    def __str__(self) -> str:
+        """Return the type as DESCRIBE prints it."""
+        return f"MAP<{self.key}, {self.value}>"
+
+    @property
+    def polars(self) -> pl.DataType:
+        """Return the type of the column that holds values of this type."""
+        return pl.List(pl.Struct({"key": self.key.polars, "value": self.value.polars}))
+
+
+@dataclass(frozen=True)
+class StructType(SqlType):
+    """STRUCT<field type, …>; field names are case-sensitive once quoted."""
+
+    name: str = "STRUCT"
+    fields: tuple[tuple[str, SqlType], ...] = ()
+
+    def __str__(self) -> str:
+        """Return the type as DESCRIBE prints it."""
+        return "STRUCT<" + ", ".join(f"{name} {type_}" for name, type_ in self.fields) + ">"
+
+    @property
+    def polars(self) -> pl.DataType:
+        """Return the type of the column that holds values of this type."""
+        return pl.Struct({name: type_.polars for name, type_ in self.fields})
+
+
+BOOLEAN = SqlType("BOOLEAN")
+INTEGER = SqlType("INTEGER")
+BIGINT = SqlType("BIGINT")
+DOUBLE = SqlType("DOUBLE")
+STRING = SqlType("STRING")
+BYTES = SqlType("BYTES")
+DATE = SqlType("DATE")
+TIME = SqlType("TIME")
+TIMESTAMP = SqlType("TIMESTAMP")
+
+_PLAIN: dict[str, pl.DataType] = {
+    "BOOLEAN": pl.Boolean(),
+    "INTEGER": pl.Int32(),
+    "BIGINT": pl.Int64(),
+    "DOUBLE": pl.Float64(),
+    "STRING": pl.String(),
+    "BYTES": pl.Binary(),
+    "DATE": pl.Date(),
+    "TIME": pl.Time(),
+    "TIMESTAMP": pl.Datetime("ms"),
+}

@@ -1,0 +1,227 @@
+"""Every host, size and limit of HeartWatch, once.
+
+Values come, first found wins, from: arguments, ``HEARTWATCH_…`` environment variables (``__`` between levels), the profile's
+file ``deployments/profiles/<profile>.toml``, and for the profile ``local`` the addresses that the embedded platform wrote
+when it started. Secrets are never here: they come from Prefect blocks, the environment or the platform's secrets file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(Exception):
+    """The settings can't be used; the message names each wrong value and what is allowed."""
+
+
+class KafkaSettings(BaseModel):
+    """Brokers and the topics' sizes."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
+    partitions: int = Field(8, ge=1, le=10_000, description="partitions of each input topic (the original's: 30)")
+    replication_factor: int = Field(1, ge=1, le=9, description="copies of each partition")
+    min_insync_replicas: int = Field(1, ge=1, le=9, description="copies that must acknowledge a write")
+    retention_ms: int = Field(86_400_000, ge=-1, description="how long realtime events stay, ms; -1 for ever")
+    retention_bytes: int = Field(-1, ge=-1, description="how much of a partition stays, bytes; -1 without limit")
+
+
+class RegistrySettings(BaseModel):
+    """Schema Registry (Confluent's API)."""
+
+    url: str = Field("http://127.0.0.1:8081", description="base address of the Confluent-compatible API")
+    converter_url: str | None = Field(None, description="address that Connect's Avro converter uses, where it differs")
+    compatibility: Literal["BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FULL", "FULL_TRANSITIVE", "NONE"] = Field(
+        "BACKWARD", description="compatibility that a new version must keep"
+    )
+
+
+class ConnectSettings(BaseModel):
+    """Kafka Connect."""
+
+    url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
+    ready_timeout_seconds: float = Field(120, gt=0, description="how long a connector's tasks may take to run")
+    restart_limit: int = Field(3, ge=0, description="restarts of failed tasks before a deploy fails")
+
+
+class KsqldbSettings(BaseModel):
+    """KSQL servers: real ksqlDB or the embedded engine."""
+
+    urls: list[str] = Field(["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used")
+    request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
+
+
+class PostgresSettings(BaseModel):
+    """The database of historical ranges."""
+
+    host: str = Field("127.0.0.1", description="server")
+    connect_host: str | None = Field(None, description="the same server as Connect sees it, where that differs")
+    port: int = Field(5432, ge=1, le=65_535, description="port")
+    database: str = Field("heartwatch", description="database")
+    user: str = Field("heartwatch", description="role")
+    password: SecretStr = Field(SecretStr(""), description="HEARTWATCH_POSTGRES__PASSWORD or the platform's secrets")
+
+
+class S3Settings(BaseModel):
+    """Object storage of the sink, and the Iceberg catalog over it."""
+
+    endpoint: str | None = Field(None, description="address of an S3 server; None for AWS")
+    region: str = Field("us-east-1", description="region")
+    bucket: str = Field("heartwatch", min_length=3, max_length=63, description="bucket of the tables")
+    path_style: bool = Field(True, description="bucket in the path (S3 servers) rather than in the host name")
+    access_key_id: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__ACCESS_KEY_ID; empty: the AWS chain")
+    secret_access_key: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__SECRET_ACCESS_KEY")
+    catalog_schema: str = Field("iceberg", description="Postgres schema of the Iceberg catalog")
+    commit_interval_ms: int = Field(10_000, ge=1_000, description="how often the sink commits a snapshot")
+
+
+class PrefectSettings(BaseModel):
+    """Prefect."""
+
+    api_url: str | None = Field(None, description="API of the server; None uses PREFECT_API_URL")
+    orchestration_pool: str = Field("orchestration", description="work pool of the flows")
+    producers_pool: str = Field("producers", description="work pool of the producers")
+
+
+class PipelineSettings(BaseModel):
+    """Which analytic runs, in which version, with which query parameters."""
+
+    analytic: str = Field("heart_rate", pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/")
+    version: int = Field(1, ge=1, le=9_999, description="in every resource name, so that versions live side by side")
+    mode: Literal["dev", "prod"] = Field("prod", description="dev: generated realtime data; prod: the producers")
+    offset_reset: Literal["earliest", "latest"] = Field("earliest", description="where a new query starts reading")
+    variables: dict[str, str] = Field(default_factory=dict, description="overrides of the analytic's KSQL variables")
+
+
+class ProducerSettings(BaseModel):
+    """How events are sent."""
+
+    machines: list[str] = Field(default_factory=list, description="producer machines; empty: the brokers' machines")
+    processes_per_machine: int = Field(2, ge=1, le=256, description="producer processes a machine")
+    batch_events: int = Field(20_000, ge=1, le=1_000_000, description="events encoded at once (the original's: 400)")
+    transaction_interval_ms: int = Field(200, ge=10, le=60_000, description="longest open producer transaction")
+    poll_interval_ms: int = Field(100, ge=1, description="longest interval between dev-mode events")
+    iterations: int = Field(1_000_000, ge=1, description="events that dev mode sends")
+
+
+class ConnectorSettings(BaseModel):
+    """Connector intervals of the original that a JDBC source needs."""
+
+    historical_poll_ms: int = Field(3_600_000, ge=100, description="how often a polling source reads the table")
+
+
+class ObjectiveSettings(BaseModel):
+    """What the scheduled checks hold the pipeline to."""
+
+    min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
+    max_lag_seconds: float = Field(60, ge=0, description="age of the oldest event not yet through a stage")
+
+
+class Settings(BaseSettings):
+    """The whole configuration of a process."""
+
+    model_config = SettingsConfigDict(env_prefix="HEARTWATCH_", env_nested_delimiter="__", extra="forbid")
+
+    profile: Literal["local", "docker", "ec2"] = Field("local", description="which platform the flows talk to")
+    home: Path = Field(ROOT / ".heartwatch", description="data of the embedded platform, logs, secrets, state")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
+    connect: ConnectSettings = Field(default_factory=ConnectSettings)
+    ksqldb: KsqldbSettings = Field(default_factory=KsqldbSettings)
+    postgres: PostgresSettings = Field(default_factory=PostgresSettings)
+    s3: S3Settings = Field(default_factory=S3Settings)
+    prefect: PrefectSettings = Field(default_factory=PrefectSettings)
+    pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
+    producer: ProducerSettings = Field(default_factory=ProducerSettings)
+    connector: ConnectorSettings = Field(default_factory=ConnectorSettings)
+    objectives: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the profile's file and the embedded platform's addresses below the environment."""
+        chosen = {**env_settings(), **init_settings()}
+        profile = str(chosen.get("profile", "local"))
+        home = Path(str(chosen.get("home", ROOT / ".heartwatch"))).expanduser()
+        return init_settings, env_settings, _FileSource(settings_cls, profile, home)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """Values of the profile's file, and over them the running embedded platform's addresses and secrets."""
+
+    def __init__(self, settings_cls: type[BaseSettings], profile: str, home: Path) -> None:
+        super().__init__(settings_cls)
+        self._values = _read_toml(ROOT / "deployments" / "profiles" / f"{profile}.toml")
+        if profile == "local":
+            for name in ("endpoints.toml", "secrets.toml"):
+                self._values = merge(self._values, _read_toml(home / name))
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Return one top-level value (pydantic-settings' interface)."""
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return all values (pydantic-settings' interface)."""
+        return self._values
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` laid over it, level by level."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{str(path)!r} is not valid TOML: {error}; mend or remove the file") from error
+    except OSError as error:
+        raise SettingsError(f"{str(path)!r} can't be read: {error.strerror}; check its owner and mode") from error
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read and check the settings.
+
+    Args:
+        **overrides: top-level values that win over every other source.
+
+    Raises:
+        SettingsError: a value is missing or out of bounds; each is named with its remedy.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"HEARTWATCH_{'__'.join(str(part).upper() for part in item['loc'])}={item.get('input')!r}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError("settings can't be used: " + "; ".join(lines)) from error
+
+
+def environment_overrides() -> dict[str, str]:
+    """Return the HEARTWATCH_ variables of this process, to hand to a child process."""
+    return {name: value for name, value in os.environ.items() if name.startswith("HEARTWATCH_")}
