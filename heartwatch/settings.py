@@ -54,7 +54,9 @@ class ConnectSettings(BaseModel):
 class KsqldbSettings(BaseModel):
     """KSQL servers: real ksqlDB or the embedded engine."""
 
-    urls: list[str] = Field(["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used")
+    urls: list[str] = Field(
+        ["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used"
+    )
     request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
 
 
@@ -93,7 +95,9 @@ class PrefectSettings(BaseModel):
 class PipelineSettings(BaseModel):
     """Which analytic runs, in which version, with which query parameters."""
 
-    analytic: str = Field("heart_rate", pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/")
+    analytic: str = Field(
+        "heart_rate", pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/"
+    )
     version: int = Field(1, ge=1, le=9_999, description="in every resource name, so that versions live side by side")
     mode: Literal["dev", "prod"] = Field("prod", description="dev: generated realtime data; prod: the producers")
     offset_reset: Literal["earliest", "latest"] = Field("earliest", description="where a new query starts reading")
