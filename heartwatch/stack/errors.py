@@ -1,0 +1,15 @@
+"""What goes wrong on the embedded platform; every message says what failed and what to do, in one sentence."""
+
+from __future__ import annotations
+
+
+class PlatformError(Exception):
+    """The platform can't do what was asked."""
+
+
+class PackageError(PlatformError):
+    """A pinned package can't be had, or isn't the one that was pinned."""
+
+
+class PartError(PlatformError):
+    """One part can't be started, stopped or found."""
