@@ -1,0 +1,62 @@
+"""When the next batch is due: at a set rate, in (a multiple of) real time, or at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_SLICE_SECONDS = 0.2  # a stop is noticed at least this often while waiting
+
+
+class Pacer:
+    """Holds a shard to a rate and to the events' own clock; both limits may be set, the later one counts."""
+
+    def __init__(
+        self,
+        events_per_second: float | None = None,
+        speed: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            events_per_second: limit of the rate, events/s; None without limit.
+            speed: seconds of event time a second of wall time, 1 for real time; None as fast as possible.
+            clock: seconds, monotonic.
+            sleep: waits that many seconds.
+
+        Raises:
+            ValueError: a limit is not positive.
+        """
+        for name, value in (("events_per_second", events_per_second), ("speed", speed)):
+            if value is not None and value <= 0:
+                raise ValueError(f"{name}={value!r} must be more than 0; leave it out for no limit")
+        self._rate, self._speed = events_per_second, speed
+        self._clock, self._sleep = clock, sleep
+        self._start = clock()
+        self._first_ms: int | None = None
+        self._sent = 0
+
+    def due_in(self, first_ms: int) -> float:
+        """Return how many seconds from now the batch whose first event time is `first_ms` is due; 0 when it is."""
+        if self._first_ms is None:
+            self._first_ms = first_ms
+        due = self._start
+        if self._rate is not None:
+            due = max(due, self._start + self._sent / self._rate)
+        if self._speed is not None:
+            due = max(due, self._start + (first_ms - self._first_ms) / 1000 / self._speed)
+        return max(0.0, due - self._clock())
+
+    def wait(self, first_ms: int, should_stop: Callable[[], bool]) -> bool:
+        """Wait until a batch is due; False when the run was stopped meanwhile."""
+        while (left := self.due_in(first_ms)) > 0:
+            if should_stop():
+                return False
+            self._sleep(min(left, _SLICE_SECONDS))
+        return not should_stop()
+
+    def sent(self, events: int) -> None:
+        """Count events that were sent."""
+        self._sent += events

@@ -1,0 +1,331 @@
+"""One shard's transactional producer: messages and the shard's progress commit together.
+
+The progress is a consumer-group offset: group `progress_group(run, shard)`, first partition of the shard, the offset being the
+index of the next batch. A shard that died is run again with the same transactional id: that fences the old process if it still
+lives, ends its open transaction, and the committed offset says where to go on. Nothing is lost and nothing is sent twice.
+
+Protocol: KIP-98 (transactions), KIP-447 (offsets in them); librdkafka's transactional producer for which errors to retry, which
+to abort on and which are the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
+from heartwatch.produce.messages import Messages
+from heartwatch.produce.shards import Shard
+from heartwatch.settings import KafkaSettings
+
+QUEUE_MESSAGES = 1_000_000  # messages that may wait in the client; a transaction holds less than that
+_CHUNK = 5_000  # messages handed over between two looks at the client's queue
+_TRANSACTION_TIMEOUT_MS = 60_000  # after it the brokers abort what a dead producer left open
+_ATTEMPTS = 5  # times that a transaction's messages are sent before the shard fails
+_PATIENCE_SECONDS = 120.0  # how long one step may take while the brokers come back
+_FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+
+
+class DeliveryError(Exception):
+    """Messages could not be delivered; what was committed before stays, and a second run of the shard goes on after it."""
+
+
+class FencedError(DeliveryError):
+    """A newer process sends this shard; this one must end."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a shard has come.
+
+    Attributes:
+        next_batch: index of the first batch that is not committed.
+        delivered: messages committed, over all processes that ran the shard.
+        failed: messages of transactions that were aborted and sent again.
+        newest_ms: largest event time committed, ms since the epoch; 0 before the first.
+        finished: the source had no more batches.
+    """
+
+    next_batch: int = 0
+    delivered: int = 0
+    failed: int = 0
+    newest_ms: int = 0
+    finished: bool = False
+
+
+def progress_group(run_id: str, shard: Shard) -> str:
+    """Return the consumer group whose offset is the shard's progress."""
+    return f"heartwatch-produce-{run_id}-{shard.index}"
+
+
+def read_progress(admin: KafkaAdmin, topic: str, run_id: str, shard: Shard) -> Progress | None:
+    """Return a shard's committed progress, None before its first commit.
+
+    Raises:
+        KafkaClientError: the brokers could not be asked.
+    """
+    found = admin.group_offsets(progress_group(run_id, shard)).get((topic, shard.partitions[0]))
+    return None if found is None else _parse(found.offset, found.metadata)
+
+
+def forget_progress(admin: KafkaAdmin, run_id: str, shards: list[Shard]) -> None:
+    """Delete the progress of a run that is over.
+
+    Raises:
+        KafkaClientError: the brokers refused.
+    """
+    admin.delete_groups(progress_group(run_id, shard) for shard in shards)
+
+
+def _parse(offset: int, metadata: str | None) -> Progress:
+    values: dict[str, Any] = json.loads(metadata or "{}")
+    return Progress(offset, **values)
+
+
+class ShardSender:
+    """Sends one shard's messages; use it as a context manager."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        run_id: str,
+        shard: Shard,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make the clients; `start` connects.
+
+        Args:
+            settings: where the brokers are.
+            topic: topic to send to.
+            run_id: names the run; the same for every attempt at it.
+            shard: which shard this is.
+            clock: seconds, monotonic.
+        """
+        self.progress = Progress()
+        self._brokers = settings.bootstrap_servers
+        self._topic, self._shard, self._clock = topic, shard, clock
+        self._transactional_id = f"heartwatch-produce-{run_id}-{shard.index}"
+        config = producer_config(
+            settings,
+            self._transactional_id,
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            queue_buffering_max_messages=QUEUE_MESSAGES,
+            queue_buffering_max_kbytes=1_048_576,
+            batch_num_messages=50_000,
+            batch_size=1_000_000,
+            # Commits tell of failures; an event for each delivered message would only cost.
+            delivery_report_only_error=True,
+        )
+        self._producer = Producer(config)
+        self._consumer = Consumer(consumer_config(settings, progress_group(run_id, shard)))
+        self._pending: list[Messages] = []
+        self._began: float | None = None
+
+    def __enter__(self) -> ShardSender:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> Progress:
+        """Fence older processes of this shard and read how far they came.
+
+        Raises:
+            DeliveryError: the brokers can't be reached.
+        """
+        self._retry(lambda: self._producer.init_transactions(10), "start the transactional producer")
+        where = [TopicPartition(self._topic, self._shard.partitions[0])]
+        found = self._retry(lambda: self._consumer.committed(where, timeout=10), "read the shard's progress")[0]
+        if found.error is not None:
+            raise DeliveryError(f"can't read the progress of {self._transactional_id!r}: {found.error.str()}")
+        if found.offset >= 0:
+            self.progress = _parse(found.offset, found.metadata)
+        return self.progress
+
+    @property
+    def pending(self) -> int:
+        """Messages sent but not committed."""
+        return sum(map(len, self._pending))
+
+    @property
+    def open_seconds(self) -> float:
+        """Age of the open transaction, 0 without one."""
+        return 0.0 if self._began is None else self._clock() - self._began
+
+    def send(self, messages: Messages) -> None:
+        """Add a batch to the open transaction, beginning one where none is open.
+
+        Raises:
+            FencedError: a newer process sends this shard.
+            DeliveryError: the client took nothing for two minutes.
+        """
+        if self._began is None:
+            self._began = self._clock()
+            self._producer.begin_transaction()
+        self._pending.append(messages)
+        try:
+            self._hand_over(messages)
+        except KafkaException as error:
+            self._start_again(error)
+
+    def commit(self, next_batch: int, finished: bool = False) -> Progress:
+        """Commit what was sent together with the progress; sends it again where the brokers made it abort.
+
+        Args:
+            next_batch: index of the batch to go on with.
+            finished: there is no such batch.
+
+        Raises:
+            FencedError: a newer process sends this shard.
+            DeliveryError: the messages could not be delivered.
+        """
+        if self._began is None:
+            self._began = self._clock()
+            self._producer.begin_transaction()
+        for _ in range(_ATTEMPTS):
+            reached = self._reached(next_batch, finished)
+            try:
+                self._commit(reached)
+            except KafkaException as error:
+                self._start_again(error)
+                continue
+            self._pending, self._began, self.progress = [], None, reached
+            return reached
+        raise DeliveryError(
+            f"{self.pending} messages of batches before {next_batch!r} were aborted {_ATTEMPTS} times on topic "
+            f"{self._topic!r}; see that the brokers {self._brokers} have enough in-sync replicas, then run the shard again"
+        )
+
+    def close(self) -> None:
+        """Abort what is not committed and let the clients go."""
+        try:
+            if self._began is not None:
+                self._producer.abort_transaction(10)
+        except KafkaException:
+            # Fenced, or the brokers are gone: they abort it themselves.
+            pass
+        finally:
+            self._began, self._pending = None, []
+            self._consumer.close()
+            self._producer.close()
+
+    def _reached(self, next_batch: int, finished: bool) -> Progress:
+        return Progress(
+            next_batch,
+            self.progress.delivered + self.pending,
+            self.progress.failed,
+            max([self.progress.newest_ms, *(messages.newest_ms for messages in self._pending)]),
+            finished,
+        )
+
+    def _hand_over(self, messages: Messages) -> None:
+        columns = zip(messages.keys, messages.values, messages.partitions, messages.timestamps, strict=True)
+        while chunk := list(itertools.islice(columns, _CHUNK)):
+            self._wait_for_room(len(chunk))
+            keys, values, partitions, timestamps = zip(*chunk, strict=True)
+            nothing = itertools.repeat(None)
+            # A call a message is what the client's API costs most; `map` with positional arguments halves it.
+            calls = map(
+                self._producer.produce,
+                itertools.repeat(self._topic),
+                values,
+                keys,
+                partitions,
+                nothing,
+                nothing,
+                timestamps,
+            )
+            deque(calls, maxlen=0)
+
+    def _wait_for_room(self, messages: int) -> None:
+        deadline = self._clock() + _PATIENCE_SECONDS
+        self._producer.poll(0)
+        while len(self._producer) + messages > QUEUE_MESSAGES:
+            if self._clock() > deadline:
+                raise DeliveryError(
+                    f"the brokers {self._brokers} took no message of topic {self._topic!r} for {_PATIENCE_SECONDS:g} s; "
+                    "see that they are up, then run the shard again"
+                )
+            self._producer.poll(0.05)
+
+    def _commit(self, reached: Progress) -> None:
+        metadata = json.dumps(
+            {
+                "delivered": reached.delivered,
+                "failed": reached.failed,
+                "newest_ms": reached.newest_ms,
+                "finished": reached.finished,
+            }
+        )
+        offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, metadata)
+        group = self._consumer.consumer_group_metadata()
+        self._retry(lambda: self._producer.send_offsets_to_transaction([offset], group, 10), "send the progress")
+        self._retry(lambda: self._producer.commit_transaction(10), "commit")
+
+    def _start_again(self, error: KafkaException) -> None:
+        """Abort the transaction and send its messages in a new one; ends the shard where that can't help.
+
+        Raises:
+            FencedError: a newer process sends this shard.
+            DeliveryError: the producer can't go on.
+        """
+        for _ in range(_ATTEMPTS):
+            self._end_if_fatal(error)
+            self.progress = Progress(
+                **{**self.progress.__dict__, "failed": self.progress.failed + self.pending},
+            )
+            try:
+                self._retry(lambda: self._producer.abort_transaction(10), "abort")
+                self._producer.begin_transaction()
+                for messages in self._pending:
+                    self._hand_over(messages)
+            except KafkaException as next_error:
+                error = next_error
+                continue
+            return
+        raise DeliveryError(
+            f"{self.pending} messages could not be sent to topic {self._topic!r} in {_ATTEMPTS} transactions: "
+            f"{error.args[0].str()}; see that the topic exists and the brokers {self._brokers} are up"
+        )
+
+    def _end_if_fatal(self, error: KafkaException) -> None:
+        cause = error.args[0]
+        if cause.code() in _FENCED:
+            raise FencedError(
+                f"a newer process sends {self._transactional_id!r}: this one ends, having lost nothing"
+            ) from None
+        if cause.fatal():
+            raise DeliveryError(
+                f"the producer {self._transactional_id!r} can't go on: {cause.str()} ({cause.name()}); run the shard again"
+            ) from None
+
+    def _retry(self, step: Callable[[], Any], what: str) -> Any:
+        """Repeat a step while its error says that it may succeed.
+
+        Raises:
+            KafkaException: the step failed otherwise.
+            DeliveryError: it did not succeed in time.
+        """
+        deadline = self._clock() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return step()
+            except KafkaException as error:
+                cause = error.args[0]
+                again = cause.retriable() or cause.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
+                if not again or cause.txn_requires_abort() or cause.fatal():
+                    raise
+                if self._clock() > deadline:
+                    raise DeliveryError(
+                        f"can't {what} for {_PATIENCE_SECONDS:g} s: {cause.str()}; see that the brokers {self._brokers} are up"
+                    ) from None
+                time.sleep(0.1)
