@@ -49,6 +49,22 @@ class ConnectSettings(BaseModel):
     url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
     ready_timeout_seconds: float = Field(120, gt=0, description="how long a connector's tasks may take to run")
     restart_limit: int = Field(3, ge=0, description="restarts of failed tasks before a deploy fails")
+    secrets_file: str = Field(
+        "/etc/heartwatch/connect.properties",
+        description="properties file, as Connect sees it, that its config provider `secrets` reads",
+    )
+    avro_converter: dict[str, str] = Field(
+        {
+            "class": "io.apicurio.registry.utils.converter.AvroConverter",
+            "apicurio.registry.url": "${registry.converter_url}",
+            "apicurio.registry.as-confluent": "true",
+            "apicurio.registry.use-id": "contentId",
+            "apicurio.registry.headers.enabled": "false",
+            "apicurio.registry.auto-register": "true",
+            "apicurio.registry.artifact-resolver-strategy": "io.apicurio.registry.serde.strategy.TopicIdStrategy",
+        },
+        description="class and settings of the Avro converter that Connect has",
+    )
 
 
 class KsqldbSettings(BaseModel):
@@ -80,6 +96,8 @@ class S3Settings(BaseModel):
     path_style: bool = Field(True, description="bucket in the path (S3 servers) rather than in the host name")
     access_key_id: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__ACCESS_KEY_ID; empty: the AWS chain")
     secret_access_key: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__SECRET_ACCESS_KEY")
+    namespace: str = Field("heartwatch", pattern=r"^[a-z][a-z0-9_]*$", description="Iceberg namespace of the tables")
+    warehouse: str = Field("warehouse", description="folder of the tables in the bucket")
     catalog_schema: str = Field("iceberg", description="Postgres schema of the Iceberg catalog")
     commit_interval_ms: int = Field(10_000, ge=1_000, description="how often the sink commits a snapshot")
 
