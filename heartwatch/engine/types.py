@@ -97,6 +97,11 @@ class StructType(SqlType):
         return pl.Struct({name: type_.polars for name, type_ in self.fields})
 
 
+@dataclass(frozen=True)
+class NamedType(SqlType):
+    """A name of CREATE TYPE, which the analyzer replaces by the type it stands for; it never reaches a plan."""
+
+
 BOOLEAN = SqlType("BOOLEAN")
 INTEGER = SqlType("INTEGER")
 BIGINT = SqlType("BIGINT")

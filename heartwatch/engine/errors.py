@@ -1,0 +1,114 @@
+"""What ksqlDB answers when it refuses something: error codes, exceptions and their JSON.
+
+Source: ksqlDB's ``Errors`` (a code is the HTTP status × 100 plus a counter) and its ``KsqlErrorMessage`` entities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+BAD_REQUEST = 40000
+BAD_STATEMENT = 40001
+QUERY_ENDPOINT = 40002
+NOT_FOUND = 40400
+SCHEMA_REGISTRY_UNCONFIGURED = 42801
+SERVER_ERROR = 50000
+COMMAND_QUEUE_CATCHUP_TIMEOUT = 50301
+SERVER_NOT_READY = 50302
+SERVER_SHUTTING_DOWN = 50303
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where something stands in the text of a request; line and column count from 1."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """Return ``line:column`` as messages show it."""
+        return f"{self.line}:{self.column}"
+
+
+class KsqlError(Exception):
+    """A request that can't be served, in the form that the REST API returns.
+
+    Attributes:
+        message: what is wrong, in ksqlDB's words.
+        error_code: one of this module's codes.
+    """
+
+    error_code = BAD_REQUEST
+
+    def __init__(self, message: str, error_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if error_code is not None:
+            self.error_code = error_code
+
+    @property
+    def status(self) -> int:
+        """HTTP status of the answer."""
+        return self.error_code // 100
+
+    def entity(self) -> dict[str, Any]:
+        """Return the body of the answer (ksqlDB's ``generic_error``)."""
+        return {"@type": "generic_error", "error_code": self.error_code, "message": self.message}
+
+
+class StatementError(KsqlError):
+    """A statement that can't be run.
+
+    Attributes:
+        statement: text of the statement; filled in by whoever knows it.
+    """
+
+    error_code = BAD_STATEMENT
+
+    def __init__(self, message: str, statement: str = "", error_code: int | None = None) -> None:
+        super().__init__(message, error_code)
+        self.statement = statement
+
+    def with_statement(self, statement: str) -> StatementError:
+        """Name the statement unless it is known, and return the error."""
+        if not self.statement:
+            self.statement = statement
+        return self
+
+    def entity(self, entities: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the body of the answer (ksqlDB's ``statement_error``).
+
+        Args:
+            entities: answers of the request's earlier statements, which did run.
+        """
+        return {
+            "@type": "statement_error",
+            "error_code": self.error_code,
+            "message": self.message,
+            "statementText": self.statement,
+            "entities": entities or [],
+        }
+
+
+class ParseError(StatementError):
+    """Text that is not KSQL; the message starts with its ``line L:C``."""
+
+    def __init__(self, message: str, position: Position, statement: str = "") -> None:
+        super().__init__(f"line {position}: {message}", statement)
+        self.position = position
+
+
+class NotSupportedError(StatementError):
+    """KSQL that ksqlDB runs and this engine doesn't: refused by name, never accepted and wrong."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} not supported by the embedded engine; run it on ksqlDB")
+
+
+def query_endpoint_error(statement: str) -> StatementError:
+    """Return ksqlDB's answer to a SELECT or PRINT that was sent to ``/ksql``."""
+    message = (
+        "The following statement types should be issued to the websocket endpoint '/query':\n\t* PRINT\n\t* SELECT"
+    )
+    return StatementError(message, statement, QUERY_ENDPOINT)
