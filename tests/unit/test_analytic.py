@@ -1,0 +1,75 @@
+"""An analytic is found by its folder name, and every name comes from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heartwatch.analytic import Analytic, AnalyticError
+from heartwatch.settings import ROOT
+
+HEART_RATE = Analytic.load("heart_rate", 1)
+
+
+def test_every_resource_carries_analytic_and_version() -> None:
+    assert HEART_RATE.topic("realtime") == "heart_rate_realtime_v1"
+    assert Analytic.load("heart_rate", 12).name("alerts_sink") == "heart_rate_alerts_sink_v12"
+
+
+def test_variables_are_parameters_and_names() -> None:
+    variables = HEART_RATE.variables({"still_degrees": 0.00005, "grace_ms": 5_000})
+    assert variables["still_degrees"] == "0.00005"
+    assert variables["grace_ms"] == "5000"
+    assert variables["window_ms"] == "10000"
+    assert variables["realtime_stream"] == variables["realtime_topic"] == "heart_rate_realtime_v1"
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(AnalyticError, match=r"no topic 'realtim'.*'realtime'"):
+        HEART_RATE.topic("realtim")
+    with pytest.raises(AnalyticError, match=r"no KSQL variables \['window'\].*'window_ms'"):
+        HEART_RATE.variables({"window": 5})
+    with pytest.raises(AnalyticError, match=r"no analytic 'sleep'; known are \['heart_rate'\]"):
+        Analytic.load("sleep", 1)
+
+
+def test_another_analytic_needs_only_files(tmp_path: Path) -> None:
+    folder = tmp_path / "schemas" / "steps"
+    folder.mkdir(parents=True)
+    (folder / "analytic.toml").write_text(
+        '[topics.walks]\nschema = "walks.avsc"\nkey = "device"\ncleanup_policy = "delete"\n[variables]\nfloor = 3\n'
+    )
+    steps = Analytic.load("steps", 2, root=tmp_path)
+    assert steps.topic("walks") == "steps_walks_v2"
+    assert steps.variables()["floor"] == "3"
+
+
+def test_a_wrong_definition_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "schemas" / "steps"
+    folder.mkdir(parents=True)
+    (folder / "analytic.toml").write_text('[topics.walks]\nschema = "walks.avsc"\n[variables]\n')
+    with pytest.raises(AnalyticError, match="key"):
+        Analytic.load("steps", 1, root=tmp_path)
+
+
+def test_no_word_of_an_analytic_outside_its_folders() -> None:
+    """The simulator and the analytic's own folders may speak of heart rates; the code that every analytic shares may not."""
+    words = ("heart_rate", "latitude", "zipcode", "min_heart", "max_heart")
+    shared = [
+        path
+        for path in (ROOT / "heartwatch").rglob("*.py")
+        if not {"simulate", "historical"} & set(path.relative_to(ROOT).parts)
+    ]
+    assert shared
+    found = {
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in shared
+        for word in words
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if word in line
+        and "pattern=" not in line
+        and '"""' not in line
+        and not line.strip().startswith(("#", "heart_rate/"))
+    }
+    assert found == set()

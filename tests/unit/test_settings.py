@@ -1,0 +1,71 @@
+"""Settings: where values come from, and what a wrong one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from heartwatch.settings import SettingsError, load_settings, merge
+
+
+def test_the_environment_wins_over_the_platforms_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endpoints.toml").write_text('[kafka]\nbootstrap_servers = "127.0.0.1:1"\npartitions = 4\n')
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    assert load_settings().kafka.bootstrap_servers == "127.0.0.1:1"
+    monkeypatch.setenv("HEARTWATCH_KAFKA__PARTITIONS", "16")
+    kafka = load_settings().kafka
+    assert (kafka.bootstrap_servers, kafka.partitions) == ("127.0.0.1:1", 16)
+
+
+def test_only_the_local_profile_reads_the_platforms_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endpoints.toml").write_text("[kafka]\npartitions = 4\n")
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    assert load_settings().kafka.partitions == 4
+    assert load_settings(profile="ec2").kafka.partitions != 4
+
+
+def test_secrets_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secrets.toml").write_text('[postgres]\npassword = "hidden-one"\n')
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    settings = load_settings()
+    assert settings.postgres.password.get_secret_value() == "hidden-one"
+    assert "hidden-one" not in repr(settings)
+    assert "hidden-one" not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HEARTWATCH_KAFKA__PARTITIONS", "0", "greater than or equal to 1"),
+        ("HEARTWATCH_KAFKA__PARTITIONS", "many", "valid integer"),
+        ("HEARTWATCH_PIPELINE__MODE", "test", "'dev' or 'prod'"),
+        ("HEARTWATCH_PIPELINE__ANALYTIC", "Heart Rate", "match pattern"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=said) as caught:
+        load_settings()
+    assert name in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endpoints.toml").write_text("[kafka\n")
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"endpoints\.toml' is not valid TOML"):
+        load_settings()
+
+
+def test_an_unknown_setting_in_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endpoints.toml").write_text("[kafkas]\npartitions = 4\n")
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match="KAFKAS"):
+        load_settings()
+
+
+def test_levels_are_laid_over_each_other() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
