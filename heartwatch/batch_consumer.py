@@ -32,7 +32,8 @@ END = confluent_kafka.OFFSET_END
 _TESTED_MAJOR_VERSION = 2
 _CONSUMER_TYPE = 1
 _ERROR_TEXT_BYTES = 512
-_TRANSIENT = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_PARTITION_EOF", "_TIMED_OUT", "_MAX_POLL_EXCEEDED"}
+_END = "_PARTITION_EOF"
+_TRANSIENT = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED"}
 
 
 class BatchConsumerError(Exception):
@@ -51,6 +52,8 @@ class MessageBatch:
         timestamp: Kafka timestamp of each message, ms since the epoch; -1 where it has none.
         key: keys, null where the message has none.
         value: values, null where the message has none.
+        ends: partitions whose end was reached, with the offset of the next record; only with the consumer setting
+            ``enable.partition.eof``.
     """
 
     topics: tuple[str, ...]
@@ -60,6 +63,7 @@ class MessageBatch:
     timestamp: npt.NDArray[np.int64]
     key: pa.LargeBinaryArray
     value: pa.LargeBinaryArray
+    ends: tuple[Offset, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -131,10 +135,13 @@ class PlainBatchConsumer(BatchConsumer):
         if messages:
             messages += self._consumer.consume(min(limit, 1_000) - 1, 0) if limit > 1 else []
         good = []
+        ends: list[Offset] = []
         for message in messages:
             error = message.error()
             if error is None:
                 good.append(message)
+            elif error.name() == _END:
+                ends.append((str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)))
             elif error.name() not in _TRANSIENT:
                 raise _refused(str(message.topic()), int(message.partition() or 0), error.str())
         names: dict[str, int] = {}
@@ -147,6 +154,7 @@ class PlainBatchConsumer(BatchConsumer):
             timestamp=np.array([message.timestamp()[1] for message in good], dtype=np.int64),
             key=pa.array([message.key() for message in good], pa.large_binary()),
             value=pa.array([message.value() for message in good], pa.large_binary()),
+            ends=tuple(ends),
         )
 
     def close(self) -> None:
@@ -221,8 +229,9 @@ class NativeBatchConsumer(BatchConsumer):
 
     def _columns(self, pointers: npt.NDArray[np.uint64]) -> MessageBatch:
         fields = self._loops.fields(pointers)
+        ends: tuple[Offset, ...] = ()
         if fields.error.any():
-            fields = self._without_errors(fields)
+            fields, ends = self._without_errors(fields)
         timestamp = self._loops.timestamps(
             fields.pointer, self._loops.address(self._library.rd_kafka_message_timestamp)
         )
@@ -234,16 +243,21 @@ class NativeBatchConsumer(BatchConsumer):
             timestamp=timestamp,
             key=_binary(*self._loops.copy(fields.key, fields.key_bytes)),
             value=_binary(*self._loops.copy(fields.value, fields.value_bytes)),
+            ends=ends,
         )
 
-    def _without_errors(self, fields: Any) -> Any:
+    def _without_errors(self, fields: Any) -> tuple[Any, tuple[Offset, ...]]:
+        ends: list[Offset] = []
         for row in np.flatnonzero(fields.error):
             code = int(fields.error[row])
-            if self._library.rd_kafka_err2name(code).decode() not in _TRANSIENT:
-                topic = int(fields.topic[row])
-                name = self._library.rd_kafka_topic_name(topic).decode() if topic else "(none)"
+            error = self._library.rd_kafka_err2name(code).decode()
+            topic = int(fields.topic[row])
+            name = self._library.rd_kafka_topic_name(topic).decode() if topic else "(none)"
+            if error == _END:
+                ends.append((name, int(fields.partition[row]), int(fields.offset[row])))
+            elif error not in _TRANSIENT:
                 raise _refused(name, int(fields.partition[row]), self._reason(code))
-        return self._loops.Fields(*(column[fields.error == 0] for column in fields))
+        return self._loops.Fields(*(column[fields.error == 0] for column in fields)), tuple(ends)
 
     def _reason(self, code: int) -> str:
         return str(self._library.rd_kafka_err2str(code).decode())
