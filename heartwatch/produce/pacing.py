@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -49,13 +50,14 @@ class Pacer:
             due = max(due, self._start + (first_ms - self._first_ms) / 1000 / self._speed)
         return max(0.0, due - self._clock())
 
-    def wait(self, first_ms: int, should_stop: Callable[[], bool]) -> bool:
-        """Wait until a batch is due; False when the run was stopped meanwhile."""
-        while (left := self.due_in(first_ms)) > 0:
+    def wait(self, first_ms: int, should_stop: Callable[[], bool], at_most: float = math.inf) -> bool:
+        """Wait until a batch is due, `at_most` that many seconds; False when it isn't yet or the run was stopped."""
+        end = self._clock() + at_most
+        while (left := min(self.due_in(first_ms), end - self._clock())) > 0:
             if should_stop():
                 return False
             self._sleep(min(left, _SLICE_SECONDS))
-        return not should_stop()
+        return self.due_in(first_ms) <= 0 and not should_stop()
 
     def sent(self, events: int) -> None:
         """Count events that were sent."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from heartwatch.produce.messages import Encoder, Events, Messages
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.sender import QUEUE_MESSAGES, Progress, ShardSender
+from heartwatch.produce.supervision import BEAT_SECONDS
 
 
 class Source(Protocol):
@@ -103,11 +104,15 @@ def _due(
     should_stop: Callable[[], bool],
     report: Callable[[Progress], None],
 ) -> bool:
-    """Wait for a batch's time with no transaction open; False when the run was stopped."""
+    """Wait for a batch's time with no transaction open, and give signs of life; False when the run was stopped."""
     first_ms = messages.timestamps[0] if messages.timestamps else 0
     if sender.pending and pacer.due_in(first_ms) > 0:
         report(sender.commit(index))
-    return pacer.wait(first_ms, should_stop)
+    while not pacer.wait(first_ms, should_stop, BEAT_SECONDS):
+        if should_stop():
+            return False
+        report(sender.commit(index))
+    return True
 
 
 def _cancel(following: Future[Messages | None]) -> None:

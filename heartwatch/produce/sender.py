@@ -15,7 +15,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -51,6 +51,7 @@ class Progress:
         failed: messages of transactions that were aborted and sent again.
         newest_ms: largest event time committed, ms since the epoch; 0 before the first.
         finished: the source had no more batches.
+        at_ms: when it was committed, ms since the epoch by the producer's clock: its sign of life.
     """
 
     next_batch: int = 0
@@ -58,6 +59,7 @@ class Progress:
     failed: int = 0
     newest_ms: int = 0
     finished: bool = False
+    at_ms: int = 0
 
 
 def progress_group(run_id: str, shard: Shard) -> str:
@@ -225,6 +227,7 @@ class ShardSender:
             self.progress.failed,
             max([self.progress.newest_ms, *(messages.newest_ms for messages in self._pending)]),
             finished,
+            time.time_ns() // 1_000_000,
         )
 
     def _hand_over(self, messages: Messages) -> None:
@@ -258,15 +261,9 @@ class ShardSender:
             self._producer.poll(0.05)
 
     def _commit(self, reached: Progress) -> None:
-        metadata = json.dumps(
-            {
-                "delivered": reached.delivered,
-                "failed": reached.failed,
-                "newest_ms": reached.newest_ms,
-                "finished": reached.finished,
-            }
-        )
-        offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, metadata)
+        values = asdict(reached)
+        del values["next_batch"]
+        offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, json.dumps(values))
         group = self._consumer.consumer_group_metadata()
         self._retry(lambda: self._producer.send_offsets_to_transaction([offset], group, 10), "send the progress")
         self._retry(lambda: self._producer.commit_transaction(10), "commit")
@@ -280,9 +277,7 @@ class ShardSender:
         """
         for _ in range(_ATTEMPTS):
             self._end_if_fatal(error)
-            self.progress = Progress(
-                **{**self.progress.__dict__, "failed": self.progress.failed + self.pending},
-            )
+            self.progress = replace(self.progress, failed=self.progress.failed + self.pending)
             try:
                 self._retry(lambda: self._producer.abort_transaction(10), "abort")
                 self._producer.begin_transaction()

@@ -58,3 +58,14 @@ def test_a_stop_ends_the_wait_within_a_slice() -> None:
 def test_limits_must_be_positive(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):
         Pacer(**{name: value})
+
+
+def test_a_wait_may_be_cut_short_for_a_sign_of_life() -> None:
+    clock = Clock()
+    pacer = Pacer(speed=1, clock=clock, sleep=clock.sleep)
+    pacer.wait(0, lambda: False)
+    waits = 1
+    while not pacer.wait(12_000, lambda: False, at_most=5):
+        waits += 1
+    assert waits == 3
+    assert clock.now == pytest.approx(12)

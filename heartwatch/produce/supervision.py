@@ -1,0 +1,79 @@
+"""Decides what becomes of a shard from what is seen of it: its flow run's state and its committed progress.
+
+A heartbeat every few minutes is too slow to notice a dead worker by, and a run's state says RUNNING for ever once its process
+was killed together with the worker. The shard's own commits are the sign of life: it commits at least every `BEAT_SECONDS`.
+A false alarm costs nothing but time: the next process fences the one that was thought dead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+BEAT_SECONDS = 5.0
+
+
+class Verdict(Enum):
+    """What to do about a shard."""
+
+    WAIT = "wait"
+    DONE = "done"
+    DISPATCH = "dispatch again"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long each state may last, seconds.
+
+    Attributes:
+        scheduled: until a worker takes the run.
+        pending: until the worker has started its process.
+        silent: between two commits of a running shard.
+        attempts: processes that may run one shard.
+    """
+
+    scheduled: float = 60.0
+    pending: float = 45.0
+    silent: float = 30.0
+    attempts: int = 4
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What is seen of a shard now.
+
+    Attributes:
+        state: type of its flow run's state, as Prefect names it (SCHEDULED, PENDING, RUNNING, COMPLETED, …).
+        state_seconds: age of that state.
+        silent_seconds: time since its last commit or, later than that, since its run began; None where the brokers can't be
+            asked, so that nothing can be said.
+    """
+
+    state: str
+    state_seconds: float
+    silent_seconds: float | None
+
+
+_VERDICTS = {
+    "COMPLETED": Verdict.DONE,
+    "FAILED": Verdict.DISPATCH,
+    "CRASHED": Verdict.DISPATCH,
+    "CANCELLED": Verdict.CANCEL,
+    "CANCELLING": Verdict.CANCEL,
+}
+
+
+def judge(sighting: Sighting, limits: Limits) -> tuple[Verdict, str]:
+    """Return what to do about a shard, and why."""
+    state, age, silent = sighting.state, sighting.state_seconds, sighting.silent_seconds
+    reason = ""
+    if state == "SCHEDULED" and age > limits.scheduled:
+        reason = f"no worker took its run for {age:.0f} s"
+    elif state == "PENDING" and age > limits.pending:
+        reason = f"its run is PENDING for {age:.0f} s: the worker that took it did not start it"
+    elif state == "RUNNING" and silent is not None and silent > limits.silent:
+        reason = f"it has committed nothing for {silent:.0f} s: its process is gone or hangs"
+    if reason:
+        return Verdict.DISPATCH, reason
+    return _VERDICTS.get(state, Verdict.WAIT), f"its run is {state}"

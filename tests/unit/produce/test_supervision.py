@@ -1,0 +1,29 @@
+"""What is seen of a shard decides whether it is waited for, done or sent out again."""
+
+import pytest
+
+from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
+
+LIMITS = Limits(scheduled=60, pending=45, silent=30, attempts=4)
+
+
+@pytest.mark.parametrize(
+    ("sighting", "verdict", "words"),
+    [
+        (Sighting("SCHEDULED", 59, 0), Verdict.WAIT, ""),
+        (Sighting("SCHEDULED", 61, 0), Verdict.DISPATCH, "no worker took"),
+        (Sighting("PENDING", 44, 44), Verdict.WAIT, ""),
+        (Sighting("PENDING", 46, 46), Verdict.DISPATCH, "did not start"),
+        (Sighting("RUNNING", 9_000, 29), Verdict.WAIT, ""),
+        (Sighting("RUNNING", 9_000, 31), Verdict.DISPATCH, "committed nothing for 31 s"),
+        (Sighting("RUNNING", 9_000, None), Verdict.WAIT, ""),
+        (Sighting("CRASHED", 1, 0), Verdict.DISPATCH, "CRASHED"),
+        (Sighting("FAILED", 1, 0), Verdict.DISPATCH, "FAILED"),
+        (Sighting("COMPLETED", 1, 500), Verdict.DONE, "COMPLETED"),
+        (Sighting("CANCELLED", 1, 0), Verdict.CANCEL, "CANCELLED"),
+    ],
+)
+def test_verdicts(sighting: Sighting, verdict: Verdict, words: str) -> None:
+    found, reason = judge(sighting, LIMITS)
+    assert found is verdict
+    assert words in reason
