@@ -35,7 +35,9 @@ MANIFEST = Path(__file__).with_name("packages.toml")
 LOCK = Path(__file__).with_name("packages.lock")
 _PARALLEL_DOWNLOADS = 12
 _TIMEOUT_SECONDS = 60
-_HEADER = "# Written by `heartwatch packages lock`. Set, coordinate (group:artifact:version:packaging:classifier), SHA-256, bytes.\n"
+_HEADER = (
+    "# Written by `heartwatch packages lock`: set, group:artifact:version:packaging[:classifier], SHA-256, bytes.\n"
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +58,7 @@ class Coordinate:
             PackageError: the text has another shape.
         """
         parts = text.split(":")
-        if not 3 <= len(parts) <= 5:  # noqa: PLR2004  the bounds are the shape above
+        if not 3 <= len(parts) <= 5:
             raise PackageError(f"{text!r} is no coordinate; write group:artifact:version[:packaging[:classifier]]")
         return cls(*parts)
 

@@ -1,0 +1,49 @@
+"""The `heartwatch` command.
+
+Each area has its sub-app in a module of its own, imported only when it is called, so that `heartwatch --help` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+app = App(name="heartwatch", help="Find users whose heart rate leaves their own range while they are not moving.")
+
+_PLATFORM = "heartwatch.stack.commands"
+# Help texts stand here as well: to take them from the functions would import the modules.
+_COMMANDS = {
+    "up": "Start the platform; what runs already stays as it is.",
+    "down": "Stop the platform; its data stays.",
+    "status": "Show each part: state, address, health, process, memory, restarts.",
+    "logs": "Show the end of a part's log.",
+    "kill": "Send a signal to a part, to see it restarted.",
+    "restart": "Stop and start a part.",
+    "clean": "Stop the platform and remove all its data; downloaded packages stay.",
+    "packages": "Download the pinned JVM packages, or lock them anew.",
+}
+for _name, _help in _COMMANDS.items():
+    app.command(f"{_PLATFORM}:{_name}", name=_name, help=_help)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can mend are one sentence and exit code 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("heartwatch: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
+        print(f"heartwatch: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Return the errors whose message tells a user all; imported late because that is slow."""
+    from heartwatch.settings import SettingsError  # noqa: PLC0415
+    from heartwatch.stack.errors import PlatformError  # noqa: PLC0415
+
+    return PlatformError, SettingsError

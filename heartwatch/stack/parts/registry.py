@@ -1,0 +1,62 @@
+"""The schema registry: Apicurio, through Confluent's API, its schemas in Postgres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from heartwatch.stack import java
+from heartwatch.stack.errors import PartError
+from heartwatch.stack.parts.base import Context, HttpPart
+from heartwatch.stack.parts.postgres import USER
+from heartwatch.stack.ports import LOOPBACK
+
+_API = "/apis/ccompat/v7"
+_HEAP_MIB = 256
+
+
+@dataclass
+class Registry(HttpPart):
+    """The registry's server."""
+
+    name: str = "registry"
+    group: str = "registry"
+    depends_on: tuple[str, ...] = ("postgres",)
+    port_names: tuple[str, ...] = ("registry",)
+    memory_mib: int = _HEAP_MIB + 150
+    package_sets: tuple[str, ...] = ("registry",)
+    health_path: str = f"{_API}/subjects"
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line."""
+        jar = next(context.packages.path("registry").glob("apicurio-registry-app-*-runner.jar"))
+        return [str(java.find_java()), *java.options(_HEAP_MIB), "-jar", str(jar)]
+
+    def environment(self, context: Context) -> dict[str, str]:
+        """Return the configuration: variables, unlike the command line, are not shown to other users."""
+        return {
+            **super().environment(context),
+            "QUARKUS_HTTP_HOST": LOOPBACK,
+            "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
+            "QUARKUS_HTTP_PORT": str(context.ports["registry"]),
+            "APICURIO_STORAGE_SQL_KIND": "postgresql",
+            "APICURIO_DATASOURCE_URL": f"jdbc:postgresql://{context.address('postgres')}/registry",
+            "APICURIO_DATASOURCE_USERNAME": USER,
+            "APICURIO_DATASOURCE_PASSWORD": context.secrets["postgres"]["password"],
+        }
+
+    def configure(self, context: Context) -> None:
+        """Demand backward compatibility, Confluent's default; this server's own is none."""
+        url = f"http://{context.address('registry')}{_API}/config"
+        response = httpx.put(url, json={"compatibility": "BACKWARD"}, timeout=10)
+        if not response.is_success:
+            raise PartError(
+                f"the registry refused compatibility 'BACKWARD': HTTP {response.status_code} {response.text}"
+            )
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the address for clients, and the one for Connect's converter (Apicurio's own API)."""
+        base = f"http://{context.address('registry')}"
+        return {"registry": {"url": base + _API, "converter_url": f"{base}/apis/registry/v2"}}
