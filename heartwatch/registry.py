@@ -174,6 +174,21 @@ class Registry:
             return existed
         return True
 
+    def delete_version(self, subject: str, version: int) -> None:
+        """Delete one version of a subject for good; nothing happens when it isn't there.
+
+        Raises:
+            RegistryError: the registry refused.
+        """
+        for permanent in (False, True):
+            try:
+                self._ask(
+                    lambda permanent=permanent: self._client.delete_version(subject, version, permanent=permanent),  # type: ignore[misc]
+                    f"delete version {version} of subject {subject!r}",
+                )
+            except NotRegisteredError:
+                continue
+
     def compatibility(self, subject: str) -> str | None:
         """Return the compatibility set on a subject itself, None when it has none of its own.
 

@@ -1,0 +1,93 @@
+"""The pipeline version of some settings: which deployers it has, in their order, and how it is torn down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from heartwatch.analytic import Analytic
+from heartwatch.connect import Connect
+from heartwatch.deploy.connectors import Connectors, connector_configs
+from heartwatch.deploy.migrations import Migrations, MigrationState, migrations_topic, query_properties, read_migrations
+from heartwatch.deploy.plan import Deployer
+from heartwatch.deploy.schemas import Schemas
+from heartwatch.deploy.teardown import Clients, Footprint, Teardown
+from heartwatch.deploy.topics import Topics, analytic_topics, service_topics
+from heartwatch.iceberg import open_catalog
+from heartwatch.kafka import KafkaAdmin
+from heartwatch.ksqldb import Ksqldb
+from heartwatch.registry import Registry
+from heartwatch.settings import Settings
+
+Stage = Literal["topics", "schemas", "connect", "ksql"]
+
+STAGES: tuple[Stage, ...] = ("topics", "schemas", "connect", "ksql")
+"""Stages of a deploy in their order: connectors and queries need topics and schemas; a table is filled by the source."""
+
+
+def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = lambda _: None) -> Deployer:
+    """Return what deploys one stage of the settings' pipeline version.
+
+    Args:
+        stage: which.
+        settings: where everything is, and the pipeline's analytic, version and variables.
+        report: called with lines about what the servers say.
+
+    Raises:
+        heartwatch.analytic.AnalyticError: there is no such analytic.
+        heartwatch.deploy.plan.DeployError: one of the analytic's files is wrong.
+    """
+    analytic = Analytic.of(settings.pipeline)
+    if stage == "topics":
+        configs = connector_configs(analytic, settings).values()
+        wanted = [*analytic_topics(analytic, settings.kafka), *service_topics(configs, settings.kafka)]
+        return Topics(KafkaAdmin(settings.kafka), wanted)
+    if stage == "schemas":
+        return Schemas(Registry(settings.registry), analytic, settings.registry)
+    if stage == "connect":
+        configs_by_name = connector_configs(analytic, settings)
+        if any("iceberg.catalog" in config for config in configs_by_name.values()):
+            open_catalog(settings.postgres, settings.s3)
+        return Connectors(Connect(settings.connect), configs_by_name)
+    ksqldb = Ksqldb(settings.ksqldb)
+    return Migrations(
+        ksqldb,
+        MigrationState(settings.kafka, migrations_topic(analytic)),
+        read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables)),
+        query_properties(settings, ksqldb.info().embedded),
+        report,
+    )
+
+
+def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:
+    """Return what tears down the settings' pipeline version.
+
+    Args:
+        settings: where everything is, and the pipeline's analytic and version.
+        iceberg_tables: whether the sink's tables and their files go too.
+
+    Raises:
+        heartwatch.analytic.AnalyticError: there is no such analytic.
+        heartwatch.deploy.plan.DeployError: one of the analytic's files is wrong.
+    """
+    analytic = Analytic.of(settings.pipeline)
+    configs = connector_configs(analytic, settings)
+    topics = [
+        *analytic_topics(analytic, settings.kafka),
+        *service_topics(configs.values(), settings.kafka),
+    ]
+    migrations = read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables))
+    footprint = Footprint(
+        topics=(*(topic.name for topic in topics), migrations_topic(analytic)),
+        connectors=configs,
+        sources=tuple(name for migration in migrations for _, name in migration.sources),
+    )
+    clients = Clients(
+        kafka=KafkaAdmin(settings.kafka),
+        registry=Registry(settings.registry),
+        connect=Connect(settings.connect),
+        ksqldb=Ksqldb(settings.ksqldb),
+        postgres=settings.postgres,
+        s3=settings.s3,
+    )
+    return Teardown(clients, footprint, iceberg_tables)

@@ -1,0 +1,100 @@
+"""Migration files, what they create, and what the recorded state and the server's evidence mean together."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from heartwatch.analytic import Analytic
+from heartwatch.deploy.migrations import Migration, MigrationError, plan_migration, query_properties, read_migrations
+from heartwatch.settings import load_settings
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.sql").write_text(text)
+    return folder
+
+
+def test_files_are_read_in_order_with_their_checksum(tmp_path: Path):
+    folder = write(tmp_path, V000002__b="SELECT '${x}';", V000001__make_a="CREATE STREAM a (b INT);")
+    first, second = read_migrations(folder, {"x": "1", "unused": "2"})
+    assert (first.version, first.name, first.file) == (1, "make a", "V000001__make_a.sql")
+    assert first.checksum == hashlib.md5(b"CREATE STREAM a (b INT);").hexdigest()  # noqa: S324
+    assert (first.variables, second.variables) == ({}, {"x": "1"})
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"V1__a": ""}, "wrong name"),
+        ({"V000001__a": "", "V000003__c": ""}, "without gaps"),
+        ({"V000001__a": "", "V000001__b": ""}, "without gaps"),
+        ({"V000001__a": "${nope}"}, r"unknown variables \['nope'\]"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, files: dict[str, str], reason: str):
+    with pytest.raises(MigrationError, match=reason):
+        read_migrations(write(tmp_path, **files), {})
+
+
+def migration(sql: str, **variables: str) -> Migration:
+    return Migration(1, "a", "V000001__a.sql", sql, "sum", variables)
+
+
+def test_what_a_file_creates():
+    sql = """
+    -- CREATE TABLE commented (a INT);
+    CREATE OR REPLACE STREAM ${s} (a VARCHAR) WITH (KAFKA_TOPIC = 'CREATE TABLE no');
+    create source table if not exists `Mixed` (a INT PRIMARY KEY) /* CREATE STREAM c */;
+    CREATE TABLE t AS SELECT * FROM x;
+    """
+    assert migration(sql, s="first_v1").sources == (("STREAM", "FIRST_V1"), ("TABLE", "Mixed"), ("TABLE", "T"))
+
+
+def test_the_repository_s_own_migrations():
+    analytic = Analytic.load("heart_rate", 1)
+    migrations = read_migrations(analytic.migrations_folder, analytic.variables())
+    assert [source for one in migrations for source in one.sources] == [
+        ("TABLE", "HEART_RATE_HISTORICAL_V1"),
+        ("STREAM", "HEART_RATE_REALTIME_V1"),
+        ("TABLE", "HEART_RATE_ALERTS_V1"),
+    ]
+
+
+ONE = migration("CREATE STREAM a (b INT);", window_ms="10")
+RECORD = {
+    "version": 1,
+    "name": "a",
+    "checksum": "sum",
+    "variables": {"window_ms": "10"},
+    "state": "MIGRATED",
+    "started": "2026-01-01",
+    "ended": "2026-01-02",
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "present", "action", "reason"),
+    [
+        (None, set(), "create", "was not applied"),
+        (RECORD, {"A"}, "unchanged", "was applied 2026-01-02"),
+        ({**RECORD, "state": "RUNNING"}, {"A"}, "create", "an apply of 2026-01-01 didn't end"),
+        (RECORD, set(), "create", "the server doesn't have A"),
+        ({**RECORD, "checksum": "other"}, {"A"}, "refused", "write the change as a new migration"),
+        ({**RECORD, "variables": {"window_ms": "20"}}, {"A"}, "refused", "other values (window_ms: 20 → 10)"),
+    ],
+)
+def test_state_and_evidence(record: dict[str, object] | None, present: set[str], action: str, reason: str):
+    change = plan_migration(ONE, record, present)
+    assert change.action == action
+    assert reason in change.reason
+
+
+def test_only_the_embedded_engine_gets_its_own_property():
+    settings = load_settings()
+    assert query_properties(settings, embedded=False) == {
+        "auto.offset.reset": "earliest",
+        "processing.guarantee": "exactly_once_v2",
+    }
+    assert query_properties(settings, embedded=True)["heartwatch.idle.close.ms"] == str(settings.ksqldb.idle_close_ms)

@@ -1,0 +1,62 @@
+"""Which topics an analytic needs, and which changes of a topic are refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from heartwatch.analytic import Analytic
+from heartwatch.deploy.topics import analytic_topics, plan_topic, service_topics
+from heartwatch.kafka import TopicState
+from heartwatch.settings import KafkaSettings
+
+SETTINGS = KafkaSettings(partitions=6, replication_factor=3, min_insync_replicas=2, retention_ms=1_000)
+
+
+def test_topics_follow_from_the_analytic_and_the_settings():
+    topics = {topic.name: topic for topic in analytic_topics(Analytic.load("heart_rate", 7), SETTINGS)}
+    assert set(topics) == {"heart_rate_historical_v7", "heart_rate_realtime_v7", "heart_rate_alerts_v7"}
+    assert {(topic.partitions, topic.replication_factor) for topic in topics.values()} == {(6, 3)}
+    assert topics["heart_rate_historical_v7"].config == {"cleanup.policy": "compact", "min.insync.replicas": "2"}
+    assert topics["heart_rate_realtime_v7"].config == {
+        "cleanup.policy": "delete",
+        "min.insync.replicas": "2",
+        "retention.ms": "1000",
+        "retention.bytes": "-1",
+    }
+
+
+def test_connectors_name_their_service_topics():
+    sink = {"iceberg.control.topic": "control", "errors.deadletterqueue.topic.name": "dead"}
+    source = {"topic.prefix": "source", "topic.heartbeat.prefix": "beat"}
+    topics = {topic.name: topic for topic in service_topics([sink, source], SETTINGS)}
+    assert set(topics) == {"control", "dead", "beat.source"}
+    assert topics["dead"].config["retention.ms"] == "-1"
+    assert {topic.replication_factor for topic in topics.values()} == {3}
+
+
+WANTED = TopicState("t", 6, 3, {"cleanup.policy": "delete", "retention.ms": "1000"})
+
+
+def test_settings_that_are_not_wanted_are_left_alone():
+    found = replace(WANTED, config={**WANTED.config, "segment.ms": "5"})
+    assert plan_topic(found, WANTED).action == "unchanged"
+
+
+def test_a_changed_setting_is_an_update():
+    found = replace(WANTED, config={"cleanup.policy": "delete"})
+    change = plan_topic(found, WANTED)
+    assert (change.action, change.reason) == ("update", "differs in retention.ms")
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (replace(WANTED, partitions=4), "keys would move to other partitions"),
+        (replace(WANTED, partitions=8), "set kafka.partitions to 8"),
+        (replace(WANTED, replication_factor=1), "kafka-reassign-partitions"),
+    ],
+)
+def test_another_shape_is_refused_with_the_remedy(found: TopicState, reason: str):
+    change = plan_topic(found, WANTED)
+    assert change.action == "refused"
+    assert reason in change.reason
