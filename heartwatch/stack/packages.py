@@ -193,7 +193,7 @@ class Packages:
         try:
             for package_set in self._sets.values():
                 folder = building / package_set.name
-                folder.mkdir()
+                folder.mkdir(parents=True, exist_ok=True)
                 for file in self.files:
                     if file.set_name == package_set.name:
                         _place(self.cache / "artifacts" / file.coordinate.path, file.coordinate, folder)

@@ -326,7 +326,8 @@ class Platform:
         if self.home != ROOT / ".heartwatch":
             return
         context = self._context(read_state(self.home) or State())
-        lines = [f"{name}={value}\n" for part in self._parts.values() for name, value in part.dotenv(context).items()]
+        wanted = [self._parts[name] for name in self.wanted]
+        lines = [f"{name}={value}\n" for part in wanted for name, value in part.dotenv(context).items()]
         if lines:
             write_atomically(ROOT / ".env", "# Written by `heartwatch up`.\n" + "".join(lines))
 

@@ -80,6 +80,7 @@ class Supervisor:
             try:
                 self._watch()
             finally:
+                listener.close()
                 with self._command:
                     self._stop(list(self._state.parts))
                 with self._change() as state:

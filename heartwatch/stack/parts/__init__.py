@@ -7,9 +7,13 @@ from graphlib import TopologicalSorter
 
 from heartwatch.stack.errors import PartError
 from heartwatch.stack.parts.base import Context, Part
+from heartwatch.stack.parts.connect import Connect
+from heartwatch.stack.parts.engine import Engine
 from heartwatch.stack.parts.kafka import Kafka
 from heartwatch.stack.parts.postgres import Postgres
+from heartwatch.stack.parts.prefect import PrefectServer, Worker
 from heartwatch.stack.parts.registry import Registry
+from heartwatch.stack.parts.s3 import S3
 
 __all__ = ["Context", "Part", "all_parts", "closure", "members", "order"]
 
@@ -25,6 +29,12 @@ def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
         Postgres(),
         *(Kafka(number) for number in range(1, brokers + 1)),
         Registry(),
+        S3(),
+        Connect(),
+        Engine(),
+        PrefectServer(),
+        Worker("orchestration", 1),
+        *(Worker("producers", number) for number in range(1, producers + 1)),
     ]
     return {part.name: part for part in parts}
 
@@ -71,6 +81,6 @@ def order(parts: dict[str, Part]) -> list[str]:
 
 
 def dependencies(parts: dict[str, Part], names: Iterable[str]) -> dict[str, set[str]]:
-    """Return, for each of the named parts, those of them that it depends on."""
+    """Return, for each of the named parts, those of them that it starts after."""
     chosen = set(names)
-    return {name: set(members(parts, parts[name].depends_on)) & chosen for name in names}
+    return {name: set(members(parts, parts[name].depends_on + parts[name].follows)) & chosen for name in chosen}

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
+
 from heartwatch.stack.packages import Packages
 from heartwatch.stack.ports import LOOPBACK
 
@@ -72,6 +74,7 @@ class Part(ABC):
         name: its name in logs and status.
         group: name under which it is asked for; several parts may share one.
         depends_on: groups that must be healthy before it starts.
+        follows: groups that it starts after and stops before, where they are wanted too.
         port_names: names of the ports it needs; the first one is shown as its address.
         memory_mib: what it takes at most, roughly.
         package_sets: JVM packages it needs.
@@ -84,6 +87,7 @@ class Part(ABC):
     name: str
     group: str
     depends_on: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
     port_names: tuple[str, ...] = ()
     memory_mib: int = 100
     package_sets: tuple[str, ...] = ()
@@ -153,8 +157,6 @@ class HttpPart(Part):
 
     def check(self, context: Context) -> None:
         """Ask the health path."""
-        import httpx  # noqa: PLC0415  the command line must start quickly
-
         try:
             response = httpx.get(f"http://{context.address(self.port_names[0])}{self.health_path}", timeout=5)
         except httpx.HTTPError as error:

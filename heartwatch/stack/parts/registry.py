@@ -49,8 +49,7 @@ class Registry(HttpPart):
 
     def configure(self, context: Context) -> None:
         """Demand backward compatibility, Confluent's default; this server's own is none."""
-        url = f"http://{context.address('registry')}{_API}/config"
-        response = httpx.put(url, json={"compatibility": "BACKWARD"}, timeout=10)
+        response = httpx.put(f"{api(context)}/config", json={"compatibility": "BACKWARD"}, timeout=10)
         if not response.is_success:
             raise PartError(
                 f"the registry refused compatibility 'BACKWARD': HTTP {response.status_code} {response.text}"
@@ -58,5 +57,9 @@ class Registry(HttpPart):
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the address for clients, and the one for Connect's converter (Apicurio's own API)."""
-        base = f"http://{context.address('registry')}"
-        return {"registry": {"url": base + _API, "converter_url": f"{base}/apis/registry/v2"}}
+        return {"registry": {"url": api(context), "converter_url": f"{self.address(context)}/apis/registry/v2"}}
+
+
+def api(context: Context) -> str:
+    """Return the address of Confluent's API."""
+    return f"http://{context.address('registry')}{_API}"

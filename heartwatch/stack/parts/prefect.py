@@ -1,0 +1,148 @@
+"""Prefect: the server, its records in Postgres, and the workers of the two work pools."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from heartwatch.settings import ROOT
+from heartwatch.stack.errors import PartError
+from heartwatch.stack.parts.base import Context, HttpPart, NotHealthyError
+from heartwatch.stack.parts.postgres import USER
+from heartwatch.stack.ports import LOOPBACK
+
+POOLS = ("orchestration", "producers")
+
+_CONFLICT = 409
+_QUIET = {
+    # No requests to the outside.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+}
+
+
+def api(context: Context) -> str:
+    """Return the address of Prefect's API."""
+    return f"http://{context.address('prefect')}/api"
+
+
+def _environment(context: Context) -> dict[str, str]:
+    """Return the environment of Prefect's processes: the caller's own Prefect settings don't reach them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**inherited, **_QUIET, "PREFECT_HOME": str(context.data("prefect")), "HEARTWATCH_HOME": str(context.home)}
+
+
+@dataclass
+class PrefectServer(HttpPart):
+    """API, UI and background services in one process."""
+
+    name: str = "prefect"
+    group: str = "prefect"
+    depends_on: tuple[str, ...] = ("postgres",)
+    port_names: tuple[str, ...] = ("prefect",)
+    memory_mib: int = 500
+    health_path: str = "/api/ready"
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line."""
+        port = str(context.ports["prefect"])
+        return [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", port]
+
+    def environment(self, context: Context) -> dict[str, str]:
+        """Return the configuration."""
+        password = context.secrets["postgres"]["password"]
+        database = f"postgresql+asyncpg://{USER}:{password}@{context.address('postgres')}/prefect"
+        return {
+            **_environment(context),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        }
+
+    def prepare(self, context: Context) -> None:
+        """Make Prefect's folder."""
+        context.data("prefect").mkdir(parents=True, exist_ok=True)
+
+    def folder(self, context: Context) -> Path:
+        """Return its own folder: it must not read the checkout's files for commands."""
+        return context.data("prefect")
+
+    def configure(self, context: Context) -> None:
+        """Create the work pools that are missing."""
+        for pool in POOLS:
+            response = httpx.post(f"{api(context)}/work_pools/", json={"name": pool, "type": "process"}, timeout=10)
+            if not response.is_success and response.status_code != _CONFLICT:
+                raise PartError(f"the work pool {pool!r} can't be created: HTTP {response.status_code} {response.text}")
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the API's address."""
+        return {"prefect": {"api_url": api(context)}}
+
+    def dotenv(self, context: Context) -> dict[str, str]:
+        """Return what the `prefect` command needs."""
+        return {"PREFECT_API_URL": api(context), **_QUIET}
+
+
+class Worker(HttpPart):
+    """A worker that runs flows of one work pool as processes; a producers' worker stands for a producer machine.
+
+    Besides the pool's default queue it serves a queue of its own name, so that a run can be sent to just this worker.
+    """
+
+    def __init__(self, pool: str, number: int) -> None:
+        name = f"{pool}-{number}"
+        super().__init__(
+            name=name,
+            group="workers",
+            depends_on=("prefect",),
+            # Flow runs use all of them.
+            follows=("postgres", "kafka", "registry", "s3", "connect", "engine"),
+            port_names=(name,),
+            memory_mib=300,
+            health_path="/health",
+            # As Ctrl-C: it stops taking runs, and the runs' processes end with it.
+            stop_signal=signal.SIGINT,
+            # A worker that is killed leaves its flow runs at work; they end by themselves.
+            keeps_children=True,
+        )
+        self.pool = pool
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line."""
+        queues = ["--work-queue", self.name, "--work-queue", "default"]
+        options = ["--name", self.name, "--pool", self.pool, *queues, "--type", "process", "--with-healthcheck"]
+        return [sys.executable, "-m", "prefect", "worker", "start", *options]
+
+    def environment(self, context: Context) -> dict[str, str]:
+        """Return the configuration: polling is short, for it asks a server on the same machine."""
+        return {
+            **_environment(context),
+            "PREFECT_API_URL": api(context),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
+            "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
+            "PREFECT_WORKER_WEBSERVER_PORT": str(context.ports[self.name]),
+        }
+
+    def folder(self, context: Context) -> Path:
+        """Return the checkout, where the flows are."""
+        return ROOT
+
+    def check(self, context: Context) -> None:
+        """Ask the worker, and the server whether it knows the worker: the former answers before it has begun to work."""
+        super().check(context)
+        url = f"{api(context)}/work_pools/{self.pool}/workers/filter"
+        try:
+            workers = httpx.post(url, json={}, timeout=5).raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
+        if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):
+            raise NotHealthyError("it isn't online yet")
