@@ -30,10 +30,17 @@ class RawMessage:
 
 @dataclass(frozen=True)
 class Events:
-    """A batch of a source: events in sending order, and raw messages between them."""
+    """A batch of a source.
+
+    Attributes:
+        columns: events in sending order.
+        raw: messages between them.
+        due_ms: when the batch is due, on the clock of the event times, ms; None where the first event's time says it.
+    """
 
     columns: pa.RecordBatch
     raw: Sequence[RawMessage] = field(default_factory=tuple)
+    due_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,14 @@ class Messages:
         values: values in the registry's wire format; raw messages as they are.
         partitions: partition of each.
         timestamps: event times, ms since the epoch.
+        due_ms: when they are due, on the clock of the event times.
     """
 
     keys: list[bytes]
     values: list[bytes | None]
     partitions: list[int]
     timestamps: list[int]
+    due_ms: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -95,7 +104,8 @@ class Encoder:
         columns = events.columns if len(rows) == len(partitions) else events.columns.take(pa.array(rows))
         values: list[bytes | None] = list(codec.encode(columns, self.schema, self.schema_id))
         times = _milliseconds(columns.column(self.event_time))
-        messages = Messages(keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist())
+        due_ms = int(times[0]) if events.due_ms is None and len(times) else events.due_ms or 0
+        messages = Messages(keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), due_ms)
         return self._with_raw(messages, events, rows) if events.raw else messages
 
     def _keys_and_partitions(self, columns: pa.RecordBatch) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int32]]:
@@ -122,7 +132,7 @@ class Encoder:
             values.insert(place, raw.value)
             partitions.insert(place, partition)
             times.insert(place, int(all_times[min(raw.row, len(all_times) - 1)]) if len(all_times) else 0)
-        return Messages(keys, values, partitions, times)
+        return Messages(keys, values, partitions, times, messages.due_ms)
 
 
 def _milliseconds(column: pa.Array) -> npt.NDArray[np.int64]:

@@ -105,10 +105,9 @@ def _due(
     report: Callable[[Progress], None],
 ) -> bool:
     """Wait for a batch's time with no transaction open, and give signs of life; False when the run was stopped."""
-    first_ms = messages.timestamps[0] if messages.timestamps else 0
-    if sender.pending and pacer.due_in(first_ms) > 0:
+    if sender.pending and pacer.due_in(messages.due_ms) > 0:
         report(sender.commit(index))
-    while not pacer.wait(first_ms, should_stop, BEAT_SECONDS):
+    while not pacer.wait(messages.due_ms, should_stop, BEAT_SECONDS):
         if should_stop():
             return False
         report(sender.commit(index))

@@ -33,6 +33,10 @@ class RunSpec(BaseModel):
     events: Annotated[
         int, Field(ge=1, description="events of one pass of a generated source, all processes together")
     ] = 1_000_000
+    sample_interval_ms: Annotated[
+        int, Field(ge=1, le=3_600_000, description="time between two samples of a person, ms")
+    ] = 2_000
+    faults: Annotated[bool, Field(description="whether some simulated events come late, twice or malformed")] = True
     start_ms: Annotated[int, Field(ge=0, description="first event time, ms since the epoch")] = 0
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None
     repeat: Annotated[int, Field(ge=0, description="passes over the source; 0 until stopped")] = 1

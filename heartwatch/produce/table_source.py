@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import polars as pl
 import pyarrow as pa
 
 from heartwatch.historical.rejects import RejectFile
 from heartwatch.produce.messages import Events
+from heartwatch.produce.run import Source
 
 
 class SourceError(Exception):
@@ -30,7 +32,6 @@ class TableSource:
         batch_events: int,
         repeat: int = 1,
         start_ms: int | None = None,
-        now_ms: Callable[[], int] | None = None,
     ) -> None:
         """Prepare a table.
 
@@ -40,7 +41,6 @@ class TableSource:
             batch_events: events a batch.
             repeat: how often the table is sent; 0 until stopped. Each pass follows on the one before.
             start_ms: event time of the first event, ms; None keeps the table's own.
-            now_ms: stamps every batch with the time at which it is asked for instead; ms since the epoch.
 
         Raises:
             SourceError: there is no event.
@@ -48,7 +48,6 @@ class TableSource:
         if not events.num_rows:
             raise SourceError("the source has no event; give one with at least one good row")
         self._events, self._event_time, self._size, self._repeat = events, event_time, batch_events, repeat
-        self._now_ms = now_ms
         self.batches = -(-events.num_rows // batch_events)
         self._position = events.schema.get_field_index(event_time)
         times = events.column(self._position).cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()
@@ -64,12 +63,39 @@ class TableSource:
         if self._repeat and turn >= self._repeat:
             return None
         part = self._events.slice(place * self._size, self._size)
-        if self._now_ms is not None:
-            times = np.full(part.num_rows, self._now_ms(), dtype=np.int64)
-        else:
-            times = self._times[place * self._size :][: part.num_rows] + self._move + turn * self.span_ms
-        stamped = pa.array(times, pa.int64()).view(pa.timestamp("ms"))
-        return Events(part.set_column(self._position, pa.field(self._event_time, stamped.type), stamped))
+        times = self._times[place * self._size :][: part.num_rows] + self._move + turn * self.span_ms
+        return Events(with_times(part, self._event_time, times))
+
+
+class StampedNow:
+    """Another source's batches, each with the time at which it is sent: several processes send the same events."""
+
+    def __init__(
+        self, source: Source, event_time: str, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        """Take a source.
+
+        Args:
+            source: batches.
+            event_time: the timestamp column.
+            now_ms: time, ms since the epoch.
+        """
+        self._source, self._event_time, self._now_ms = source, event_time, now_ms
+
+    def batch(self, index: int) -> Events | None:
+        """Return the batch of an index; None after the last one."""
+        events = self._source.batch(index)
+        if events is None:
+            return None
+        times = np.full(events.columns.num_rows, self._now_ms(), dtype=np.int64)
+        return Events(with_times(events.columns, self._event_time, times), events.raw)
+
+
+def with_times(columns: pa.RecordBatch, event_time: str, times: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """Return events with other event times, ms since the epoch."""
+    stamped = pa.array(times, pa.int64()).view(pa.timestamp("ms"))
+    position = columns.schema.get_field_index(event_time)
+    return columns.set_column(position, pa.field(event_time, stamped.type), stamped)
 
 
 def read_events(path: Path, schema: pa.Schema, event_time: str, rejects: RejectFile) -> pa.RecordBatch:

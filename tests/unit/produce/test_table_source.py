@@ -7,7 +7,8 @@ import pytest
 
 from heartwatch import codec
 from heartwatch.historical.rejects import RejectFile
-from heartwatch.produce.table_source import SourceError, TableSource, read_events
+from heartwatch.produce.run import Source
+from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events
 
 SCHEMA = codec.arrow_schema(
     codec.parse(
@@ -24,7 +25,7 @@ def table(*times: int) -> pa.RecordBatch:
     )
 
 
-def times(source: TableSource, count: int) -> list[list[int]]:
+def times(source: Source, count: int) -> list[list[int]]:
     batches = [source.batch(index) for index in range(count)]
     return [batch.columns.column("at").cast(pa.int64()).to_pylist() for batch in batches if batch]
 
@@ -44,7 +45,9 @@ def test_until_stopped_it_never_ends() -> None:
 
 
 def test_events_may_be_stamped_when_they_are_sent() -> None:
-    assert times(TableSource(table(1, 2, 3), "at", 2, now_ms=lambda: 77), 2) == [[77, 77], [77]]
+    clock = iter([70, 77])
+    source = StampedNow(TableSource(table(1, 2, 3), "at", 2), "at", lambda: next(clock))
+    assert times(source, 3) == [[70, 70], [77]]
 
 
 def test_a_source_without_events_is_refused() -> None:

@@ -1,0 +1,28 @@
+"""Send one shard of a producer run. Started by `produce` on the workers of the producers' pool, one run a shard.
+
+Requires: Kafka, the schema registry. Stops within five seconds when the variable `producer_run` is 0.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from heartwatch.produce.sources import shards_of
+from heartwatch.produce.spec import RunSpec
+from tasks.produce import ShardReport, send_shard
+
+
+@flow(name="produce-shard")
+def produce_shard(
+    spec: RunSpec, shard: Annotated[int, Field(ge=0, description="number of the shard, from 0")] = 0
+) -> ShardReport:
+    """Send a shard's events.
+
+    Args:
+        spec: the run.
+        shard: number of the shard, from 0.
+    """
+    return send_shard(spec, shards_of(spec)[shard])

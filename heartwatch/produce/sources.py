@@ -1,0 +1,115 @@
+"""Opens the source of events that a run names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from heartwatch import codec
+from heartwatch.analytic import Analytic, TopicDefinition
+from heartwatch.historical.rejects import RejectFile
+from heartwatch.partitioning import partitions_of
+from heartwatch.produce.messages import Events, RawMessage
+from heartwatch.produce.run import Source
+from heartwatch.produce.shards import Shard, plan_shards, whole_shards
+from heartwatch.produce.spec import RunSpec
+from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events
+from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
+
+_ENDLESS_TICKS = 2**31  # of two seconds each: 136 years
+
+
+def shards_of(spec: RunSpec) -> list[Shard]:
+    """Return the shards of a run; fewer than its processes where the topic has fewer partitions."""
+    plan = plan_shards if spec.distribution == "share" else whole_shards
+    return plan(spec.partitions, spec.processes)
+
+
+def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int, rejects: Path) -> Source:
+    """Open a run's source for one shard.
+
+    Args:
+        spec: the run.
+        shard: the shard; a source may leave out what isn't in its partitions.
+        analytic: whose realtime events they are.
+        schema_id: the registry's id of the event schema.
+        rejects: where bad rows of a file go.
+
+    Raises:
+        SourceError: the source can't be opened.
+    """
+    event_time = _event_time(analytic.topics["realtime"])
+    source: Source
+    if spec.source == "simulator":
+        source = SimulatorSource(simulation_of(spec), spec, shard, schema_id)
+    else:
+        source = _open_file(spec, analytic, event_time, rejects)
+    return StampedNow(source, event_time) if spec.distribution == "whole" else source
+
+
+def simulation_of(spec: RunSpec) -> Simulation:
+    """Return the simulation that a run sends: the same for every shard, and for whoever wants to know the truth of it.
+
+    Raises:
+        SourceError: the simulation's parameters can't be used.
+    """
+    ticks = -(-spec.events * max(1, spec.repeat) // spec.people) if spec.repeat else _ENDLESS_TICKS
+    try:
+        return Simulation(
+            seed=spec.seed,
+            start=datetime.fromtimestamp(spec.start_ms / 1000, UTC),
+            people=spec.people,
+            duration=timedelta(milliseconds=ticks * spec.sample_interval_ms),
+            sample_interval_ms=spec.sample_interval_ms,
+            faults=FaultRates() if spec.faults else FaultRates.none(),
+        )
+    except SimulationError as error:
+        raise SourceError(f"the simulator can't run: {error}") from error
+
+
+class SimulatorSource:
+    """Batches of the simulator: those people of a shard whose events go to its partitions."""
+
+    def __init__(self, simulation: Simulation, spec: RunSpec, shard: Shard, schema_id: int) -> None:
+        """Prepare; nothing is generated yet.
+
+        Args:
+            simulation: the whole simulation.
+            spec: the run.
+            shard: whose people to take.
+            schema_id: the registry's id of the event schema, for malformed messages that look like events.
+        """
+        ids = np.arange(1, spec.people + 1, dtype=np.int64)
+        homes = partitions_of(pa.array(ids).cast(pa.string()), spec.partitions)
+        chosen = ids[np.isin(homes, shard.partitions)]
+        self._batches = None
+        if len(chosen):
+            self._batches = replace(simulation, schema_id=schema_id).shard(chosen).batches(spec.batch_events)
+
+    def batch(self, index: int) -> Events | None:
+        """Return the batch of an index; None after the last one, and for a shard without people."""
+        batch = self._batches.batch(index) if self._batches is not None else None
+        if batch is None:
+            return None
+        raw = [RawMessage(bad.row, bad.key, bad.value) for bad in batch.malformed]
+        due_ms = int(batch.emission_ms[0]) if len(batch.emission_ms) else None
+        return Events(batch.records, raw, due_ms)
+
+
+def _open_file(spec: RunSpec, analytic: Analytic, event_time: str, rejects: Path) -> TableSource:
+    if spec.path is None:
+        raise SourceError("source='file' needs path: a .jsonl, .ndjson, .csv or .parquet file of events")
+    schema = codec.arrow_schema(codec.parse(analytic.schema_text("realtime")))
+    with RejectFile(rejects) as reject_file:
+        events = read_events(Path(spec.path), schema, event_time, reject_file)
+    return TableSource(events, event_time, spec.batch_events, spec.repeat, start_ms=spec.start_ms or None)
+
+
+def _event_time(topic: TopicDefinition) -> str:
+    if topic.event_time is None:
+        raise SourceError("the realtime topic of this analytic has no event_time; add it to analytic.toml")
+    return topic.event_time

@@ -1,0 +1,1 @@
+"""Reads back what the sink connectors wrote, whatever the layout."""

@@ -1,0 +1,147 @@
+"""Reads bounded ranges of topics as columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from heartwatch.batch_consumer import MessageBatch, open_batch_consumer
+from heartwatch.kafka import KafkaAdmin, consumer_config
+from heartwatch.settings import KafkaSettings
+
+_LIMIT = 50_000
+_SILENCE_SECONDS = 60.0
+
+
+class TopicError(Exception):
+    """A topic can't be read as far as it should be; the message names the topic, the partition and the remedy."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of a topic, each partition's in order of offset.
+
+    Attributes:
+        partition: partition of each record.
+        offset: offset of each record.
+        timestamp: Kafka timestamp of each record, ms since the epoch.
+        key: keys.
+        value: values, null for tombstones.
+    """
+
+    partition: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    timestamp: npt.NDArray[np.int64]
+    key: pa.LargeBinaryArray
+    value: pa.LargeBinaryArray
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def committed_ranges(admin: KafkaAdmin, topic: str) -> dict[int, tuple[int, int]]:
+    """Return for each partition the first offset, and the offset after the last that a read_committed reader may see.
+
+    Raises:
+        UnknownTopicError: there is no such topic.
+        KafkaClientError: the brokers could not be asked.
+    """
+    first = admin.offsets([topic], "earliest")
+    last = admin.offsets([topic], "latest", committed=True)
+    return {partition: (first[topic, partition], end) for (_, partition), end in sorted(last.items())}
+
+
+def last_ranges(admin: KafkaAdmin, topic: str, records: int) -> dict[int, tuple[int, int]]:
+    """Return the ranges of the last offsets of each partition, `records` at most.
+
+    Raises:
+        UnknownTopicError: there is no such topic.
+        KafkaClientError: the brokers could not be asked.
+    """
+    return {
+        partition: (max(first, end - records), end)
+        for partition, (first, end) in committed_ranges(admin, topic).items()
+    }
+
+
+def read_ranges(
+    settings: KafkaSettings,
+    topic: str,
+    ranges: Mapping[int, tuple[int, int]],
+    silence_seconds: float = _SILENCE_SECONDS,
+) -> Iterator[Records]:
+    """Read the committed records of ranges, a part at a time.
+
+    Offsets without a record (markers of transactions, aborted or compacted records) are not there.
+
+    Args:
+        settings: where the brokers are.
+        topic: topic to read.
+        ranges: for each partition the first offset and the offset after the last.
+        silence_seconds: how long the brokers may say nothing.
+
+    Raises:
+        TopicError: the brokers said nothing for too long.
+        BatchConsumerError: a partition can't be read.
+    """
+    left = {partition: end for partition, (begin, end) in ranges.items() if end > begin}
+    config = consumer_config(
+        settings, f"heartwatch-verify-{topic}", "error", enable_partition_eof=True, queued_min_messages=200_000
+    )
+    with open_batch_consumer(config) as consumer:
+        consumer.assign([(topic, partition, ranges[partition][0]) for partition in left])
+        heard = time.monotonic()
+        while left:
+            batch = consumer.poll(0.2, _LIMIT)
+            if len(batch) or batch.ends:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > silence_seconds:
+                raise TopicError(
+                    f"topic {topic!r}, partitions {sorted(left)!r}: nothing came for {silence_seconds:g} s though offsets up to "
+                    f"{max(left.values())} are committed; see that the brokers {settings.bootstrap_servers} are up"
+                )
+            wanted = _within(batch, left)
+            if len(wanted):
+                yield wanted
+            _strike_out(batch, left)
+
+
+def _within(batch: MessageBatch, left: Mapping[int, int]) -> Records:
+    """Return the records before the ranges' ends."""
+    if not len(batch):
+        return _records(batch)
+    ends = np.zeros(int(batch.partition.max()) + 1, dtype=np.int64)
+    for partition, end in left.items():
+        if partition < len(ends):
+            ends[partition] = end
+    inside = batch.offset < ends[batch.partition]
+    records = _records(batch)
+    if inside.all():
+        return records
+    rows = pa.array(np.flatnonzero(inside))
+    return Records(
+        records.partition[inside],
+        records.offset[inside],
+        records.timestamp[inside],
+        records.key.take(rows),
+        records.value.take(rows),
+    )
+
+
+def _records(batch: MessageBatch) -> Records:
+    return Records(batch.partition, batch.offset, batch.timestamp, batch.key, batch.value)
+
+
+def _strike_out(batch: MessageBatch, left: dict[int, int]) -> None:
+    """Take the partitions out of `left` whose range is read: its last offset was reached, or the partition's end."""
+    for partition in np.unique(batch.partition).tolist():
+        if partition in left and int(batch.offset[batch.partition == partition].max()) >= left[partition] - 1:
+            del left[partition]
+    for _, partition, end in batch.ends:
+        if partition in left and end >= left[partition]:
+            del left[partition]
