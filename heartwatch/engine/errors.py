@@ -1,6 +1,6 @@
 """What ksqlDB answers when it refuses something: error codes, exceptions and their JSON.
 
-Source: ksqlDB's ``Errors`` (a code is the HTTP status × 100 plus a counter) and its ``KsqlErrorMessage`` entities.
+Source: ksqlDB's ``Errors`` (a code is the HTTP status times 100 plus a counter) and its ``KsqlErrorMessage`` entities.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ builds each statement. Positions count from the start of the request (of the sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -197,24 +198,13 @@ class _Builder(Transformer[Token, Any]):
 
     # Rules that read their tokens.
     _WITH_TOKENS = frozenset(
-        [
-            "identifier",
-            "alias_identifier",
-            "source_kind",
-            "show_what",
-            "string",
-            "integer",
-            "integer_literal",
-            "decimal_literal",
-            "double_literal",
-            "type_parameter",
-            "unit",
-            "interval_unit",
-            "comparison_operator",
-            "arithmetic",
-            "unary",
-            "emit",
-        ]
+        re.findall(
+            r"\w+",
+            """
+            identifier alias_identifier source_kind show_what string integer integer_literal decimal_literal
+            double_literal type_parameter unit interval_unit comparison_operator arithmetic unary emit
+            """,
+        )
     )
 
     def _call_userfunc(self, tree: Tree[Token], new_children: list[Any] | None = None) -> Any:

@@ -111,6 +111,7 @@ BYTES = SqlType("BYTES")
 DATE = SqlType("DATE")
 TIME = SqlType("TIME")
 TIMESTAMP = SqlType("TIMESTAMP")
+NULL = SqlType("NULL")  # of the literal NULL, which fits every type; no column has it
 
 _PLAIN: dict[str, pl.DataType] = {
     "BOOLEAN": pl.Boolean(),
@@ -122,4 +123,5 @@ _PLAIN: dict[str, pl.DataType] = {
     "DATE": pl.Date(),
     "TIME": pl.Time(),
     "TIMESTAMP": pl.Datetime("ms"),
+    "NULL": pl.Null(),
 }

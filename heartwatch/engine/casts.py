@@ -1,0 +1,273 @@
+"""Conversions between KSQL types, as CAST does them: Java's narrowing, rounding and texts.
+
+Where a value has no counterpart the result is NULL; `never_fails` says between which types that can't happen.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime, time
+from decimal import Context, Decimal, InvalidOperation
+from typing import Any, cast
+
+import polars as pl
+
+from heartwatch.engine.times import parse_partial_date, parse_partial_time, parse_partial_timestamp
+from heartwatch.engine.types import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    DOUBLE,
+    INTEGER,
+    NULL,
+    STRING,
+    TIME,
+    TIMESTAMP,
+    ArrayType,
+    DecimalType,
+    MapType,
+    SqlType,
+    StructType,
+)
+
+KEY_FIELD = "key"  # of a MAP's entries, as types.MapType lays them out
+VALUE_FIELD = "value"
+
+_WIDER = {INTEGER: (BIGINT, DOUBLE, STRING), BIGINT: (INTEGER, DOUBLE, STRING), BOOLEAN: (STRING,), DOUBLE: (STRING,)}
+
+
+def never_fails(source: SqlType, target: SqlType) -> bool:
+    if source in (target, NULL) or target == STRING:
+        return True
+    if isinstance(source, DecimalType):
+        fits = isinstance(target, DecimalType) and (
+            target.scale >= source.scale and target.precision - target.scale >= source.precision - source.scale
+        )
+        return fits or target in (DOUBLE, INTEGER, BIGINT)
+    return (
+        target in _WIDER.get(source, ())
+        or (source == DOUBLE and target in (INTEGER, BIGINT))
+        or (source in (DATE, TIMESTAMP, TIME) and target in (DATE, TIMESTAMP, TIME))
+    )
+
+
+def can_cast(source: SqlType, target: SqlType) -> bool:
+    """Return whether CAST converts between two types (ksqlDB's table)."""
+    if source in (target, NULL):
+        return True
+    if isinstance(source, ArrayType) and isinstance(target, ArrayType):
+        return can_cast(source.element, target.element)
+    if isinstance(source, MapType) and isinstance(target, MapType):
+        return can_cast(source.key, target.key) and can_cast(source.value, target.value)
+    if isinstance(source, StructType) and isinstance(target, StructType):
+        targets = dict(target.fields)
+        return all(can_cast(type_, targets[name]) for name, type_ in source.fields if name in targets)
+    return target.name in _CASTS.get(source.name, ())
+
+
+_NUMBERS = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
+_CASTS = {
+    "BOOLEAN": ("STRING",),
+    "INTEGER": (*_NUMBERS, "STRING"),
+    "BIGINT": (*_NUMBERS, "STRING"),
+    "DECIMAL": (*_NUMBERS, "STRING"),
+    "DOUBLE": (*_NUMBERS, "STRING"),
+    "STRING": (*_NUMBERS, "BOOLEAN", "TIMESTAMP", "DATE", "TIME"),
+    "ARRAY": ("STRING",),
+    "MAP": ("STRING",),
+    "STRUCT": ("STRING",),
+    "TIMESTAMP": ("STRING", "DATE", "TIME"),
+    "DATE": ("STRING", "TIMESTAMP"),
+    "TIME": ("STRING",),
+}
+
+
+def converted(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Expr:
+    """Return a column converted as CAST does; NULL where a value has no counterpart."""
+    if source in (target, NULL):
+        return value.cast(target.polars) if source == NULL else value
+    if target == STRING:
+        return to_text(value, source)
+    if source == STRING:
+        return _from_text(value, target)
+    if isinstance(source, ArrayType) and isinstance(target, ArrayType):
+        return value.list.eval(converted(pl.element(), source.element, target.element))
+    if isinstance(source, MapType) and isinstance(target, MapType):
+        entry = pl.struct(
+            converted(pl.element().struct.field(KEY_FIELD), source.key, target.key).alias(KEY_FIELD),
+            converted(pl.element().struct.field(VALUE_FIELD), source.value, target.value).alias(VALUE_FIELD),
+        )
+        return value.list.eval(entry)
+    if isinstance(source, StructType) and isinstance(target, StructType):
+        return _converted_struct(value, source, target)
+    return _converted_scalar(value, source, target)
+
+
+def _converted_struct(value: pl.Expr, source: StructType, target: StructType) -> pl.Expr:
+    sources = dict(source.fields)
+    fields = [
+        (
+            converted(value.struct.field(name), sources[name], type_)
+            if name in sources
+            else pl.lit(None, dtype=type_.polars)
+        ).alias(name)
+        for name, type_ in target.fields
+    ]
+    return pl.when(value.is_not_null()).then(pl.struct(fields))
+
+
+def _converted_scalar(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Expr:
+    if source == BIGINT and target == INTEGER:
+        return value.cast(pl.Int32, wrap_numerical=True)
+    if source == DOUBLE and target in (INTEGER, BIGINT):
+        return _saturated(value, target)
+    if isinstance(source, DecimalType) and target in (INTEGER, BIGINT):
+        whole = value.cast(pl.Decimal(38, 0), strict=False) if source.scale == 0 else _truncated(value, source)
+        return whole.cast(pl.Int64, strict=False).cast(target.polars, wrap_numerical=True)
+    if isinstance(target, DecimalType):
+        return rounded_decimal(value, source, target)
+    if source == TIMESTAMP and target == TIME:
+        return value.dt.time()
+    return value.cast(target.polars, strict=False)
+
+
+def _truncated(value: pl.Expr, source: DecimalType) -> pl.Expr:
+    text = value.cast(pl.String)
+    return text.str.slice(0, text.str.len_chars() - source.scale - 1).cast(pl.Int64, strict=False)
+
+
+def _saturated(value: pl.Expr, target: SqlType) -> pl.Expr:
+    """Return a DOUBLE's whole part as Java's narrowing gives it: NaN is 0, what is too large becomes the largest."""
+    smallest, largest = (-(2**31), 2**31 - 1) if target == INTEGER else (-(2**63), 2**63 - 1)
+    kind = target.polars
+    return (
+        pl.when(value.is_nan())
+        .then(pl.lit(0, dtype=kind))
+        .when(value >= float(largest))
+        .then(pl.lit(largest, dtype=kind))
+        .when(value <= float(smallest))
+        .then(pl.lit(smallest, dtype=kind))
+        .otherwise(value.cast(kind, strict=False))
+    )
+
+
+def rounded_decimal(value: pl.Expr, source: SqlType, target: DecimalType) -> pl.Expr:
+    """Return numbers as DECIMAL, rounded half up; NULL where too large."""
+    if source in (INTEGER, BIGINT):
+        return value.cast(target.polars, strict=False)
+    if isinstance(source, DecimalType) and source.scale <= target.scale:
+        return value.cast(target.polars, strict=False)
+    # Polars rounds half to even; Java's HALF_UP moves the last digit away from zero at a tie. Texts keep DOUBLE's digits.
+    text = value if source == STRING else value.cast(pl.String)
+    return text.map_batches(lambda texts: _half_up(texts, target), return_dtype=target.polars, is_elementwise=True)
+
+
+def _half_up(texts: pl.Series, target: DecimalType) -> pl.Series:
+    unit, limit = Decimal(1).scaleb(-target.scale), Decimal(10) ** (target.precision - target.scale)
+    context = Context(prec=120, rounding="ROUND_HALF_UP", traps=[InvalidOperation])
+
+    def fit(text: str | None) -> Decimal | None:
+        try:
+            number = None if text is None else context.create_decimal(text.strip())
+            if number is None or not number.is_finite() or abs(number) >= limit:
+                return None
+            fitted = number.quantize(unit, context=context)
+        except ArithmeticError:
+            return None
+        return fitted if abs(fitted) < limit else None
+
+    return pl.Series(texts.name, [fit(text) for text in texts], dtype=target.polars)
+
+
+def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:
+    """Return values as text, as Java's ``toString`` writes them."""
+    if source == STRING:
+        return value
+    if source == BOOLEAN:
+        return pl.when(value).then(pl.lit("true")).when(~value).then(pl.lit("false"))
+    if source == DOUBLE:
+        return value.map_batches(_java_doubles, return_dtype=pl.String, is_elementwise=True)
+    if source == TIMESTAMP:
+        return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.3f")
+    if source == DATE:
+        return value.dt.strftime("%Y-%m-%d")
+    if source == TIME:
+        return pl.when(value.dt.second() == 0).then(value.dt.strftime("%H:%M")).otherwise(value.dt.strftime("%H:%M:%S"))
+    if isinstance(source, ArrayType | MapType | StructType):
+        return value.map_elements(lambda one: java_text(one, source), return_dtype=pl.String)
+    return value.cast(pl.String)
+
+
+def _java_doubles(values: pl.Series) -> pl.Series:
+    return pl.Series(values.name, [None if value is None else java_double(value) for value in values], dtype=pl.String)
+
+
+def java_double(value: float) -> str:
+    """Return a double as Java's ``Double.toString`` writes it: plain from 10⁻³ to below 10⁷, else with an exponent."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        text = f"{Decimal(repr(value)):f}"
+        return text if "." in text else f"{text}.0"
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    mantissa = "".join(map(str, digits))
+    power = cast(int, exponent) + len(digits) - 1
+    return f"{'-' if sign else ''}{mantissa[0]}.{mantissa[1:] or '0'}E{power}"
+
+
+def java_text(value: Any, type_: SqlType) -> str:
+    """Return one value as Java writes it inside arrays, maps and structs."""
+    if value is None:
+        return "null"
+    if isinstance(type_, ArrayType):
+        return "[" + ", ".join(java_text(one, type_.element) for one in value) + "]"
+    if isinstance(type_, MapType):
+        pairs = (f"{java_text(e[KEY_FIELD], type_.key)}={java_text(e[VALUE_FIELD], type_.value)}" for e in value)
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(type_, StructType):
+        pairs = (f"{name}={java_text(value[name], kind)}" for name, kind in type_.fields if value[name] is not None)
+        return "Struct{" + ",".join(pairs) + "}"
+    if type_ == BOOLEAN:
+        return str(value).lower()
+    return java_double(value) if type_ == DOUBLE else str(value)
+
+
+def _from_text(value: pl.Expr, target: SqlType) -> pl.Expr:
+    text = value.str.strip_chars()
+    if target in (INTEGER, BIGINT):
+        return text.cast(target.polars, strict=False)
+    if target == DOUBLE:
+        valid = text.str.contains(_JAVA_DOUBLE)
+        return pl.when(valid).then(text.str.strip_chars_end("dDfF").cast(pl.Float64, strict=False))
+    if target == BOOLEAN:
+        lower = text.str.to_lowercase()
+        return (
+            pl.when(lower.is_in(["t", "tr", "tru", "true", "y", "ye", "yes"]))
+            .then(pl.lit(True))
+            .when(lower.is_in(["f", "fa", "fal", "fals", "false", "n", "no"]))
+            .then(pl.lit(False))
+        )
+    if isinstance(target, DecimalType):
+        return rounded_decimal(text, STRING, target)
+    return parsed_time(value, target)
+
+
+_JAVA_DOUBLE = r"^[+-]?(?:NaN|Infinity|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[dDfF]?)$"
+
+
+def parsed_time(value: pl.Expr, target: SqlType) -> pl.Expr:
+    """Return text as TIMESTAMP, DATE or TIME; parts may be missing from the end (``2020-01-02T03``), zones may follow."""
+    return value.map_batches(
+        lambda texts: pl.Series(texts.name, [parse_time_text(text, target) for text in texts], dtype=target.polars),
+        return_dtype=target.polars,
+        is_elementwise=True,
+    )
+
+
+def parse_time_text(text: str | None, target: SqlType) -> datetime | date | time | None:
+    """Return one text as TIMESTAMP (UTC), DATE or TIME, None where it is none."""
+    if text is None:
+        return None
+    if target == DATE:
+        return parse_partial_date(text)
+    return parse_partial_time(text) if target == TIME else parse_partial_timestamp(text)

@@ -1,0 +1,802 @@
+"""Typed expressions that compile to Polars expressions.
+
+`TypedExpression.to_polars` gives the expression's value in each row of a frame; `TypedExpression.errors` gives the rows in
+which evaluation fails, with ksqlDB's message, for the processing log. Both follow ksqlDB's evaluation, which is Java's:
+
+- INTEGER and BIGINT wrap; division truncates toward zero; dividing a whole number by zero is an error.
+- An error makes the whole expression NULL (a predicate: not TRUE), also where COALESCE or IS NULL surround the part that
+  failed. Only a scalar function that fails by itself gives NULL to what surrounds it.
+- Arithmetic on NULL is NULL, in the same way for the whole expression; it isn't logged.
+- A comparison with NULL is FALSE, not NULL. IS DISTINCT FROM compares NULL as a value.
+- AND, OR and CASE evaluate no more than they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation
+from functools import reduce
+from typing import TYPE_CHECKING, Any, cast
+
+import polars as pl
+
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, converted, never_fails
+from heartwatch.engine.plan import Expression
+from heartwatch.engine.types import (
+    BIGINT,
+    DOUBLE,
+    INTEGER,
+    NULL,
+    ArrayType,
+    DecimalType,
+    MapType,
+    SqlType,
+)
+
+if TYPE_CHECKING:
+    from heartwatch.engine.functions.registry import Overload
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Rows in which evaluation fails.
+
+    Attributes:
+        condition: TRUE where it fails.
+        message: for the processing log; None where ksqlDB's log would only repeat that a value is NULL.
+        implied: the value is NULL there anyway.
+    """
+
+    condition: pl.Expr
+    message: str | None = None
+    implied: bool = True
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A value and where it can't be computed."""
+
+    value: pl.Expr
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationError:
+    """Rows of a frame that go to the processing log, and why."""
+
+    condition: pl.Expr
+    message: str
+
+
+@dataclass(frozen=True)
+class TypedExpression(Expression):
+    """An expression whose columns and types are known.
+
+    Attributes:
+        text: the SQL it came from.
+    """
+
+    type: SqlType
+    text: str = field(default="", compare=False, kw_only=True)
+
+    def compile(self) -> Compiled:
+        """Return the value and its failures."""
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The operands."""
+        return ()
+
+    @property
+    def never_null(self) -> bool:
+        """Whether the value can't be NULL (comparisons, for example)."""
+        return False
+
+    def to_polars(self) -> pl.Expr:
+        """Return the value in each row; NULL where evaluation fails."""
+        compiled = self.compile()
+        failed = [failure.condition for failure in compiled.failures if not failure.implied]
+        if not failed:
+            return compiled.value
+        return pl.when(_any(failed)).then(None).otherwise(compiled.value)
+
+    def errors(self) -> tuple[EvaluationError, ...]:
+        """Return which rows must be logged, and why."""
+        return tuple(
+            EvaluationError(failure.condition, failure.message)
+            for failure in self.compile().failures
+            if failure.message is not None
+        )
+
+    def __str__(self) -> str:
+        """Return the SQL it came from."""
+        return self.text or type(self).__name__
+
+
+def walk(expression: TypedExpression) -> Iterator[TypedExpression]:
+    """Yield an expression and everything below it."""
+    yield expression
+    for child in expression.children:
+        yield from walk(child)
+
+
+def referenced_columns(expression: Expression) -> frozenset[str]:
+    """Return the names of the frame's columns that an expression reads."""
+    return frozenset(node.name for node in walk(cast(TypedExpression, expression)) if isinstance(node, Column))
+
+
+def _any(conditions: list[pl.Expr]) -> pl.Expr:
+    return reduce(lambda left, right: left | right, conditions).fill_null(False)
+
+
+def _hidden(failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
+    """Return failures that the value no longer shows by being NULL."""
+    return tuple(Failure(failure.condition, failure.message, False) for failure in failures)
+
+
+def _where(failures: tuple[Failure, ...], taken: pl.Expr) -> tuple[Failure, ...]:
+    """Return failures of a part that is only evaluated where `taken`."""
+    return tuple(Failure(failure.condition & taken, failure.message, failure.implied) for failure in failures)
+
+
+def _null_operands(*operands: tuple[TypedExpression, pl.Expr]) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(value.is_null(), None, True)
+        for operand, value in operands
+        if not operand.never_null and not isinstance(operand, Literal)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- leaves
+@dataclass(frozen=True)
+class Column(TypedExpression):
+    """A column of the frame, by its name there."""
+
+    name: str
+
+    def compile(self) -> Compiled:
+        """Return the column."""
+        return Compiled(pl.col(self.name))
+
+
+@dataclass(frozen=True)
+class LambdaVariable(TypedExpression):
+    """A lambda's parameter; `name` is the column that holds its value while the lambda's body is evaluated."""
+
+    name: str
+
+    def compile(self) -> Compiled:
+        """Return the parameter's column."""
+        return Compiled(pl.col(self.name))
+
+
+@dataclass(frozen=True)
+class Literal(TypedExpression):
+    """A constant; its value is a Python value of the column's type."""
+
+    value: Any
+
+    @property
+    def never_null(self) -> bool:
+        """Whether it isn't NULL."""
+        return self.value is not None
+
+    def compile(self) -> Compiled:
+        """Return the constant."""
+        if self.type == NULL:
+            return Compiled(pl.lit(None))
+        return Compiled(pl.lit(self.value, dtype=self.type.polars))
+
+
+# ---------------------------------------------------------------------------------------------------- arithmetic
+def truncated_quotient(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    """Return whole-number division toward zero, as Java's; NULL where `right` is 0."""
+    floor = left // right
+    inexact = (left % right) != 0
+    return floor + (inexact & ((left < 0) != (right < 0))).cast(pl.Int8)
+
+
+def truncated_remainder(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    """Return the remainder with the sign of `left`, as Java's; NULL where a whole number's `right` is 0."""
+    floor = left % right
+    return pl.when((floor != 0) & ((left < 0) != (right < 0))).then(floor - right).otherwise(floor)
+
+
+def _float_remainder(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    remainder = left.abs() % right.abs()
+    return pl.when(left < 0).then(-remainder).otherwise(remainder)
+
+
+@dataclass(frozen=True)
+class Arithmetic(TypedExpression):
+    """x + y, x - y, x * y, x / y, x % y on numbers."""
+
+    operator: str
+    left: TypedExpression
+    right: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Both sides."""
+        return self.left, self.right
+
+    def compile(self) -> Compiled:
+        """Return the result in the result's type."""
+        left, right = self.left.compile(), self.right.compile()
+        failures = left.failures + right.failures + _null_operands((self.left, left.value), (self.right, right.value))
+        if isinstance(self.type, DecimalType):
+            computed = self._decimal(left.value, right.value)
+        else:
+            computed = self._number(left.value.cast(self.type.polars), right.value.cast(self.type.polars))
+        return Compiled(computed.value, failures + computed.failures)
+
+    def _number(self, left: pl.Expr, right: pl.Expr) -> Compiled:
+        if self.operator in "+-*":
+            return Compiled({"+": left + right, "-": left - right, "*": left * right}[self.operator])
+        if self.type == DOUBLE:
+            return Compiled(left / right if self.operator == "/" else _float_remainder(left, right))
+        value = truncated_quotient(left, right) if self.operator == "/" else truncated_remainder(left, right)
+        divisor = self.right.value if isinstance(self.right, Literal) else None
+        if divisor:
+            return Compiled(value)
+        return Compiled(value, (Failure((right == 0) & left.is_not_null(), "/ by zero"),))
+
+    def _decimal(self, left: pl.Expr, right: pl.Expr) -> Compiled:
+        left, right = self._as_decimal(self.left, left), self._as_decimal(self.right, right)
+        target = cast(DecimalType, self.type)
+        if self.operator in "+-":
+            wide_left, wide_right = (side.cast(pl.Decimal(38, target.scale)) for side in (left, right))
+            value = wide_left + wide_right if self.operator == "+" else wide_left - wide_right
+            return Compiled(value.cast(target.polars, strict=False))
+        function = _DECIMAL_FUNCTIONS[self.operator]
+        value = _per_row_decimal(left, right, target, function)
+        failed = value.is_null() & left.is_not_null() & right.is_not_null()
+        return Compiled(
+            value, (Failure(failed, "Division by zero" if self.operator in "/%" else "Rounding necessary"),)
+        )
+
+    @staticmethod
+    def _as_decimal(operand: TypedExpression, value: pl.Expr) -> pl.Expr:
+        return value if isinstance(operand.type, DecimalType) else value.cast(pl.Decimal(38, 0))
+
+
+_CONTEXT = Context(prec=120, traps=[DivisionByZero, InvalidOperation])
+
+
+def _exact_quotient(left: Decimal, right: Decimal) -> Decimal:
+    quotient = _CONTEXT.divide(left, right)
+    if _CONTEXT.multiply(quotient, right) != left:
+        raise ArithmeticError("Rounding necessary")
+    return quotient
+
+
+def _remainder(left: Decimal, right: Decimal) -> Decimal:
+    return _CONTEXT.remainder(left, right)
+
+
+def _product(left: Decimal, right: Decimal) -> Decimal:
+    return _CONTEXT.multiply(left, right)
+
+
+_DECIMAL_FUNCTIONS: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
+    "*": _product,
+    "/": _exact_quotient,
+    "%": _remainder,
+}
+
+
+def _per_row_decimal(
+    left: pl.Expr, right: pl.Expr, target: DecimalType, function: Callable[[Decimal, Decimal], Decimal]
+) -> pl.Expr:
+    """Return exact decimal results, NULL where there is none. Row by row: Polars rounds where ksqlDB refuses to."""
+    unit = Decimal(1).scaleb(-target.scale)
+
+    def compute(row: dict[str, Decimal | None]) -> Decimal | None:
+        first, second = row["left"], row["right"]
+        if first is None or second is None:
+            return None
+        try:
+            result = function(first, second)
+            fitted = _CONTEXT.quantize(result, unit)
+        except ArithmeticError:
+            return None
+        return fitted if fitted == result else None
+
+    both = pl.struct(left.alias("left"), right.alias("right"))
+    return both.map_elements(compute, return_dtype=target.polars, skip_nulls=False)
+
+
+@dataclass(frozen=True)
+class Negation(TypedExpression):
+    """-x."""
+
+    operand: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+    def compile(self) -> Compiled:
+        """Return the negated number; the smallest whole number stays as it is, as in Java."""
+        operand = self.operand.compile()
+        value = -operand.value
+        return Compiled(value, operand.failures + _null_operands((self.operand, operand.value)))
+
+
+@dataclass(frozen=True)
+class Concatenation(TypedExpression):
+    """x + y on text."""
+
+    left: TypedExpression
+    right: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Both sides."""
+        return self.left, self.right
+
+    def compile(self) -> Compiled:
+        """Return the joined text; Java writes NULL as ``null``."""
+        left, right = self.left.compile(), self.right.compile()
+        value = left.value.fill_null("null") + right.value.fill_null("null")
+        return Compiled(value, _hidden(left.failures + right.failures))
+
+
+# ---------------------------------------------------------------------------------------------------- logic
+_COMPARE: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    "=": lambda left, right: left == right,
+    "<>": lambda left, right: left != right,
+    "<": lambda left, right: left < right,
+    "<=": lambda left, right: left <= right,
+    ">": lambda left, right: left > right,
+    ">=": lambda left, right: left >= right,
+    "IS DISTINCT FROM": lambda left, right: left.ne_missing(right),
+}
+
+
+@dataclass(frozen=True)
+class Comparison(TypedExpression):
+    """x = y and the other comparisons; both sides have one type, or are numbers."""
+
+    operator: str
+    left: TypedExpression
+    right: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Both sides."""
+        return self.left, self.right
+
+    @property
+    def never_null(self) -> bool:
+        """Comparing with NULL is FALSE."""
+        return True
+
+    def compile(self) -> Compiled:
+        """Return TRUE or FALSE."""
+        left, right = self.left.compile(), self.right.compile()
+        compared = _COMPARE[self.operator](*self._aligned(left.value, right.value))
+        value = compared if self.operator == "IS DISTINCT FROM" else compared.fill_null(False)
+        return Compiled(value, _hidden(left.failures + right.failures))
+
+    def _aligned(self, left: pl.Expr, right: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+        types = self.left.type, self.right.type
+        if types[0] != types[1] and DOUBLE in types:
+            return left.cast(pl.Float64), right.cast(pl.Float64)
+        if types[0] != types[1] and any(isinstance(one, DecimalType) for one in types):
+            scale = max(one.scale if isinstance(one, DecimalType) else 0 for one in types)
+            return left.cast(pl.Decimal(38, scale)), right.cast(pl.Decimal(38, scale))
+        return left, right
+
+
+@dataclass(frozen=True)
+class Logical(TypedExpression):
+    """x AND y, x OR y."""
+
+    operator: str
+    left: TypedExpression
+    right: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Both sides."""
+        return self.left, self.right
+
+    @property
+    def never_null(self) -> bool:
+        """A NULL operand is an error, as in Java."""
+        return True
+
+    def compile(self) -> Compiled:
+        """Return TRUE or FALSE; the right side only counts where the left doesn't decide."""
+        left, right = self.left.compile(), self.right.compile()
+        needed = left.value if self.operator == "AND" else ~left.value
+        failures = left.failures + _null_operands((self.left, left.value))
+        right_failures = right.failures + _null_operands((self.right, right.value))
+        value = left.value & right.value if self.operator == "AND" else left.value | right.value
+        return Compiled(value, _hidden(failures) + _hidden(_where(right_failures, needed)))
+
+
+@dataclass(frozen=True)
+class Not(TypedExpression):
+    """NOT x."""
+
+    operand: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+    @property
+    def never_null(self) -> bool:
+        """A NULL operand is an error."""
+        return self.operand.never_null
+
+    def compile(self) -> Compiled:
+        """Return the opposite."""
+        operand = self.operand.compile()
+        return Compiled(~operand.value, operand.failures + _null_operands((self.operand, operand.value)))
+
+
+@dataclass(frozen=True)
+class IsNull(TypedExpression):
+    """x IS NULL, x IS NOT NULL."""
+
+    operand: TypedExpression
+    negated: bool = False
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+    @property
+    def never_null(self) -> bool:
+        """TRUE or FALSE."""
+        return True
+
+    def compile(self) -> Compiled:
+        """Return whether the value is NULL."""
+        operand = self.operand.compile()
+        value = operand.value.is_not_null() if self.negated else operand.value.is_null()
+        return Compiled(value, _hidden(operand.failures))
+
+
+@dataclass(frozen=True)
+class InList(TypedExpression):
+    """x IN (a, b); all of one type."""
+
+    value: TypedExpression
+    items: tuple[TypedExpression, ...]
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The value, then the list."""
+        return self.value, *self.items
+
+    @property
+    def never_null(self) -> bool:
+        """NULL is in no list."""
+        return True
+
+    def compile(self) -> Compiled:
+        """Return whether the value equals an item."""
+        value, items = self.value.compile(), [item.compile() for item in self.items]
+        if all(isinstance(item, Literal) for item in self.items):
+            known = [item.value for item in cast(tuple[Literal, ...], self.items) if item.value is not None]
+            found = value.value.is_in(pl.Series(known, dtype=self.value.type.polars).implode())
+        else:
+            found = _any([value.value == item.value for item in items])
+        failures = value.failures + tuple(failure for item in items for failure in item.failures)
+        return Compiled(found.fill_null(False), _hidden(failures))
+
+
+def like_pattern(pattern: str, escape: str | None) -> str:
+    """Return the regular expression of a LIKE pattern: ``%`` any text, ``_`` one character."""
+    parts, escaped = [], False
+    for character in pattern:
+        if not escaped and character == escape:
+            escaped = True
+            continue
+        wild = {"%": ".*", "_": "."}.get(character) if not escaped else None
+        parts.append(wild or _regex_escape(character))
+        escaped = False
+    return f"(?s)^{''.join(parts)}$"
+
+
+def _regex_escape(character: str) -> str:
+    return (
+        character
+        if character.isalnum() or character in "_ "
+        else f"\\{character}"
+        if ord(character) < 128
+        else character
+    )
+
+
+@dataclass(frozen=True)
+class Like(TypedExpression):
+    """x LIKE pattern ESCAPE character."""
+
+    value: TypedExpression
+    pattern: TypedExpression
+    escape: str | None = None
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The value and the pattern."""
+        return self.value, self.pattern
+
+    @property
+    def never_null(self) -> bool:
+        """NULL is like nothing."""
+        return True
+
+    def compile(self) -> Compiled:
+        """Return whether the text matches."""
+        value, pattern = self.value.compile(), self.pattern.compile()
+        if isinstance(self.pattern, Literal):
+            matched = value.value.str.contains(like_pattern(str(self.pattern.value), self.escape))
+        else:
+            regex = pattern.value.map_elements(
+                lambda text: like_pattern(text, self.escape), return_dtype=pl.String
+            )  # a pattern that differs by row: no columnar form
+            matched = value.value.str.contains(regex)
+        return Compiled(matched.fill_null(False), _hidden(value.failures + pattern.failures))
+
+
+@dataclass(frozen=True)
+class Case(TypedExpression):
+    """CASE WHEN condition THEN result … ELSE default END."""
+
+    whens: tuple[tuple[TypedExpression, TypedExpression], ...]
+    default: TypedExpression | None
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Conditions and results in order, then the default."""
+        parts = tuple(part for when in self.whens for part in when)
+        return (*parts, self.default) if self.default else parts
+
+    def compile(self) -> Compiled:
+        """Return the first result whose condition is TRUE; later parts are not evaluated."""
+        before = pl.lit(False)
+        failures: tuple[Failure, ...] = ()
+        branches: list[tuple[pl.Expr, pl.Expr]] = []
+        for condition, result in self.whens:
+            tested, chosen = condition.compile(), result.compile()
+            failures += _hidden(_where(tested.failures, ~before))
+            taken = tested.value.fill_null(False) & ~before
+            failures += _where(chosen.failures, taken)
+            branches.append((tested.value, chosen.value.cast(self.type.polars)))
+            before = before | tested.value.fill_null(False)
+        last = self.default.compile() if self.default else Compiled(pl.lit(None, dtype=self.type.polars))
+        failures += _where(last.failures, ~before)
+        chain: Any = pl
+        for condition_value, result_value in branches:
+            chain = chain.when(condition_value).then(result_value)
+        return Compiled(chain.otherwise(last.value.cast(self.type.polars)), failures)
+
+
+# ---------------------------------------------------------------------------------------------------- CAST
+@dataclass(frozen=True)
+class Cast(TypedExpression):
+    """CAST(x AS type), and the implicit widenings INTEGER → BIGINT → DECIMAL → DOUBLE."""
+
+    operand: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The operand."""
+        return (self.operand,)
+
+    @property
+    def never_null(self) -> bool:
+        """Widening a number that isn't NULL gives none."""
+        return self.operand.never_null and self.operand.type in (INTEGER, BIGINT) and self.type in (BIGINT, DOUBLE)
+
+    def compile(self) -> Compiled:
+        """Return the converted value; NULL, logged, where there is none."""
+        operand = self.operand.compile()
+        source = self.operand.type
+        value = converted(operand.value, source, self.type)
+        if never_fails(source, self.type):
+            return Compiled(value, operand.failures)
+        failed = value.is_null() & operand.value.is_not_null()
+        failure = Failure(failed, f"Cast of {source} to {self.type} failed")
+        return Compiled(value, (*operand.failures, failure))
+
+
+# ---------------------------------------------------------------------------------------------------- structured values
+@dataclass(frozen=True)
+class Field(TypedExpression):
+    """x->field."""
+
+    base: TypedExpression
+    name: str
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The struct."""
+        return (self.base,)
+
+    def compile(self) -> Compiled:
+        """Return the field; NULL of a NULL struct."""
+        base = self.base.compile()
+        return Compiled(base.value.struct.field(self.name), base.failures)
+
+
+@dataclass(frozen=True)
+class ArrayIndex(TypedExpression):
+    """x[i] on an ARRAY: from 1, or from the end when negative; NULL outside."""
+
+    base: TypedExpression
+    index: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Array and index."""
+        return self.base, self.index
+
+    def compile(self) -> Compiled:
+        """Return the element."""
+        base, index = self.base.compile(), self.index.compile()
+        position = pl.when(index.value > 0).then(index.value - 1).when(index.value < 0).then(index.value)
+        if isinstance(self.index, Literal):
+            fixed = self.index.value
+            position = pl.lit(fixed - 1 if fixed > 0 else fixed if fixed < 0 else None, dtype=pl.Int64)
+        value = base.value.list.get(position, null_on_oob=True)
+        return Compiled(value, base.failures + index.failures)
+
+
+@dataclass(frozen=True)
+class MapIndex(TypedExpression):
+    """x[key] on a MAP; NULL where the key is missing."""
+
+    base: TypedExpression
+    key: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Map and key."""
+        return self.base, self.key
+
+    def compile(self) -> Compiled:
+        """Return the key's value."""
+        base, key = self.base.compile(), self.key.compile()
+        keys = base.value.list.eval(pl.element().struct.field(KEY_FIELD))
+        values = base.value.list.eval(pl.element().struct.field(VALUE_FIELD))
+        if isinstance(self.key, Literal):
+            wanted = pl.lit(self.key.value, dtype=self.key.type.polars)
+            hit = base.value.list.eval(pl.element().struct.field(KEY_FIELD).eq(wanted).arg_true()).list.first()
+            return Compiled(values.list.get(hit, null_on_oob=True), base.failures + key.failures)
+        typed = cast(MapType, self.base.type)
+
+        def look_up(row: dict[str, Any]) -> Any:
+            found = dict(zip(row["keys"] or (), row["values"] or (), strict=True))
+            return found.get(row["key"])
+
+        # A key that differs by row has no columnar form in Polars' lists.
+        joined = pl.struct(keys.alias("keys"), values.alias("values"), key.value.alias("key"))
+        value = joined.map_elements(look_up, return_dtype=typed.value.polars, skip_nulls=False)
+        return Compiled(value, base.failures + key.failures)
+
+
+def _all_failures(parts: list[Compiled]) -> tuple[Failure, ...]:
+    return _hidden(tuple(failure for part in parts for failure in part.failures))
+
+
+@dataclass(frozen=True)
+class NewArray(TypedExpression):
+    """ARRAY[a, b]; all items have the element's type."""
+
+    items: tuple[TypedExpression, ...]
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The items."""
+        return self.items
+
+    def compile(self) -> Compiled:
+        """Return the array."""
+        parts = [item.compile() for item in self.items]
+        element = cast(ArrayType, self.type).element.polars
+        value = pl.concat_list([part.value.cast(element).reshape((-1, 1)) for part in parts])
+        if not isinstance(element, pl.List):
+            value = pl.concat_list([part.value.cast(element) for part in parts])
+        return Compiled(value, _all_failures(parts))
+
+
+@dataclass(frozen=True)
+class NewMap(TypedExpression):
+    """MAP(key := value); a later entry replaces an earlier one of the same key."""
+
+    entries: tuple[tuple[TypedExpression, TypedExpression], ...]
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """Keys and values in turn."""
+        return tuple(part for entry in self.entries for part in entry)
+
+    def compile(self) -> Compiled:
+        """Return the map."""
+        typed = cast(MapType, self.type)
+        compiled = [(key.compile(), value.compile()) for key, value in self.entries]
+        structs = [
+            pl.struct(
+                key.value.cast(typed.key.polars).alias(KEY_FIELD),
+                value.value.cast(typed.value.polars).alias(VALUE_FIELD),
+            )
+            for key, value in compiled
+        ]
+        value = pl.concat_list(structs)
+        if len(structs) > 1:
+            first = pl.element().struct.field(KEY_FIELD).is_last_distinct()
+            value = value.list.eval(pl.element().filter(first))
+        return Compiled(value, _all_failures([part for entry in compiled for part in entry]))
+
+
+@dataclass(frozen=True)
+class NewStruct(TypedExpression):
+    """STRUCT(a := x)."""
+
+    items: tuple[tuple[str, TypedExpression], ...]
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The fields' values."""
+        return tuple(value for _, value in self.items)
+
+    def compile(self) -> Compiled:
+        """Return the struct."""
+        parts = [(name, item.compile(), item.type) for name, item in self.items]
+        value = pl.struct([part.value.cast(type_.polars).alias(name) for name, part, type_ in parts])
+        return Compiled(value, _all_failures([part for _, part, _ in parts]))
+
+
+# ---------------------------------------------------------------------------------------------------- functions
+@dataclass(frozen=True)
+class Lambda(TypedExpression):
+    """x => body, an argument of TRANSFORM, FILTER or REDUCE; its type is the body's."""
+
+    parameters: tuple[LambdaVariable, ...]
+    body: TypedExpression
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The body."""
+        return (self.body,)
+
+    def compile(self) -> Compiled:
+        """Return the body's value over a frame that holds the parameters' columns."""
+        return Compiled(self.body.to_polars())
+
+
+@dataclass(frozen=True)
+class Call(TypedExpression):
+    """A scalar function's call; arguments already have the overload's types."""
+
+    name: str
+    arguments: tuple[TypedExpression, ...]
+    overload: Overload = field(compare=False, repr=False)
+
+    @property
+    def children(self) -> tuple[TypedExpression, ...]:
+        """The arguments."""
+        return self.arguments
+
+    def compile(self) -> Compiled:
+        """Return the function's value; what fails in an argument fails the whole expression."""
+        parts = [argument.compile() for argument in self.arguments]
+        value = self.overload.build(self, [part.value for part in parts])
+        failures = tuple(
+            failure
+            for argument, part in zip(self.arguments, parts, strict=True)
+            if not isinstance(argument, Lambda)
+            for failure in part.failures
+        )
+        return Compiled(value, failures if self.overload.null_gives_null else _hidden(failures))

@@ -1,0 +1,375 @@
+"""Times as text: Java's date-time patterns, time zones, and ksqlDB's partial timestamps.
+
+Source: the pattern letters of ``java.time.format.DateTimeFormatter`` and ksqlDB's ``PartialStringToTimestampParser``. Patterns
+that Polars can follow column-wise are translated (`polars_pattern`); `JavaPattern` formats and parses the others row by row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+class PatternError(ValueError):
+    """A date-time pattern, a time zone or a text that can't be used."""
+
+
+def zone(name: str) -> tzinfo:
+    """Return a time zone by name, ``+hh:mm``, ``Z`` or ``UTC``.
+
+    Raises:
+        PatternError: there is no such zone.
+    """
+    offset = _OFFSET.fullmatch(name.removeprefix("UTC").removeprefix("GMT"))
+    if name in ("Z", "UTC", "GMT"):
+        return UTC
+    if offset:
+        hours, minutes, seconds = (int(part or 0) for part in offset.group(2, 3, 4))
+        moved = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        return timezone(-moved if offset.group(1) == "-" else moved)
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise PatternError(f"Unknown time-zone ID: {name}") from error
+
+
+_OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
+
+
+# ---------------------------------------------------------------------------------------------------- partial texts
+_PARTIAL = re.compile(
+    r"""(?P<year>[+-]?\d{4,})(?:-(?P<month>\d{1,2})(?:-(?P<day>\d{1,2}))?)?
+    (?:T(?P<time>(?:\d{1,2}(?::\d{1,2}(?::\d{1,2}(?:\.\d{1,9})?)?)?)?)(?P<zone>Z|[+-].+|\s*[A-Za-z/_]+)?)?""",
+    re.VERBOSE,
+)
+_TIME = re.compile(r"(\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?)?")
+
+
+def parse_partial_timestamp(text: str) -> datetime | None:
+    """Return a timestamp (UTC) whose end may be missing (``2020``, ``2020-02-03T04``), None where the text is none."""
+    match = _PARTIAL.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        day = date(int(match["year"]), int(match["month"] or 1), int(match["day"] or 1))
+        clock = parse_partial_time(match["time"]) if match["time"] else time()
+        if clock is None:
+            return None
+        moment = datetime.combine(day, clock)
+        if match["zone"]:
+            moment = moment.replace(tzinfo=zone(match["zone"].strip())).astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+    return moment
+
+
+def parse_partial_date(text: str) -> date | None:
+    """Return a date whose end may be missing, None where the text is none."""
+    moment = parse_partial_timestamp(text)
+    return None if moment is None or "T" in text else moment.date()
+
+
+def parse_partial_time(text: str) -> time | None:
+    """Return a time of day whose end may be missing, None where the text is none."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    hour, minute, second, fraction = match.groups(default="0")
+    try:
+        return time(int(hour), int(minute), int(second), int(fraction.ljust(6, "0")[:6]))
+    except ValueError:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------- patterns
+@dataclass(frozen=True)
+class _Part:
+    """A run of one pattern letter, or a literal text (letter is empty)."""
+
+    letter: str
+    count: int
+    text: str = ""
+
+
+def _parts(pattern: str) -> list[_Part]:
+    parts: list[_Part] = []
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "'":
+            end = pattern.find("'", position + 1)
+            if end < 0:
+                raise PatternError(f"Pattern ends with an incomplete string literal: {pattern}")
+            parts.append(_Part("", 0, pattern[position + 1 : end] or "'"))
+            position = end + 1
+        elif character.isascii() and character.isalpha():
+            run = len(pattern[position:]) - len(pattern[position:].lstrip(character))
+            parts.append(_Part(character, run))
+            position += run
+        else:
+            parts.append(_Part("", 0, character))
+            position += 1
+    return parts
+
+
+_POLARS: dict[tuple[str, int], str] = {
+    ("y", 4): "%Y", ("u", 4): "%Y", ("M", 2): "%m", ("d", 2): "%d", ("H", 2): "%H", ("m", 2): "%M", ("s", 2): "%S",
+    ("M", 3): "%b", ("M", 4): "%B", ("E", 3): "%a", ("E", 1): "%a", ("E", 2): "%a", ("E", 4): "%A", ("D", 3): "%j",
+    ("h", 2): "%I", ("a", 1): "%p", ("y", 2): "%y",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def polars_pattern(pattern: str) -> str | None:
+    """Return the strftime pattern that formats UTC times as a Java pattern does, None where there is none.
+
+    Raises:
+        PatternError: the Java pattern is malformed.
+    """
+    out = []
+    for part in _parts(pattern):
+        if not part.letter:
+            out.append(part.text.replace("%", "%%"))
+        elif part.letter == "S" and part.count in (3, 6, 9) and out and out[-1] == ".":
+            out[-1] = f"%.{part.count}f"
+        elif (part.letter, part.count) in _POLARS:
+            out.append(_POLARS[part.letter, part.count])
+        else:
+            return None
+    return "".join(out)
+
+
+@dataclass
+class Fields:
+    """What a text gave: numbers by pattern letter (``M`` for ``L``, ``y`` for ``u``) and the zone's text."""
+
+    numbers: dict[str, int] = field(default_factory=dict)
+    zone: str | None = None
+
+    def moment(self, default: tzinfo) -> datetime:
+        """Return the time in UTC, without zone; missing parts are those of 1970-01-01T00:00.
+
+        Args:
+            default: zone where the text has none.
+
+        Raises:
+            PatternError: the parts are no time.
+        """
+        numbers = self.numbers
+        try:
+            day = self.day()
+            moment = datetime.combine(day, self.clock())
+        except (ValueError, OverflowError) as error:
+            raise PatternError(f"no such time: {numbers}") from error
+        where = zone(self.zone) if self.zone else default
+        return moment.replace(tzinfo=where).astimezone(UTC).replace(tzinfo=None)
+
+    def day(self) -> date:
+        """Return the date; missing parts are those of 1970-01-01.
+
+        Raises:
+            PatternError: the parts are no date.
+        """
+        numbers = self.numbers
+        try:
+            if "D" in numbers:
+                return date(numbers.get("y", 1970), 1, 1) + timedelta(days=numbers["D"] - 1)
+            return date(numbers.get("y", 1970), numbers.get("M", 1), numbers.get("d", 1))
+        except (ValueError, OverflowError) as error:
+            raise PatternError(f"no such date: {numbers}") from error
+
+    def clock(self) -> time:
+        """Return the time of day; missing parts are 0.
+
+        Raises:
+            PatternError: the parts are no time of day.
+        """
+        numbers = self.numbers
+        hour = numbers.get("H", numbers.get("k", 0) % 24)
+        if "h" in numbers or "K" in numbers:
+            hour = numbers.get("K", numbers.get("h", 0) % 12) + 12 * numbers.get("a", 0)
+        nanoseconds = numbers.get("S", numbers.get("n", 0))
+        try:
+            return time(hour, numbers.get("m", 0), numbers.get("s", 0), nanoseconds // 1000)
+        except ValueError as error:
+            raise PatternError(f"no such time of day: {numbers}") from error
+
+
+@dataclass(frozen=True)
+class JavaPattern:
+    """A DateTimeFormatter pattern; letters G y u M L d D E e H k h K a m s S A n N z V x X Z O Q w are known."""
+
+    parts: tuple[_Part, ...]
+
+    def format(self, moment: datetime) -> str:
+        """Return a time as text; the zone is the time's own."""
+        return "".join(part.text if not part.letter else _format(part, moment) for part in self.parts)
+
+    def parse(self, text: str, *, whole: bool = True) -> Fields:
+        """Return the fields that a text gives.
+
+        Args:
+            text: what to read.
+            whole: whether nothing may follow.
+
+        Raises:
+            PatternError: the text doesn't follow the pattern.
+        """
+        fields = Fields()
+        position = 0
+        for index, part in enumerate(self.parts):
+            adjacent = index + 1 < len(self.parts) and self.parts[index + 1].letter in _NUMERIC
+            position = _parse(part, text, position, fields, adjacent)
+        if whole and position < len(text):
+            raise PatternError(f"Text '{text}' could not be parsed, unparsed text found at index {position}")
+        return fields
+
+
+@lru_cache(maxsize=1024)
+def java_pattern(pattern: str) -> JavaPattern:
+    """Return a parsed pattern.
+
+    Raises:
+        PatternError: the pattern is malformed or has an unknown letter.
+    """
+    parts = tuple(_parts(pattern))
+    for part in parts:
+        if part.letter and part.letter not in _KNOWN:
+            raise PatternError(f"Unknown pattern letter: {part.letter}")
+    return JavaPattern(parts)
+
+
+_NUMBERS: Mapping[str, Callable[[datetime], int]] = {
+    "d": lambda t: t.day,
+    "D": lambda t: t.timetuple().tm_yday,
+    "H": lambda t: t.hour,
+    "k": lambda t: t.hour or 24,
+    "h": lambda t: t.hour % 12 or 12,
+    "K": lambda t: t.hour % 12,
+    "m": lambda t: t.minute,
+    "s": lambda t: t.second,
+    "e": lambda t: t.isoweekday() % 7 + 1,
+    "w": lambda t: t.isocalendar().week,
+    "n": lambda t: t.microsecond * 1000,
+    "A": lambda t: (t.hour * 3600 + t.minute * 60 + t.second) * 1000 + t.microsecond // 1000,
+    "N": lambda t: (t.hour * 3600 + t.minute * 60 + t.second) * 1_000_000_000 + t.microsecond * 1000,
+}
+_NUMERIC = frozenset("yuMLdDHkhKmsSenwAN")
+_KNOWN = _NUMERIC | frozenset("GEazVxXZOQ")
+_TEXT_COUNT = 3  # from this many letters on, months and days are words
+
+
+def _format(part: _Part, moment: datetime) -> str:  # noqa: PLR0911 - one case a letter
+    letter, count = part.letter, part.count
+    if letter in _NUMBERS:
+        return str(_NUMBERS[letter](moment)).zfill(count)
+    if letter in "yu":
+        return f"{moment.year % 100:02d}" if count == 2 else str(moment.year).zfill(count)
+    if letter in "ML":
+        name = _MONTHS[moment.month - 1]
+        return str(moment.month).zfill(count) if count < _TEXT_COUNT else name[:3] if count == _TEXT_COUNT else name
+    if letter == "E":
+        name = _DAYS[moment.weekday()]
+        return name[:3] if count <= _TEXT_COUNT else name
+    if letter == "S":
+        return f"{moment.microsecond:06d}".ljust(9, "0")[:count]
+    if letter == "a":
+        return "AM" if moment.hour < 12 else "PM"
+    if letter == "G":
+        return "AD"
+    if letter == "Q":
+        return str((moment.month + 2) // 3).zfill(count)
+    return _format_zone(letter, count, moment)
+
+
+def _format_zone(letter: str, count: int, moment: datetime) -> str:
+    if letter in "zV":
+        info = moment.tzinfo
+        return info.key if letter == "V" and isinstance(info, ZoneInfo) else moment.tzname() or "UTC"
+    seconds = int((moment.utcoffset() or timedelta()).total_seconds())
+    if letter == "X" and seconds == 0:
+        return "Z"
+    sign, minutes = "-" if seconds < 0 else "+", abs(seconds) // 60
+    hour_text, minute_text = f"{minutes // 60:02d}", f"{minutes % 60:02d}"
+    if letter == "O":
+        short = f"{minutes // 60}" + (f":{minute_text}" if minutes % 60 else "")
+        return "GMT" if seconds == 0 else f"GMT{sign}{short if count == 1 else f'{hour_text}:{minute_text}'}"
+    if letter == "Z":
+        return f"{sign}{hour_text}{minute_text}" if count < 5 else f"{sign}{hour_text}:{minute_text}"
+    if count == 1:
+        return f"{sign}{hour_text}" + (minute_text if minutes % 60 else "")
+    return f"{sign}{hour_text}{minute_text}" if count in (2, 4) else f"{sign}{hour_text}:{minute_text}"
+
+
+def _parse(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:
+    if not part.letter:
+        if not text.startswith(part.text, position):
+            raise _unparsed(text, position)
+        return position + len(part.text)
+    letter, count = part.letter, part.count
+    if letter in "ML" and count >= _TEXT_COUNT:
+        return _parse_name(text, position, _MONTHS, "M", count, fields)
+    if letter == "E":
+        return _parse_name(text, position, _DAYS, "E", count, fields)
+    if letter in _NUMERIC or letter == "Q":
+        return _parse_number(part, text, position, fields, adjacent)
+    if letter == "a":
+        half = text[position : position + 2].upper()
+        if half not in ("AM", "PM"):
+            raise _unparsed(text, position)
+        fields.numbers["a"] = int(half == "PM")
+        return position + 2
+    if letter == "G":
+        return position + 2
+    return _parse_zone(text, position, fields)
+
+
+def _unparsed(text: str, position: int) -> PatternError:
+    return PatternError(f"Text '{text}' could not be parsed at index {position}")
+
+
+def _parse_number(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:
+    letter, count = part.letter, part.count
+    fixed = adjacent or letter == "S" or (count > 1 and letter not in "yu") or (letter in "yu" and count == 2)
+    most = count if fixed else 10
+    match = re.compile(r"[+-]?\d{%d,%d}" % (count if count > 1 else 1, most)).match(text, position)
+    if match is None:
+        raise _unparsed(text, position)
+    digits = match.group()
+    name = {"u": "y", "L": "M"}.get(letter, letter)
+    value = int(digits)
+    if letter == "S":
+        value = int(digits.ljust(9, "0")[:9])
+    elif name == "y" and count == 2:
+        value += 2000
+    fields.numbers[name] = value
+    return match.end()
+
+
+def _parse_name(text: str, position: int, names: tuple[str, ...], letter: str, count: int, fields: Fields) -> int:
+    for number, name in enumerate(names, start=1):
+        wanted = name if count > _TEXT_COUNT else name[:3]
+        if text[position : position + len(wanted)] == wanted:
+            fields.numbers[letter] = number
+            return position + len(wanted)
+    raise _unparsed(text, position)
+
+
+_ZONE_TEXT = re.compile(r"Z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2}){0,2}|[A-Za-z][A-Za-z0-9_+\-]*(?:/[A-Za-z0-9_+\-]+)*")
+
+
+def _parse_zone(text: str, position: int, fields: Fields) -> int:
+    match = _ZONE_TEXT.match(text, position)
+    if match is None:
+        raise _unparsed(text, position)
+    fields.zone = match.group()
+    return match.end()
