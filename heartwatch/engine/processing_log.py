@@ -1,0 +1,53 @@
+"""The processing log: records that a query could not process, as ksqlDB writes them.
+
+Source: ksqlDB's processing log, type 0 (DESERIALIZATION_ERROR) of its ``ProcessingLogMessageSchema``. The topic gets one JSON
+object a record, written in the query's own transactions, so that each bad record is logged once.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import orjson
+
+from heartwatch.engine.topology import Rejected
+
+_DESERIALIZATION_ERROR = 0
+
+
+def topic_name(service_id: str) -> str:
+    """Return the name of a service's processing-log topic."""
+    return f"{service_id}ksql_processing_log"
+
+
+def entry(query_id: str, rejected: Rejected, time_ms: int) -> bytes:
+    """Return the log message of a bad record.
+
+    Args:
+        query_id: the query that read it.
+        rejected: which record, and why.
+        time_ms: when it was found, ms since the epoch.
+    """
+    return orjson.dumps(
+        {
+            "level": "ERROR",
+            "logger": f"processing.{query_id}.{rejected.topic}.deserializer",
+            "time": time_ms,
+            "message": {
+                "type": _DESERIALIZATION_ERROR,
+                "deserializationError": {
+                    "target": "value",
+                    "errorMessage": rejected.reason,
+                    "recordB64": None if rejected.record is None else b64encode(rejected.record).decode(),
+                    "cause": [],
+                    "topic": rejected.topic,
+                    "partition": rejected.partition,
+                    "offset": rejected.offset,
+                },
+                "recordProcessingError": None,
+                "productionError": None,
+                "serializationError": None,
+                "kafkaStreamsThreadError": None,
+            },
+        }
+    )

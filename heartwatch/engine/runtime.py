@@ -1,0 +1,660 @@
+"""Runs a query's stages against Kafka: consume, process, produce and commit, exactly once; and start again after errors.
+
+A stage is one thread with its own clients. Membership of the consumer group, which spreads the partitions over the engine
+processes, is confluent-kafka's; the records themselves are read as columns by a `BatchConsumer`.
+
+Exactly once: results, bad records' log entries and input offsets are one Kafka transaction. The offset committed of a partition is the
+lowest that an open window still needs; the position reached and the stream time are in the commit's metadata
+(`state.Progress`), so that a restart rebuilds the open windows from the topic alone and emits nothing twice. Any error aborts the
+transaction, drops the stage's memory and begins anew from what is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from heartwatch import codec
+from heartwatch.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
+from heartwatch.engine import processing_log
+from heartwatch.engine.metrics import QueryMetrics
+from heartwatch.engine.state import Progress, runs
+from heartwatch.engine.topology import Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
+from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
+from heartwatch.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+_BATCH_ROWS = 32_768
+_POLL_SECONDS = 0.1
+# A short wait after a small batch lets the next one grow: the work of a batch is mostly independent of its size.
+_LINGER_SECONDS = 0.02
+_SMALL_BATCH_ROWS = 4_096
+_OUTPUT_COMMIT_SECONDS = 0.1  # with results waiting, they decide how old an alert gets
+_INPUT_COMMIT_SECONDS = 1.0  # without results only a restart's re-reading depends on it
+_REQUEST_SECONDS = 30.0
+_TRANSACTION_TIMEOUT_MS = 60_000
+_FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.2, 10.0
+
+Partition = tuple[str, int]
+
+
+class Guarantee(Enum):
+    """KSQL's ``processing.guarantee``."""
+
+    EXACTLY_ONCE = "exactly_once_v2"
+    AT_LEAST_ONCE = "at_least_once"
+
+
+class Status(Enum):
+    """State of a query, as SHOW QUERIES prints it."""
+
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True)
+class QueryOptions:
+    """What a query's properties come to.
+
+    Attributes:
+        guarantee: exactly once, or at least once.
+        reset: where a partition without a committed offset begins.
+        idle_close_ms: a partition that got no record for so long closes its open windows, None to wait for ever.
+        commit_seconds: longest time without a commit, s.
+    """
+
+    guarantee: Guarantee = Guarantee.EXACTLY_ONCE
+    reset: str = "latest"
+    idle_close_ms: int | None = None
+    commit_seconds: float = _INPUT_COMMIT_SECONDS
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage needs of its surroundings.
+
+    Attributes:
+        kafka: brokers.
+        service_id: prefix of groups and internal topics.
+        instance: name of this engine process, the same after a restart: it fences what the dead process left open.
+        query_id: the query.
+        options: its options.
+        schemas: gives the Avro schema of an id.
+        write_schemas: registers (or finds) what a stage writes with.
+        metrics: the query's counts.
+    """
+
+    kafka: KafkaSettings
+    service_id: str
+    instance: str
+    query_id: str
+    options: QueryOptions
+    schemas: Callable[[int], codec.AvroSchema]
+    write_schemas: Callable[[Stage], WriteSchemas]
+    metrics: QueryMetrics
+
+
+class AssignmentLostError(Exception):
+    """The group gave this process's partitions away while it was cut off; what it did since can't be committed."""
+
+
+class StageThread:
+    """A stage of a running query; it goes on through errors until it is stopped."""
+
+    def __init__(self, stage: Stage, context: StageContext) -> None:
+        """Prepare; `start` runs it."""
+        self.stage = stage
+        self.context = context
+        self.status = Status.RUNNING
+        self.last_error: str | None = None
+        self._stop = threading.Event()
+        self._paused = threading.Event()
+        name = f"{context.query_id}{'-' + stage.name if stage.name else ''}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def group(self) -> str:
+        """The stage's consumer group."""
+        suffix = f"-{self.stage.name}" if self.stage.name else ""
+        return f"_confluent-ksql-{self.context.service_id}query_{self.context.query_id}{suffix}"
+
+    def start(self) -> None:
+        """Begin to run."""
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Stop consuming; state and partitions are kept."""
+        self._paused.set()
+
+    def resume(self) -> None:
+        """Go on consuming."""
+        self._paused.clear()
+
+    def stop(self) -> None:
+        """Commit what is done and end; doesn't wait."""
+        self._stop.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        backoff = _FIRST_BACKOFF_SECONDS
+        while not self._stop.is_set():
+            session: StageSession | None = None
+            try:
+                session = StageSession(self.stage, self.context, self.group)
+                self.status, self.last_error = Status.RUNNING, None
+                self._loop(session)
+                session.finish()
+            except Exception as error:
+                # Whatever it was: what is committed is right, and everything else is built again from there.
+                logger.warning("query %s starts again in %.1f s: %s", self.context.query_id, backoff, error, exc_info=True)
+                self.status, self.last_error = Status.ERROR, str(error)
+                self.context.metrics.restarts += 1
+                backoff = _FIRST_BACKOFF_SECONDS if session and session.has_committed else min(2 * backoff, _LAST_BACKOFF_SECONDS)
+            finally:
+                if session is not None:
+                    session.close()
+            if self.status is Status.ERROR:
+                self._stop.wait(backoff)
+
+    def _loop(self, session: StageSession) -> None:
+        while not self._stop.is_set():
+            if self._paused.is_set():
+                self.status = Status.PAUSED
+                session.idle()
+                self._stop.wait(_POLL_SECONDS)
+                continue
+            self.status = Status.RUNNING
+            if session.step() < _SMALL_BATCH_ROWS:
+                self._stop.wait(_LINGER_SECONDS)
+
+
+@dataclass
+class _Owned:
+    """A partition that this process has.
+
+    Attributes:
+        progress: where it is.
+        committed: what was committed last, None before the first commit.
+        seen_before: offsets below are read again.
+        last_record: wall clock of the last record or of the take-over, s.
+    """
+
+    progress: Progress
+    committed: tuple[int, int, int] | None
+    seen_before: int
+    last_record: float
+    ended_at: int = -1
+
+
+class StageSession:
+    """One life of a stage: its clients and its state, from the committed offsets to the next error or the end."""
+
+    def __init__(self, stage: Stage, context: StageContext, group: str) -> None:
+        self._stage = stage
+        self._context = context
+        self._options = context.options
+        self._metrics = context.metrics
+        self._owned: dict[int, _Owned] = {}
+        self._gained: list[int] = []
+        self._lost = False
+        self._closed = False
+        self._in_transaction = False
+        self._uncommitted = 0
+        self._first_output: float | None = None
+        self._last_commit = time.monotonic()
+        self.has_committed = False
+        self._clients: list[Callable[[], Any]] = []
+        try:
+            self._open(group)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, group: str) -> None:
+        context, stage = self._context, self._stage
+        self._pipeline = build(stage, context.schemas, context.write_schemas(stage))
+        self._aggregate = self._pipeline.aggregate
+        self._admin = AdminClient({"bootstrap.servers": context.kafka.bootstrap_servers})
+        self._kafka = KafkaAdmin(context.kafka)
+        self._sink_partitions = self._partitions(stage.sink.topic)
+        self._producer = self._open_producer(f"{group}-{context.instance}")
+        # Static membership: a process that comes back after kill -9 takes its partitions again without waiting.
+        self._group = Consumer(
+            {
+                **consumer_config(context.kafka, group, "error"),
+                "group.instance.id": context.instance,
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 2_000,
+                "auto.offset.reset": "latest",
+                "queued.max.messages.kbytes": 1024,
+            }
+        )
+        self._clients.append(self._group.close)
+        reading = {
+            **consumer_config(context.kafka, f"{group}-reader", "error"),
+            "enable.partition.eof": True,
+            "queued.min.messages": 200_000,
+            "queued.max.messages.kbytes": 65_536,
+            "fetch.message.max.bytes": 4_194_304,
+            "fetch.wait.max.ms": 100,
+            "fetch.error.backoff.ms": 50,
+        }
+        self._stream: BatchConsumer = open_batch_consumer(reading)
+        self._clients.append(self._stream.close)
+        self._tables = _TableFollower(self._pipeline, reading, self._ends)
+        self._clients.append(self._tables.close)
+        self._group.subscribe(
+            [stage.source.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _open_producer(self, transactional_id: str) -> Producer:
+        exact = self._options.guarantee is Guarantee.EXACTLY_ONCE
+        config = producer_config(self._context.kafka, transactional_id if exact else None, linger_ms=5)
+        if exact:
+            config["transaction.timeout.ms"] = _TRANSACTION_TIMEOUT_MS
+        config["queue.buffering.max.messages"] = 200_000
+        producer = Producer(config)
+        if exact:
+            producer.init_transactions(_REQUEST_SECONDS)
+        return producer
+
+    # ---------------------------------------------------------------------------------------------- one round
+    def step(self) -> int:
+        """Consume and process one batch, and commit when it is time; return the number of records consumed."""
+        self._serve_group()
+        batch = self._stream.poll(_POLL_SECONDS if self._owned else 0.0, _BATCH_ROWS)
+        for _, partition, offset in batch.ends:
+            if partition in self._owned:
+                self._owned[partition].ended_at = offset
+        if len(batch):
+            self._process(batch)
+        self._close_idle_windows()
+        self._commit_if_due()
+        if not self._owned:
+            time.sleep(_POLL_SECONDS / 2)
+        return len(batch)
+
+    def idle(self) -> None:
+        """Stay in the group without consuming."""
+        self._serve_group()
+        self._commit_if_due()
+
+    def finish(self) -> None:
+        """Commit what is done."""
+        self._commit()
+
+    def close(self) -> None:
+        """Abort what isn't committed and close the clients."""
+        self._closed = True
+        if self._in_transaction:
+            try:
+                self._producer.abort_transaction(_REQUEST_SECONDS)
+            except KafkaException as error:
+                logger.info("query %s: aborting its transaction is left to the broker: %s", self._context.query_id, error)
+        for close in reversed(self._clients):
+            close()
+
+    def _serve_group(self) -> None:
+        message = self._group.poll(0)
+        if message is not None and message.error() is not None and not message.error().retriable():
+            logger.info("query %s: group: %s", self._context.query_id, message.error().str())
+        if self._lost:
+            raise AssignmentLostError(f"the group {self._stage.source.topic!r} is read by gave the partitions away")
+        if self._gained:
+            gained, self._gained = self._gained, []
+            self._take_over(gained)
+
+    def _process(self, batch: MessageBatch) -> None:
+        batch = ordered(batch, self._owned)
+        if not len(batch):
+            return
+        now = time.time()
+        for piece in self._tables.pieces(batch, {number: one.progress for number, one in self._owned.items()}):
+            results, rejects = self._pipeline.push(piece)
+            self._send(results, [one for one in rejects if one.offset >= self._owned[one.partition].seen_before])
+        repeated = 0
+        for partition, start, end in runs(batch.partition):
+            owned = self._owned[partition]
+            offsets = batch.offset[start:end]
+            if owned.seen_before > offsets[0]:
+                repeated += int(np.count_nonzero(offsets < owned.seen_before))
+            owned.progress.position = int(offsets[-1]) + 1
+            owned.last_record = now
+        self._count(len(batch) - repeated, now)
+
+    def _send(self, results: pl.DataFrame, rejects: Sequence[Rejected]) -> None:
+        if rejects:
+            self._send_rejects(rejects)
+        if not len(results):
+            return
+        outgoing = self._pipeline.sink.write(results, self._sink_partitions)
+        self._begin()
+        produce, topic = self._producer.produce, self._stage.sink.topic
+        partitions = outgoing.partitions or [-1] * len(outgoing)
+        for key, value, timestamp, partition in zip(
+            outgoing.keys, outgoing.values, outgoing.timestamps, partitions, strict=True
+        ):
+            while True:
+                try:
+                    produce(topic, value, key, partition, timestamp=timestamp)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+        self._uncommitted += len(outgoing)
+
+    def _send_rejects(self, rejects: Sequence[Rejected]) -> None:
+        self._begin()
+        topic = processing_log.topic_name(self._context.service_id)
+        now = round(time.time() * 1000)
+        for rejected in rejects:
+            self._producer.produce(topic, processing_log.entry(self._context.query_id, rejected, now))
+        self._metrics.failed += len(rejects)
+
+    def _begin(self) -> None:
+        if self._first_output is None:
+            self._first_output = time.monotonic()
+        if self._options.guarantee is Guarantee.EXACTLY_ONCE and not self._in_transaction:
+            self._producer.begin_transaction()
+            self._in_transaction = True
+
+    def _count(self, consumed: int, now: float) -> None:
+        metrics, counters = self._metrics, self._pipeline.counters
+        metrics.consumed += consumed
+        metrics.consumed_rate.add(consumed)
+        metrics.last_message_ms = round(now * 1000)
+        metrics.late += counters.late
+        metrics.without_table_row += counters.without_table_row
+        metrics.without_key += counters.without_key
+        counters.late = counters.without_table_row = counters.without_key = 0
+
+    # ---------------------------------------------------------------------------------------------- time passing
+    def _close_idle_windows(self) -> None:
+        """Move the stream time of partitions on that got nothing for long, so that a quiet stream's windows close."""
+        limit = self._options.idle_close_ms
+        windowing = self._aggregate.windowing if self._aggregate is not None else None
+        if limit is None or windowing is None:
+            return
+        now = time.time()
+        quiet = [
+            partition
+            for partition in windowing.open_partitions()
+            if partition in self._owned and (now - self._owned[partition].last_record) * 1000 >= limit
+        ]
+        if not quiet:
+            return
+        topic = self._stage.source.topic
+        ends = self._ends([(topic, partition) for partition in quiet])
+        closing = [partition for partition in quiet if self._is_read(partition, ends[topic, partition])]
+        for partition in closing:
+            windowing.times.advance(partition, windowing.last_end(partition))
+        if closing:
+            self._send(self._pipeline.emit(), [])
+
+    def _is_read(self, partition: int, end: int) -> bool:
+        owned = self._owned[partition]
+        return max(owned.ended_at, owned.progress.position) >= end
+
+    def _ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the end of each partition as a read_committed reader sees it."""
+        request = {TopicPartition(topic, partition): OffsetSpec.latest() for topic, partition in partitions}
+        level = IsolationLevel.READ_COMMITTED
+        futures = self._admin.list_offsets(request, isolation_level=level, request_timeout=_REQUEST_SECONDS)
+        return {(one.topic, one.partition): future.result().offset for one, future in futures.items()}
+
+    # ---------------------------------------------------------------------------------------------- commits
+    def _commit_if_due(self) -> None:
+        now = time.monotonic()
+        waiting = self._first_output is not None and now - self._first_output >= _OUTPUT_COMMIT_SECONDS
+        if waiting or now - self._last_commit >= self._options.commit_seconds:
+            self._commit()
+
+    def _commit(self) -> None:
+        offsets = self._changed_offsets()
+        if offsets or self._first_output is not None:
+            if self._options.guarantee is Guarantee.EXACTLY_ONCE:
+                self._commit_transaction(offsets)
+            else:
+                self._producer.flush(_REQUEST_SECONDS)
+                if offsets:
+                    self._group.commit(offsets=offsets, asynchronous=False)
+            self.has_committed = True
+        for partition, owned in self._owned.items():
+            owned.committed = self._state_of(partition)
+        self._metrics.produced += self._uncommitted
+        self._metrics.produced_rate.add(self._uncommitted)
+        self._uncommitted, self._first_output = 0, None
+        self._last_commit = time.monotonic()
+
+    def _commit_transaction(self, offsets: list[TopicPartition]) -> None:
+        self._begin()
+        if offsets:
+            metadata = self._group.consumer_group_metadata()
+            self._producer.send_offsets_to_transaction(offsets, metadata, _REQUEST_SECONDS)
+        self._producer.commit_transaction(_REQUEST_SECONDS)
+        self._in_transaction = False
+
+    def _state_of(self, partition: int) -> tuple[int, int, int]:
+        """Return (offset needed, position, stream time) of a partition."""
+        position = self._owned[partition].progress.position
+        windowing = self._aggregate.windowing if self._aggregate is not None else None
+        if windowing is None:
+            return position, position, -1
+        needed = windowing.needed_offset(partition)
+        return position if needed is None else needed, position, windowing.times[partition]
+
+    def _changed_offsets(self) -> list[TopicPartition]:
+        offsets = []
+        for partition, owned in self._owned.items():
+            state = self._state_of(partition)
+            # While records are read again the position of the last commit still holds.
+            if state == owned.committed or state[1] < owned.seen_before:
+                continue
+            offset, position, stream_time = state
+            owned.progress.tables = _marks_from(owned.progress.tables, offset)
+            metadata = replace(owned.progress, position=position, stream_time=stream_time).to_metadata()
+            offsets.append(TopicPartition(self._stage.source.topic, partition, offset, metadata))
+        return offsets
+
+    # ---------------------------------------------------------------------------------------------- assignment
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
+        self._gained.extend(one.partition for one in partitions)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._closed:
+            return
+        self._commit()
+        gone = {one.partition for one in partitions}
+        self._gained = [partition for partition in self._gained if partition not in gone]
+        for partition in gone & set(self._owned):
+            del self._owned[partition]
+            self._pipeline.drop_partition(partition)
+            self._tables.drop(partition)
+        self._assign()
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._lost = True
+        consumer.incremental_unassign(partitions)
+
+    def _take_over(self, partitions: list[int]) -> None:
+        for partition, progress in self._committed_progress(partitions).items():
+            offset, found = progress
+            seen_before = found.position
+            self._owned[partition] = _Owned(replace(found, position=offset), None, seen_before, time.time())
+            if self._aggregate is not None and self._aggregate.windowing is not None:
+                self._aggregate.windowing.times.advance(partition, found.stream_time)
+                self._aggregate.windowing.seen_before[partition] = seen_before
+        self._tables.take_over({partition: self._owned[partition].progress for partition in partitions})
+        self._send_rejects_of_tables()
+        self._assign()
+
+    def _send_rejects_of_tables(self) -> None:
+        rejects = self._tables.take_rejects()
+        if rejects:
+            self._send_rejects(rejects)
+
+    def _assign(self) -> None:
+        topic = self._stage.source.topic
+        self._stream.assign([(topic, partition, owned.progress.position) for partition, owned in self._owned.items()])
+
+    def _committed_progress(self, partitions: list[int]) -> dict[int, tuple[int, Progress]]:
+        """Return, for each partition, the offset to read from and the progress committed with it."""
+        topic = self._stage.source.topic
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        committed = self._group.committed(wanted, timeout=_REQUEST_SECONDS)
+        earliest = self._earliest(topic)
+        ends = self._ends([(topic, partition) for partition in partitions])
+        result = {}
+        for one in committed:
+            if one.error is not None:
+                raise KafkaException(one.error)
+            partition, first = one.partition, earliest[topic, one.partition]
+            if one.offset < 0:
+                start = first if self._options.reset == "earliest" else ends[topic, partition]
+                result[partition] = (start, Progress(position=start))
+                continue
+            progress = Progress.from_metadata(one.metadata, one.offset)
+            if one.offset < first:
+                logger.warning(
+                    "query %s: records %d to %d of %s/%d were deleted by retention before they were read",
+                    self._context.query_id, one.offset, first - 1, topic, partition,
+                )  # fmt: skip
+            result[partition] = (max(one.offset, first), progress)
+        return result
+
+    def _earliest(self, topic: str) -> dict[Partition, int]:
+        return self._kafka.offsets([topic], "earliest")
+
+    def _partitions(self, topic: str) -> int:
+        found = self._kafka.describe([topic])
+        if topic not in found:
+            raise LookupError(f"topic {topic!r} is not there; it was deleted, create it or drop the query")
+        return found[topic].partitions
+
+
+class _TableFollower:
+    """Keeps a stage's tables as new as their topics when a stream record is joined."""
+
+    def __init__(self, pipeline: Pipeline, config: dict[str, Any], ends: Callable[[Iterable[Partition]], dict[Partition, int]]) -> None:
+        self._pipeline = pipeline
+        self._inputs: dict[str, list[TableInput]] = {}
+        for table in pipeline.tables:
+            self._inputs.setdefault(table.topic, []).append(table)
+        self._ends = ends
+        self._consumer = open_batch_consumer(config) if self._inputs else None
+        self._positions: dict[Partition, int] = {}
+        self._reached: dict[Partition, int] = {}
+        self._rejects: list[Rejected] = []
+
+    def take_over(self, progress: dict[int, Progress]) -> None:
+        """Read the partitions of the tables that go with newly gained stream partitions, up to their ends."""
+        if self._consumer is None:
+            return
+        for topic in self._inputs:
+            for partition in progress:
+                self._positions[topic, partition] = BEGINNING
+        self._assign()
+        self.catch_up()
+
+    def drop(self, partition: int) -> None:
+        """Stop following a partition."""
+        for topic in self._inputs:
+            self._positions.pop((topic, partition), None)
+            self._reached.pop((topic, partition), None)
+        if self._consumer is not None:
+            self._assign()
+
+    def catch_up(self) -> None:
+        """Apply everything that the tables' topics hold by now."""
+        if self._consumer is None or not self._positions:
+            return
+        wanted = self._ends(self._positions)
+        while any(self._reached.get(one, -1) < end for one, end in wanted.items()):
+            self._apply(self._consumer.poll(_POLL_SECONDS, _BATCH_ROWS))
+        self._apply(self._consumer.poll(0, _BATCH_ROWS))
+
+    def pieces(self, batch: MessageBatch, progress: dict[int, Progress]) -> Iterable[MessageBatch]:
+        """Bring the tables up to date and return the batch."""
+        self.catch_up()
+        yield batch
+
+    def take_rejects(self) -> list[Rejected]:
+        """Return the bad records found since the last call."""
+        rejects, self._rejects = self._rejects, []
+        return rejects
+
+    def close(self) -> None:
+        """Close the client."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _assign(self) -> None:
+        assert self._consumer is not None
+        self._consumer.assign([(topic, partition, offset) for (topic, partition), offset in self._positions.items()])
+
+    def _apply(self, batch: MessageBatch) -> None:
+        keys = self._pipeline.keys
+        assert keys is not None
+        for number, topic in enumerate(batch.topics):
+            part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
+            part = ordered(part, {partition for name, partition in self._positions if name == topic})
+            if not len(part):
+                continue
+            for table in self._inputs[topic]:
+                self._rejects.extend(table.apply(part, keys))
+            for partition, _, end in runs(part.partition):
+                self._positions[topic, partition] = self._reached[topic, partition] = int(part.offset[end - 1]) + 1
+        for topic, partition, offset in batch.ends:
+            if (topic, partition) in self._positions:
+                self._reached[topic, partition] = max(offset, self._reached.get((topic, partition), -1))
+
+
+def ordered(batch: MessageBatch, partitions: Iterable[int]) -> MessageBatch:
+    """Return a batch's records of some partitions, ordered by partition (and offset, as each partition's are)."""
+    here = {partition for partition, _, _ in runs(batch.partition)}
+    if not here <= set(partitions):
+        batch = select(batch, np.flatnonzero(np.isin(batch.partition, list(partitions))))
+    if len(batch) and np.any(batch.partition[1:] < batch.partition[:-1]):
+        batch = select(batch, np.argsort(batch.partition, kind="stable"))
+    return batch
+
+
+def select(batch: MessageBatch, rows: npt.NDArray[np.int64]) -> MessageBatch:
+    """Return some rows of a batch."""
+    taken = pa.array(rows)
+    return MessageBatch(
+        topics=batch.topics,
+        topic=batch.topic[rows],
+        partition=batch.partition[rows],
+        offset=batch.offset[rows],
+        timestamp=batch.timestamp[rows],
+        key=batch.key.take(taken),
+        value=batch.value.take(taken),
+        ends=batch.ends,
+    )
+
+
+def _marks_from(marks: list[tuple[int, tuple[int, ...]]], offset: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the marks that records from `offset` on need: the last one at or before it, and all later ones."""
+    first = sum(1 for mark, _ in marks if mark <= offset) - 1
+    return marks[max(first, 0) :]

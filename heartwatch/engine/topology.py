@@ -1,0 +1,648 @@
+"""From a plan to operators: what a query reads, computes and writes, still without Kafka.
+
+A plan is cut into stages where it repartitions: each stage reads one stream topic (and the tables it joins) and writes one
+topic. Partitions of a stage's topics with the same number belong together; a stage's state is kept by partition.
+
+Only what a plan uses is read: columns are pruned from the sink down to the sources, and a key that only joins and groups
+stays a code until it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from heartwatch import codec
+from heartwatch.batch_consumer import MessageBatch
+from heartwatch.engine import aggregates
+from heartwatch.engine.errors import NotSupportedError
+from heartwatch.engine.formats import JsonSerde, KafkaSerde, Serde, serde
+from heartwatch.engine.operators import (
+    DELETED,
+    KEY,
+    Aggregates,
+    Changes,
+    Counters,
+    Filter,
+    FinalWindows,
+    KeyColumns,
+    Operator,
+    Project,
+    TableJoin,
+    columns_read,
+    run_chain,
+)
+from heartwatch.engine.plan import (
+    PSEUDO_COLUMNS,
+    ROWTIME,
+    WINDOWEND,
+    WINDOWSTART,
+    AggregateStep,
+    Column,
+    Expression,
+    FilterStep,
+    Format,
+    JoinKind,
+    ProjectStep,
+    QueryPlan,
+    RepartitionStep,
+    Schema,
+    SourceKind,
+    SourceStep,
+    Step,
+    StreamTableJoinStep,
+    Window,
+    WindowKind,
+)
+from heartwatch.engine.state import BAD, Ints, Keys, Rows
+from heartwatch.partitioning import partitions_of
+
+SchemaLookup = Callable[[int], codec.AvroSchema]
+
+
+@dataclass(frozen=True)
+class SinkSpec:
+    """What a stage writes: topic, columns and formats."""
+
+    topic: str
+    schema: Schema
+    key_format: Format
+    value_format: Format
+    key_window: Window | None
+    internal: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a plan between topics.
+
+    Attributes:
+        name: empty for a query's last stage, otherwise the repartition topic's suffix.
+        root: its last step.
+        source: the stream (or table) that drives it.
+        tables: tables that are joined, in order of the joins.
+        sink: what it writes.
+    """
+
+    name: str
+    root: Step
+    source: SourceStep
+    tables: tuple[SourceStep, ...]
+    sink: SinkSpec
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A message that a query could not read."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    record: bytes | None
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Records to be produced, as columns; `partitions` is None where the producer's partitioner decides by the key."""
+
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    timestamps: list[int]
+    partitions: list[int] | None
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.values)
+
+
+# ---------------------------------------------------------------------------------------------------------- stages
+def internal_topic(service_id: str, query_id: str, suffix: str) -> str:
+    """Return the name of a query's own topic, as ksqlDB names it."""
+    return f"_confluent-ksql-{service_id}query_{query_id}-{suffix}"
+
+
+def stages(plan: QueryPlan, service_id: str) -> list[Stage]:
+    """Cut a plan into its stages, upstream ones first."""
+    found: list[Stage] = []
+    sink = SinkSpec(plan.topic, plan.root.schema, plan.key_format, plan.value_format, plan.key_window, internal=False)
+    root = _cut(plan.root, plan, service_id, found)
+    return [*found, _stage("", root, sink)]
+
+
+def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> Step:
+    """Replace what lies below each repartitioning by a source on its topic; add the upstream stages to `found`."""
+    if isinstance(step, RepartitionStep):
+        topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
+        sink = SinkSpec(topic, step.schema, step.key_format, step.value_format, None, internal=True)
+        upstream = replace(step, source=_cut(step.source, plan, service_id, found))
+        found.append(_stage(step.topic_suffix, upstream, sink))
+        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, step.value_format)
+    if isinstance(step, StreamTableJoinStep):
+        return replace(step, left=_cut(step.left, plan, service_id, found))
+    if isinstance(step, FilterStep | ProjectStep | AggregateStep):
+        return replace(step, source=_cut(step.source, plan, service_id, found))
+    return step
+
+
+def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
+    driving, *tables = list(_sources(root))
+    for table in tables:
+        if table.kind is not SourceKind.TABLE:
+            raise NotSupportedError("A join with a second stream is")
+    if driving.kind is SourceKind.TABLE and any(isinstance(step, AggregateStep) for step in _path(root)):
+        raise NotSupportedError("An aggregate over a table is")
+    return Stage(name, root, driving, tuple(tables), sink)
+
+
+def _sources(step: Step) -> Iterator[SourceStep]:
+    if isinstance(step, SourceStep):
+        yield step
+    elif isinstance(step, StreamTableJoinStep):
+        yield from _sources(step.left)
+        yield from _sources(step.right)
+    else:
+        yield from _sources(_below(step))
+
+
+def _below(step: Step) -> Step:
+    if isinstance(step, FilterStep | ProjectStep | AggregateStep | RepartitionStep):
+        return step.source
+    if isinstance(step, StreamTableJoinStep):
+        return step.left
+    raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")
+
+
+def _path(step: Step) -> list[Step]:
+    """Return the steps from the driving source up to `step`."""
+    path = [step]
+    while not isinstance(path[-1], SourceStep):
+        path.append(_below(path[-1]))
+    return path[::-1]
+
+
+def _polars(expression: Expression) -> pl.Expr:
+    return expression.to_polars()  # type: ignore[attr-defined, no-any-return]
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+class KeyReader:
+    """Reads record keys: as bytes that are equal where the keys are, and as columns."""
+
+    def __init__(self, step: SourceStep, schemas: SchemaLookup) -> None:
+        columns = [Column(_field(step, column.name), column.type) for column in step.schema.key]
+        self._serde = serde(step.key_format, columns, schemas, key=True)
+        self._plain = isinstance(self._serde, KafkaSerde)
+        self._canonical: Serde = self._serde if self._plain else JsonSerde(columns, wrapped=True)
+        self._window_bytes = _window_bytes(step.key_window)
+        self.names = [column.name for column in step.schema.key]
+
+    def valid(self, key: bytes) -> bool:
+        """Say whether bytes (as `canonical` gives them) are a key."""
+        return self._serde.is_valid(key) if self._plain else True
+
+    def canonical(self, keys: pa.LargeBinaryArray) -> list[bytes | None]:
+        """Return keys whose bytes are equal where the keys are; a bad one of a format without such bytes is empty."""
+        if self._window_bytes or self._plain:
+            return keys.to_pylist()
+        read = self._serde.read(keys)
+        result: list[bytes | None] = [None] * len(keys)
+        for row, key in zip(read.rows.tolist(), self._canonical.write(read.frame), strict=True):
+            result[row] = key
+        for row, _ in read.rejects:
+            result[row] = b""
+        return result
+
+    def columns(self, keys: list[bytes]) -> pl.DataFrame:
+        """Return the key columns of canonical keys that are known as good."""
+        return self._named(self._canonical.read(pa.array(keys, pa.large_binary())).frame)
+
+    def read(self, keys: pa.LargeBinaryArray) -> tuple[pl.DataFrame, dict[int, str]]:
+        """Return the key columns of messages' keys, nulls where a key is null or bad, and the bad ones' reasons."""
+        base = keys
+        if self._window_bytes:
+            base = pc.binary_slice(keys, 0, -self._window_bytes)
+        read = self._serde.read(base)
+        frame = self._named(read.frame)
+        if len(read.rows) < len(keys):
+            rows = np.full(len(keys), -1)
+            rows[read.rows] = np.arange(len(read.rows))
+            frame = frame.select(pl.all().gather(pl.Series(rows).replace(-1, None)))
+        return frame, dict(read.rejects)
+
+    def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.rename(dict(zip(frame.columns, self.names, strict=True)))
+
+    def window_starts(self, keys: pa.LargeBinaryArray) -> Ints:
+        """Return the window starts that windowed keys end with, ms; 0 for null keys."""
+        ends = [key[len(key) - self._window_bytes :][:8] if key else b"" for key in keys.to_pylist()]
+        return np.array([int.from_bytes(end, "big") for end in ends], dtype=np.int64)
+
+
+def _window_bytes(window: Window | None) -> int:
+    if window is None:
+        return 0
+    return 16 if window.kind is WindowKind.SESSION else 8
+
+
+def _field(step: SourceStep, column: str) -> str:
+    """Return a column's name in the topic: below a join the plan puts the source's alias before it."""
+    prefix = f"{step.alias}_"
+    return column.removeprefix(prefix) if step.alias else column
+
+
+class SourceReader:
+    """Turns a topic's messages into a frame of the columns that the plan uses."""
+
+    def __init__(self, step: SourceStep, needed: set[str], schemas: SchemaLookup) -> None:
+        self.step = step
+        self.key = KeyReader(step, schemas)
+        self._time = self._time_column()
+        wanted = [column for column in step.schema.value if column.name in needed or column.name == self._time]
+        wanted = wanted or list(step.schema.value[:1])  # a message must be read to be known as good
+        self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
+        self._names = [column.name for column in wanted]
+        self._key_columns = any(column.name in needed or column.name == self._time for column in step.schema.key)
+
+    def _time_column(self) -> str | None:
+        wanted = self.step.timestamp_column
+        if wanted is None:
+            return None
+        names = [column.name for column in self.step.schema.columns]
+        return wanted if wanted in names else f"{self.step.alias}_{wanted}"
+
+    def read(self, batch: MessageBatch, keys: Keys | None, add: bool) -> tuple[pl.DataFrame, list[Rejected]]:
+        """Read a stream's messages.
+
+        Args:
+            batch: messages of this topic, ordered by partition.
+            keys: gives the codes; None where nothing needs them.
+            add: whether new keys get a code.
+
+        Returns:
+            good messages' rows, and the bad messages.
+        """
+        read = self._value.read(batch.value)
+        rejects = dict(read.rejects)
+        rejects.update(dict.fromkeys(read.nulls.tolist(), "the value is null"))
+        frame = self._with_keys(self._pseudo(read.frame, batch, read.rows), batch, read.rows, keys, add, rejects)
+        if self._time is not None:
+            frame = self._with_time(frame, self._time)
+        self._check_times(frame, read.rows, rejects)
+        return self._without_rejected(frame, batch, read.rows, rejects)
+
+    def read_changes(self, batch: MessageBatch, keys: Keys | None) -> tuple[pl.DataFrame, list[Rejected]]:
+        """Read a table's messages as changes: `DELETED` marks the tombstones, whose values are null."""
+        read = self._value.read(batch.value)
+        rejects = dict(read.rejects)
+        rejects.update(dict.fromkeys(np.flatnonzero(batch.key.is_null()).tolist(), "the key of a table's row is null"))
+        source_rows = np.full(len(batch), -1)
+        source_rows[read.rows] = np.arange(len(read.rows))
+        rows = np.sort(np.concatenate([read.rows, read.nulls]))
+        frame = read.frame
+        if len(read.nulls):
+            frame = frame.select(pl.all().gather(pl.Series(source_rows[rows]).replace(-1, None)))
+        frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, True, rejects)
+        frame = frame.with_columns(pl.Series(DELETED, source_rows[rows] < 0))
+        return self._without_rejected(frame, batch, rows, rejects)
+
+    def _pseudo(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints) -> pl.DataFrame:
+        frame = frame.rename(dict(zip(frame.columns, self._names, strict=True)))
+        whole = len(rows) == len(batch)
+        arrays = (batch.timestamp, batch.partition, batch.offset)
+        return frame.with_columns(
+            pl.Series(name, array if whole else array[rows]) for name, array in zip(PSEUDO_COLUMNS, arrays, strict=True)
+        )
+
+    def _with_keys(
+        self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, keys: Keys | None, add: bool, rejects: dict[int, str]
+    ) -> pl.DataFrame:
+        whole = len(rows) == len(batch)
+        if keys is not None:
+            codes = keys.codes(self.key.canonical(batch.key), batch.partition, add)
+            bad = np.flatnonzero(codes == BAD)
+            rejects.update(dict.fromkeys(bad.tolist(), f"the key is not in the {self.step.key_format.name} format"))
+            frame = frame.with_columns(pl.Series(KEY, codes if whole else codes[rows]))
+        if not self._key_columns:
+            return frame
+        columns, bad_keys = self.key.read(batch.key)
+        rejects.update({row: f"the key can't be read: {reason}" for row, reason in bad_keys.items()})
+        frame = frame.hstack(columns if whole else columns[rows])
+        if self.step.key_window is None:
+            return frame
+        starts = pl.Series(WINDOWSTART, self.key.window_starts(batch.key)[rows])
+        return frame.with_columns(starts, (starts + self.step.key_window.size_ms).alias(WINDOWEND))
+
+    def _with_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
+        time = pl.col(column)
+        if frame.schema[column] == pl.String:
+            time = time.str.to_datetime(_chrono(self.step.timestamp_format), time_unit="ms", strict=False)
+        return frame.with_columns(time.cast(pl.Int64).alias(ROWTIME))
+
+    def _check_times(self, frame: pl.DataFrame, rows: Ints, rejects: dict[int, str]) -> None:
+        times = frame[ROWTIME]
+        if len(times) and (times.null_count() or times.min() < 0):  # type: ignore[operator]
+            untimed = ~(times >= 0).fill_null(False).to_numpy()
+            reason = f"the event time (column {self._time or ROWTIME}) is null or negative"
+            rejects.update(dict.fromkeys(rows[untimed].tolist(), reason))
+
+    def _without_rejected(
+        self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, rejects: dict[int, str]
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
+        if not rejects:
+            return frame, []
+        good = np.ones(len(batch), dtype=bool)
+        good[list(rejects)] = False
+        return frame.filter(pl.Series(good[rows])), [
+            Rejected(self.step.topic, int(batch.partition[row]), int(batch.offset[row]), rejects[row], batch.value[row].as_py())
+            for row in sorted(rejects)
+        ]
+
+
+def _chrono(pattern: str | None) -> str | None:
+    """Return Polars' (chrono's) form of a Java date pattern."""
+    if pattern is None:
+        return None
+    for java, chrono in (("yyyy", "%Y"), ("MM", "%m"), ("dd", "%d"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"), ("SSS", "%3f"), ("'", "")):
+        pattern = pattern.replace(java, chrono)
+    return pattern.replace("XXX", "%:z").replace("X", "%#z")
+
+
+# --------------------------------------------------------------------------------------------------------- running
+class TableInput:
+    """A joined table: its topic's changes, kept as rows."""
+
+    def __init__(self, reader: SourceReader, chain: Sequence[Operator], rows: Rows, columns: Sequence[str]) -> None:
+        self.reader = reader
+        self.topic = reader.step.topic
+        self.rows = rows
+        self._chain = chain
+        self._columns = list(columns)
+
+    def apply(self, batch: MessageBatch, keys: Keys) -> list[Rejected]:
+        """Apply changes of the table, ordered by partition; return the bad messages."""
+        changes, rejects = self.reader.read_changes(batch, keys)
+        changes = run_chain(self._chain, changes)
+        if len(changes):
+            self.rows.put(changes[KEY].to_numpy(), changes.select(self._columns), changes[DELETED].to_numpy())
+        return rejects
+
+
+class SinkWriter:
+    """Turns result rows into records."""
+
+    def __init__(self, spec: SinkSpec, schemas: SchemaLookup, write: WriteSchemas) -> None:
+        self.spec = spec
+        self._key = serde(spec.key_format, spec.schema.key, schemas, write.key, key=True)
+        self._value = serde(spec.value_format, spec.schema.value, schemas, write.value)
+
+    def write(self, frame: pl.DataFrame, partitions: int) -> Outgoing:
+        """Return the records of rows.
+
+        Args:
+            frame: rows with the sink's columns and the pseudo columns.
+            partitions: partitions of the sink's topic.
+        """
+        keys = self._key.write(frame) if self.spec.schema.key else [None] * len(frame)
+        values = self._value.write(frame)
+        if DELETED in frame.columns:
+            deleted = frame[DELETED].to_list()
+            values = [None if gone else value for value, gone in zip(values, deleted, strict=True)]
+        timestamps = frame[ROWTIME].to_list()
+        if self.spec.key_window is None:
+            return Outgoing(keys, values, timestamps, None)
+        # Windows of a key stay in the key's partition: Kafka Streams partitions by the key without its window.
+        base = pa.array(keys, pa.large_binary())
+        targets = partitions_of(base, partitions).tolist()
+        return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets)
+
+
+def _windowed_keys(keys: list[bytes | None], frame: pl.DataFrame, window: Window) -> list[bytes | None]:
+    names = (WINDOWSTART, WINDOWEND) if window.kind is WindowKind.SESSION else (WINDOWSTART,)
+    bounds = np.stack([frame[name].to_numpy() for name in names], axis=1).astype(">i8")
+    return [(key or b"") + bound.tobytes() for key, bound in zip(keys, bounds, strict=True)]
+
+
+@dataclass
+class Pipeline:
+    """A stage at work: frames in, records out; no Kafka.
+
+    Attributes:
+        stage: what runs.
+        source: reads the stream.
+        tables: joined tables.
+        before: operators up to the aggregate (all of them where there is none).
+        aggregate: the aggregate, if there is one.
+        after: operators behind the aggregate.
+        sink: writes the results.
+        keys: codes of the keys.
+        counters: losses.
+    """
+
+    stage: Stage
+    source: SourceReader
+    tables: list[TableInput]
+    before: list[Operator]
+    aggregate: FinalWindows | Changes | None
+    after: list[Operator]
+    sink: SinkWriter
+    keys: Keys | None
+    counters: Counters
+    adds_keys: bool
+
+    def push(self, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
+        """Process stream messages, ordered by partition; return result rows and bad messages."""
+        frame, rejects = self._read(batch)
+        frame = run_chain(self.before, frame)
+        if self.aggregate is None:
+            return frame, rejects
+        results = self.aggregate.push(frame) if len(frame) else self.aggregate.emit()
+        results = run_chain(self.after, results)
+        self._forget_unused_keys()
+        return results, rejects
+
+    def emit(self) -> pl.DataFrame:
+        """Return what has become final since, without new messages."""
+        return run_chain(self.after, self.aggregate.emit()) if self.aggregate is not None else pl.DataFrame()
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget a partition that another engine process has now."""
+        if self.aggregate is not None:
+            self.aggregate.drop_partition(partition)
+        if self.keys is not None:
+            codes = self.keys.codes_of(partition)
+            for table in self.tables:
+                table.rows.drop(codes)
+            self.keys.drop_partition(partition)
+
+    def _read(self, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
+        if self.stage.source.kind is SourceKind.TABLE:
+            return self.source.read_changes(batch, self.keys)
+        return self.source.read(batch, self.keys, self.adds_keys)
+
+    def _forget_unused_keys(self) -> None:
+        """Renumber the keys once most of them are in no table and no open window."""
+        if self.aggregate is None or self.keys is None or not self.keys.is_due_for_tidying():
+            return
+        live = np.zeros(len(self.keys), dtype=bool)
+        live[self.aggregate.codes()] = True
+        for table in self.tables:
+            live[table.rows.live_codes()] = True
+        self.keys.note_live(int(np.count_nonzero(live)))
+        if self.keys.is_due_for_tidying():
+            renumbered = self.keys.compact(live)
+            self.aggregate.renumber(renumbered)
+            for table in self.tables:
+                table.rows.renumber(renumbered)
+
+
+# -------------------------------------------------------------------------------------------------------- building
+@dataclass(frozen=True)
+class WriteSchemas:
+    """Avro schemas (with their ids) that a stage writes its keys and values with, where the format is AVRO."""
+
+    key: tuple[codec.AvroSchema, int] | None = None
+    value: tuple[codec.AvroSchema, int] | None = None
+
+
+def build(stage: Stage, schemas: SchemaLookup, write: WriteSchemas) -> Pipeline:
+    """Build a stage's operators.
+
+    Args:
+        stage: what to run.
+        schemas: gives the Avro schema of an id.
+        write: what results are written with.
+    """
+    return _Builder(stage, schemas).build(write)
+
+
+class _Builder:
+    """Walks a stage's steps: down to see which columns are used, up to make the operators."""
+
+    def __init__(self, stage: Stage, schemas: SchemaLookup) -> None:
+        self._stage = stage
+        self._schemas = schemas
+        self._path = _path(stage.root)
+        self._counters = Counters()
+        self._tables: list[TableInput] = []
+        self._needed = self._needed_below()
+        self._source = SourceReader(stage.source, self._needed[0], schemas)
+        self._aggregates = [step for step in self._path if isinstance(step, AggregateStep)]
+        coded = bool(self._aggregates or stage.tables)
+        self._keys = Keys(self._source.key.valid) if coded else None
+
+    def build(self, write: WriteSchemas) -> Pipeline:
+        if len(self._aggregates) > 1:
+            raise NotSupportedError("An aggregate over an aggregate is")
+        before: list[Operator] = []
+        after: list[Operator] = []
+        aggregate: FinalWindows | Changes | None = None
+        operators = before
+        for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
+            if isinstance(step, AggregateStep):
+                aggregate = self._aggregate(step)
+                operators = after
+            else:
+                operators.append(self._operator(step, needed))
+        if self._aggregates:
+            after = self._with_key_columns(after, self._aggregates[0])
+        inner = any(isinstance(step, StreamTableJoinStep) and step.kind is JoinKind.INNER for step in self._path)
+        sink = SinkWriter(self._stage.sink, self._schemas, write)
+        return Pipeline(
+            self._stage, self._source, self._tables, before, aggregate, after, sink, self._keys, self._counters,
+            adds_keys=bool(self._aggregates) and not inner,
+        )
+
+    def _needed_below(self) -> list[set[str]]:
+        """Return, for each step of the path, which columns of its output are used."""
+        needed = {column.name for column in self._stage.root.schema.columns}
+        result = [needed]
+        for step in reversed(self._path[1:]):
+            if isinstance(step, ProjectStep):
+                needed = set(columns_read([_polars(item.expression) for item in step.items if item.name in needed]))
+            elif isinstance(step, RepartitionStep):
+                keys = {item.name for item in step.keys}
+                needed = (needed - keys) | set(columns_read([_polars(item.expression) for item in step.keys]))
+            elif isinstance(step, FilterStep):
+                needed = needed | set(columns_read([_polars(step.predicate)]))
+            elif isinstance(step, AggregateStep):
+                needed = set(aggregates_of(step).inputs)
+            result.append(needed)
+        return result[::-1]
+
+    def _operator(self, step: Step, needed: set[str]) -> Operator:
+        if isinstance(step, FilterStep):
+            return Filter(_polars(step.predicate))
+        if isinstance(step, ProjectStep):
+            return Project({item.name: _polars(item.expression) for item in step.items if item.name in needed})
+        if isinstance(step, RepartitionStep):
+            keys = {item.name: _polars(item.expression) for item in step.keys}
+            return Project(keys | {column.name: pl.col(column.name) for column in step.schema.value})
+        if isinstance(step, StreamTableJoinStep):
+            return self._join(step, needed)
+        raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")
+
+    def _join(self, step: StreamTableJoinStep, needed: set[str]) -> TableJoin:
+        right = _path(step.right)
+        wanted = [column for column in step.right.schema.columns if column.name in needed]
+        below = {column.name for column in wanted}
+        chain: list[Operator] = []
+        for table_step in reversed(right[1:]):
+            chain.insert(0, self._operator(table_step, below))
+            if isinstance(table_step, FilterStep):
+                below = below | set(columns_read([_polars(table_step.predicate)]))
+            elif isinstance(table_step, ProjectStep):
+                items = [item for item in table_step.items if item.name in below]
+                below = set(columns_read([_polars(item.expression) for item in items]))
+        source = right[0]
+        if not isinstance(source, SourceStep):
+            raise NotSupportedError("A join with anything but a table's topic is")
+        reader = SourceReader(source, below, self._schemas)
+        rows = Rows({column.name: column.type.polars for column in wanted})
+        self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
+        return TableJoin(rows, step.kind, self._counters)
+
+    def _aggregate(self, step: AggregateStep) -> FinalWindows | Changes:
+        functions = aggregates_of(step)
+        if step.window is not None and step.window.kind is WindowKind.SESSION:
+            raise NotSupportedError("WINDOW SESSION is")
+        if step.emit_final:
+            if step.window is None:
+                raise NotSupportedError("EMIT FINAL without a window is")
+            return FinalWindows(step.window, functions, self._counters)
+        return Changes(step.window, functions, state_types(step), self._counters)
+
+    def _with_key_columns(self, after: list[Operator], step: AggregateStep) -> list[Operator]:
+        """Put the key columns back as late as possible: filters that don't read them go first."""
+        keys = self._keys
+        assert keys is not None
+        reader = self._source.key
+        back = KeyColumns(keys, lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True))))
+        steps = self._path[self._path.index(step) + 1 :]
+        first = 0
+        for one in steps:
+            if not isinstance(one, FilterStep) or set(step.keys) & set(columns_read([_polars(one.predicate)])):
+                break
+            first += 1
+        return [*after[:first], back, *after[first:]]
+
+
+def aggregates_of(step: AggregateStep) -> Aggregates:
+    """Return a step's aggregate functions as expressions."""
+    bound = [aggregates.bind(call) for call in step.calls]
+    return Aggregates(
+        inputs=tuple(sorted({name for one in bound for name in one.inputs})),
+        partial=tuple(expression for one in bound for expression in one.partial),
+        merge=tuple(expression for one in bound for expression in one.merge),
+        result=tuple(one.result for one in bound),
+    )
+
+
+def state_types(step: AggregateStep) -> dict[str, pl.DataType]:
+    """Return names and types of a step's state columns."""
+    return {name: type_ for call in step.calls for name, type_ in aggregates.bind(call).states.items()}
