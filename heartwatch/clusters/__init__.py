@@ -1,0 +1,1 @@
+"""The EC2 clusters: which machines, what they cost, how they are provisioned, found by tags, filled and started."""
