@@ -62,7 +62,7 @@ def execute(
     with closing(connect(settings)) as connection:
         try:
             with connection, connection.cursor() as cursor:
-                cursor.execute(statement, arguments)
+                cursor.execute(statement, arguments or None)
                 return list(cursor.fetchall()) if cursor.description else []
         except psycopg2.Error as error:
             raise PostgresError(
