@@ -73,8 +73,8 @@ def machine_name(role: Role, number: int) -> str:
     return role if role in _SINGLE else f"{role}-{number}"
 
 
-class ClusterSpec(BaseModel):
-    """What `provision-clusters` provides; the defaults are the original's machines."""
+class ClusterName(BaseModel):
+    """Which clusters: an analytic's version in a region."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,10 +82,20 @@ class ClusterSpec(BaseModel):
         "heart_rate"
     )
     version: Annotated[int, Field(ge=1, le=9_999, description="tag, and part of the stack's name")] = 1
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="AWS region")] = "us-east-1"
+
+    @property
+    def stack_name(self) -> str:
+        """Name of the CloudFormation stack: ``HeartRateV1``."""
+        return "".join(part.capitalize() for part in self.analytic.split("_")) + f"V{self.version}"
+
+
+class ClusterSpec(ClusterName):
+    """What `provision-clusters` provides; the defaults are the original's machines."""
+
     owner: Annotated[str, Field(pattern=r"^[\w.@+-]{1,64}$", description="tag: whom to ask about these machines")] = (
         "heartwatch"
     )
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="AWS region")] = "us-east-1"
     processor: Annotated[Processor, Field(description="original: the original's x86 types; graviton: arm64 types")] = (
         "original"
     )
@@ -102,11 +112,6 @@ class ClusterSpec(BaseModel):
     events_per_second: Annotated[
         float, Field(gt=0, description="expected rate, for the price of a billion events, events/s")
     ] = 16_000
-
-    @property
-    def stack_name(self) -> str:
-        """Name of the CloudFormation stack: ``HeartRateV1``."""
-        return "".join(part.capitalize() for part in self.analytic.split("_")) + f"V{self.version}"
 
     @property
     def tags(self) -> dict[str, str]:

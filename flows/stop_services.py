@@ -1,0 +1,33 @@
+"""Stop the clusters' services, those first that others don't need. Data stays on the machines.
+
+Requires: AWS credentials.
+"""
+
+from __future__ import annotations
+
+from prefect import flow, unmapped
+
+from flows.provision_clusters import Credentials
+from heartwatch.clusters.commands import Outcome
+from heartwatch.clusters.environment import start_waves
+from heartwatch.clusters.spec import ClusterName
+from tasks.aws import find_fleet, publish_outcomes, stop_machine
+
+
+@flow(name="stop-services", flow_run_name="stop-{clusters.stack_name}")
+def stop_services(
+    clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
+    credentials: Credentials = None,
+) -> list[Outcome]:
+    """Stop every service on the machines that run; one that fails doesn't keep the others from stopping.
+
+    Raises:
+        ClustersError: a service could not be stopped, or AWS refused.
+    """
+    fleet = find_fleet(clusters, credentials)
+    outcomes: list[Outcome] = []
+    for wave in reversed(start_waves(fleet.alive)):
+        machines, files = zip(*[(machine, tuple(reversed(names))) for machine, names in wave], strict=True)
+        outcomes += stop_machine.map(machines, files, unmapped(clusters), unmapped(credentials)).result()
+    publish_outcomes("stop-services", outcomes, {})
+    return outcomes
