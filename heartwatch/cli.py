@@ -11,20 +11,26 @@ from cyclopts import App
 
 app = App(name="heartwatch", help="Find users whose heart rate leaves their own range while they are not moving.")
 
-_PLATFORM = "heartwatch.stack.commands"
 # Help texts stand here as well: to take them from the functions would import the modules.
 _COMMANDS = {
-    "up": "Start the platform; what runs already stays as it is.",
-    "down": "Stop the platform; its data stays.",
-    "status": "Show each part: state, address, health, process, memory, restarts.",
-    "logs": "Show the end of a part's log.",
-    "kill": "Send a signal to a part, to see it restarted.",
-    "restart": "Stop and start a part.",
-    "clean": "Stop the platform and remove all its data; downloaded packages stay.",
-    "packages": "Download the pinned JVM packages, or lock them anew.",
+    "demo": (
+        "heartwatch.stack.commands:demo",
+        "Run the whole pipeline and print what was found; leaves the platform up.",
+    ),
+    "up": ("heartwatch.stack.commands:up", "Start the platform; what runs already stays as it is."),
+    "down": ("heartwatch.stack.commands:down", "Stop the platform; its data stays."),
+    "status": (
+        "heartwatch.stack.commands:status",
+        "Show each part: state, address, health, process, memory, restarts.",
+    ),
+    "logs": ("heartwatch.stack.commands:logs", "Show the end of a part's log."),
+    "kill": ("heartwatch.stack.commands:kill", "Send a signal to a part, to see it restarted."),
+    "restart": ("heartwatch.stack.commands:restart", "Stop and start a part."),
+    "clean": ("heartwatch.stack.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
+    "packages": ("heartwatch.stack.commands:packages", "Download the pinned JVM packages, or lock them anew."),
 }
-for _name, _help in _COMMANDS.items():
-    app.command(f"{_PLATFORM}:{_name}", name=_name, help=_help)
+for _name, (_target, _help) in _COMMANDS.items():
+    app.command(_target, name=_name, help=_help)
 
 
 def main() -> None:
@@ -47,3 +53,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from heartwatch.stack.errors import PlatformError  # noqa: PLC0415
 
     return PlatformError, SettingsError
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections import deque
 from typing import Annotated
 
@@ -13,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedCo
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from heartwatch.settings import load_settings
+from heartwatch.settings import ROOT, load_settings
 from heartwatch.stack.errors import PartError
 from heartwatch.stack.packages import Packages, write_lock
 from heartwatch.stack.platform import PartStatus, Platform, Progress
@@ -44,6 +46,29 @@ def up(*, parts: str = "", brokers: int | None = None, producers: int = 2) -> No
     with _Display(console) as display:
         platform.up(display)
     _print_status(console, [status for status in platform.status() if status.name in platform.wanted])
+
+
+def demo() -> None:
+    """Run the whole pipeline and print what was found.
+
+    The platform stays up afterwards; one that was started for a demo that failed or was interrupted is stopped again.
+    """
+    platform = Platform(load_settings().home)
+    fresh = not platform.running()
+    up()
+    try:
+        # Prefect and the analytic's code are none of this package's imports.
+        code = subprocess.run(
+            [sys.executable, "-m", "flows.demo"], cwd=ROOT, env=platform.environment(), check=False
+        ).returncode
+    except KeyboardInterrupt:
+        if fresh:
+            platform.down()
+        raise
+    if code:
+        if fresh:
+            platform.down()
+        sys.exit(code)
 
 
 def down() -> None:

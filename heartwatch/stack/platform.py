@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -30,7 +31,8 @@ from heartwatch.stack.state import PartRecord, PartState, State, load_secrets, r
 from heartwatch.stack.supervisor import stop_leftovers
 
 _POLL_SECONDS = 0.1
-_SUPERVISOR_SECONDS = 30.0
+# It first stops what an earlier one left.
+_SUPERVISOR_SECONDS = 120.0
 _STOP_SECONDS = 150.0
 
 
@@ -161,9 +163,13 @@ class Platform:
         if not self.home.exists():
             return
         for part in self._parts.values():
-            for folder in part.folders_outside(self._context(read_state(self.home) or State())):
-                shutil.rmtree(folder, ignore_errors=True)
+            for path in part.paths_outside(self._context(read_state(self.home) or State())):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(self.home)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a program that uses the platform: this one's, with Prefect's address and the home."""
+        return {**os.environ, **self._client_variables(), "HEARTWATCH_HOME": str(self.home)}
 
     # --- single parts -----------------------------------------------------------------------------------------------
 
@@ -325,11 +331,15 @@ class Platform:
         """Give the `prefect` command the server's address; only for the home that belongs to this checkout."""
         if self.home != ROOT / ".heartwatch":
             return
-        context = self._context(read_state(self.home) or State())
-        wanted = [self._parts[name] for name in self.wanted]
-        lines = [f"{name}={value}\n" for part in wanted for name, value in part.dotenv(context).items()]
+        lines = [f"{name}={value}\n" for name, value in self._client_variables().items()]
         if lines:
             write_atomically(ROOT / ".env", "# Written by `heartwatch up`.\n" + "".join(lines))
+
+    def _client_variables(self) -> dict[str, str]:
+        context = self._context(read_state(self.home) or State())
+        return {
+            name: value for part in self.wanted for name, value in self._parts[part].client_variables(context).items()
+        }
 
 
 def _memory(process: psutil.Process) -> int:

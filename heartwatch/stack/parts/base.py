@@ -116,8 +116,8 @@ class Part(ABC):
         """Return the working folder of the process; one that every account can enter."""
         return Path("/")
 
-    def folders_outside(self, context: Context) -> list[Path]:
-        """Return data folders that are not in the home."""
+    def paths_outside(self, context: Context) -> list[Path]:
+        """Return files and folders that it leaves outside the home."""
         return []
 
     @abstractmethod
@@ -135,8 +135,8 @@ class Part(ABC):
         """Return its addresses, shaped as the settings."""
         return {}
 
-    def dotenv(self, context: Context) -> dict[str, str]:
-        """Return variables for commands that the user runs in the checkout."""
+    def client_variables(self, context: Context) -> dict[str, str]:
+        """Return environment variables that programs need to use it."""
         return {}
 
     def address(self, context: Context) -> str:

@@ -102,7 +102,7 @@ class Postgres(Part):
                 if name not in present:
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
 
-    def folders_outside(self, context: Context) -> list[Path]:
+    def paths_outside(self, context: Context) -> list[Path]:
         """Return the folder under /var/tmp, if that is where the data is."""
         data = data_folder(context)
         return [] if data == context.data("postgres") else [data.parent]

@@ -86,7 +86,7 @@ class PrefectServer(HttpPart):
         """Return the API's address."""
         return {"prefect": {"api_url": api(context)}}
 
-    def dotenv(self, context: Context) -> dict[str, str]:
+    def client_variables(self, context: Context) -> dict[str, str]:
         """Return what the `prefect` command needs."""
         return {"PREFECT_API_URL": api(context), **_QUIET}
 

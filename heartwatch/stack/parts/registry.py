@@ -45,6 +45,11 @@ class Registry(HttpPart):
             "APICURIO_DATASOURCE_URL": f"jdbc:postgresql://{context.address('postgres')}/registry",
             "APICURIO_DATASOURCE_USERNAME": USER,
             "APICURIO_DATASOURCE_PASSWORD": context.secrets["postgres"]["password"],
+            "APICURIO_DATASOURCE_JDBC_INITIAL_SIZE": "2",
+            "APICURIO_DATASOURCE_JDBC_MIN_SIZE": "2",
+            "APICURIO_DATASOURCE_JDBC_MAX_SIZE": "20",
+            # Otherwise each connection fails one request after Postgres was restarted.
+            "QUARKUS_DATASOURCE_POSTGRESQL_JDBC_VALIDATE_ON_BORROW": "true",
         }
 
     def configure(self, context: Context) -> None:

@@ -1,0 +1,86 @@
+# HeartWatch: `make` alone lists what there is.
+
+PYTHON ?= python3
+# What Debian calls the packages that are needed beside make and Python: virtual environments, and a browser for the e2e tests.
+DEBIAN_PACKAGES := python3-venv chromium
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := .cache/bootstrap/bin/uv
+INSTALLED := $(VENV)/.installed
+RECORDINGS := .cache/recordings/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status clean demo test lint unit integration e2e bench ksql debian-packages
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make the virtual environment from the lock files
+
+up: setup ## Start the platform: Kafka, Connect, registry, Postgres, S3, KSQL engine, Prefect and its workers
+	@$(BIN)/heartwatch up
+
+down: setup ## Stop it; its data stays
+	@$(BIN)/heartwatch down
+
+status: setup ## Show each part's state, address, health and memory
+	@$(BIN)/heartwatch status
+
+clean: setup ## Stop it and remove its data
+	@$(BIN)/heartwatch clean
+
+demo: setup ## Run the whole pipeline and print what was found; leaves the platform up
+	@$(BIN)/heartwatch demo
+
+ksql: setup ## Open a KSQL prompt on the running platform
+	@$(BIN)/heartwatch ksql
+
+test: setup $(RECORDINGS) lint ## Run the linters, the type checker and all tests
+	$(BIN)/python -m pytest
+
+lint: setup ## Run the linters and the type checker
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: setup ## Run the unit tests: no processes, seconds
+	$(BIN)/python -m pytest tests/unit
+
+integration: setup $(RECORDINGS) ## Run the integration tests: real embedded parts
+	$(BIN)/python -m pytest tests/integration
+
+e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browser
+	$(BIN)/python -m pytest tests/e2e
+
+bench: setup ## Measure throughput
+	$(BIN)/python -m benchmarks
+
+debian-packages: ## Install the Debian packages that are missing (root)
+	@missing=$$(for package in $(DEBIAN_PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
+	fi
+
+$(UV): requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "HeartWatch needs Python 3.11 or newer: install it, or name one with 'make PYTHON=…'." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing: run 'apt-get install python3-venv'." >&2; exit 1; }
+	@rm -rf .cache/bootstrap
+	@$(PYTHON) -m venv .cache/bootstrap
+	@.cache/bootstrap/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock \
+		|| { rm -rf .cache/bootstrap; echo "The package registry can't be reached: check the network and run make again." >&2; exit 1; }
+	@touch $@
+
+# Linked where the package manager's cache is on the same disk, else copied.
+$(INSTALLED): $(UV) requirements/requirements.lock pyproject.toml
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	@UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/requirements.lock \
+		|| { echo "The Python packages can't be installed: check the network and the disk, and run make again." >&2; exit 1; }
+	@$(UV) pip install --quiet --python $(BIN)/python --offline --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(RECORDINGS): $(UV) requirements/recordings.lock
+	@$(UV) pip install --quiet --python "$$(command -v $(PYTHON))" --no-deps --require-hashes --target .cache/recordings -r requirements/recordings.lock
+	@touch $@
