@@ -160,10 +160,16 @@ def bind(call: AggregateCall) -> Aggregate:
         KeyError: there is no such function (the analyzer checked it).
     """
     arguments = tuple(cast(TypedExpression, argument) for argument in call.arguments)
-    bound = Bound(call, tuple(argument.to_polars() for argument in arguments))
+    bound = Bound(call, tuple(_per_row(argument) for argument in arguments))
     states, value = AGGREGATES[call.function].build(bound)
     columns = frozenset(name for argument in arguments for name in referenced_columns(argument))
     return Aggregate(call.output, tuple(states), value, columns)
+
+
+def _per_row(argument: TypedExpression) -> pl.Expr:
+    """Return an argument's value in each row of a group; a constant must be as long as the group."""
+    value = argument.to_polars()
+    return value if referenced_columns(argument) else pl.when(pl.int_range(pl.len()) >= 0).then(value)
 
 
 # ---------------------------------------------------------------------------------------------------- numbers

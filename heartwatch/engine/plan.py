@@ -136,6 +136,7 @@ class SourceStep(Step):
         timestamp_format: pattern when that column is text.
         key_window: window of a windowed source's key, None for plain keys.
         alias: prefix of the columns below a join, None elsewhere.
+        headers: columns that hold record headers: name, and the header's key (None for all of them).
     """
 
     source: str
@@ -147,6 +148,7 @@ class SourceStep(Step):
     timestamp_format: str | None = None
     key_window: Window | None = None
     alias: str | None = None
+    headers: tuple[tuple[str, str | None], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ type that SQL shows and the type that a column has.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -26,6 +27,10 @@ class SqlType:
         """Return the type of the column that holds values of this type."""
         return _PLAIN[self.name]
 
+    def map_parts(self, function: Callable[[SqlType], SqlType]) -> SqlType:
+        """Return this type with `function` applied to the types it is made of."""
+        return self
+
 
 @dataclass(frozen=True)
 class DecimalType(SqlType):
@@ -42,7 +47,7 @@ class DecimalType(SqlType):
     @property
     def polars(self) -> pl.DataType:
         """Return the type of the column that holds values of this type."""
-        return pl.Decimal(self.precision, self.scale)
+        return pl.Decimal(min(self.precision, 38), min(self.scale, 38))
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class ArrayType(SqlType):
     def polars(self) -> pl.DataType:
         """Return the type of the column that holds values of this type."""
         return pl.List(self.element.polars)
+
+    def map_parts(self, function: Callable[[SqlType], SqlType]) -> SqlType:
+        """Return this type with `function` applied to the element's type."""
+        return ArrayType(element=function(self.element))
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,10 @@ class MapType(SqlType):
         """Return the type of the column that holds values of this type."""
         return pl.List(pl.Struct({"key": self.key.polars, "value": self.value.polars}))
 
+    def map_parts(self, function: Callable[[SqlType], SqlType]) -> SqlType:
+        """Return this type with `function` applied to the key's and the value's type."""
+        return MapType(key=function(self.key), value=function(self.value))
+
 
 @dataclass(frozen=True)
 class StructType(SqlType):
@@ -95,6 +108,10 @@ class StructType(SqlType):
     def polars(self) -> pl.DataType:
         """Return the type of the column that holds values of this type."""
         return pl.Struct({name: type_.polars for name, type_ in self.fields})
+
+    def map_parts(self, function: Callable[[SqlType], SqlType]) -> SqlType:
+        """Return this type with `function` applied to the fields' types."""
+        return StructType(fields=tuple((name, function(type_)) for name, type_ in self.fields))
 
 
 @dataclass(frozen=True)

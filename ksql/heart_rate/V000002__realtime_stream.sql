@@ -12,5 +12,5 @@ CREATE STREAM ${realtime_stream} (
   KAFKA_TOPIC = '${realtime_topic}',
   KEY_FORMAT = 'KAFKA',
   VALUE_FORMAT = 'AVRO',
-  TIMESTAMP = 'event_time'
+  TIMESTAMP = '`event_time`'
 );

@@ -62,6 +62,7 @@ class Overload:
         build: the expression, from the call and the arguments' values.
         variadic: whether the last parameter may come any number of times (none too).
         null_gives_null: whether a NULL argument always gives NULL.
+        check: looks at a typed call and raises StatementError where it can't be right (a wrong pattern, for example).
     """
 
     parameters: tuple[SqlType, ...]
@@ -69,6 +70,7 @@ class Overload:
     build: Build = field(compare=False)
     variadic: bool = False
     null_gives_null: bool = True
+    check: Callable[[Call], None] | None = field(default=None, compare=False)
 
     def parameter(self, index: int) -> SqlType:
         """Return the type of the parameter at a position."""
@@ -108,6 +110,7 @@ def register(
     null_gives_null: bool = True,
     with_call: bool = False,
     table: bool = False,
+    check: Callable[[Call], None] | None = None,
 ) -> None:
     """Add an overload.
 
@@ -122,10 +125,11 @@ def register(
         null_gives_null: a NULL argument always gives NULL.
         with_call: `build` needs the typed call (its types or constants).
         table: a table function: it gives a list, of which each element becomes a row.
+        check: looks at a typed call and raises where it can't be right.
     """
     function = FUNCTIONS.setdefault(name, Function(name, category, description, table=table))
     built: Build = build if with_call else lambda call, values: build(*values)
-    function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null))
+    function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null, check))
 
 
 @dataclass(frozen=True)
