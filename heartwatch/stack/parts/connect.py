@@ -76,6 +76,9 @@ def worker_properties(context: Context) -> dict[str, str | int]:
         "connector.client.config.override.policy": "All",
         # There is no other worker to wait for.
         "scheduled.rebalance.max.delay.ms": 0,
+        # A sink's task hears of a commit only between two polls, and on a quiet topic a poll lasts this long: with the default
+        # of a minute the last records of a run would reach the tables a minute late.
+        "offset.flush.interval.ms": 1_000,
         "config.providers": "secrets",
         "config.providers.secrets.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
         "config.providers.secrets.param.allowed.paths": str(secrets_file(context)),
