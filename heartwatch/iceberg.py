@@ -17,8 +17,6 @@ CATALOG = "iceberg"
 def open_catalog(postgres: PostgresSettings, s3: S3Settings) -> SqlCatalog:
     """Open the catalog; its schema and tables in Postgres are made when they aren't there.
 
-    They are made here, before any connector, because the tasks of a sink would race for it.
-
     Raises:
         heartwatch.postgres.PostgresError: Postgres could not be asked.
     """

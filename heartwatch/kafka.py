@@ -124,7 +124,7 @@ class KafkaAdmin:
                 continue
             shapes[name] = (len(topic.partitions), min((len(one.replicas) for one in topic.partitions), default=0))
         configs = self._configs(shapes)
-        return {name: TopicState(name, *shape, configs[name]) for name, shape in shapes.items()}
+        return {name: TopicState(name, *shapes[name], config) for name, config in configs.items()}
 
     def create(self, topics: Sequence[TopicState]) -> None:
         """Create topics and wait until every one of them can be described.
@@ -295,14 +295,15 @@ class KafkaAdmin:
             return {}
         futures = self._admin.describe_configs(resources, request_timeout=self._timeout)
         own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-        return {
-            resource.name: {
-                entry.name: entry.value
-                for entry in self._result(future, f"read the settings of topic {resource.name!r}").values()
-                if entry.source == own
-            }
-            for resource, future in futures.items()
-        }
+        configs = {}
+        for resource, future in futures.items():
+            try:
+                entries = self._result(future, f"read the settings of topic {resource.name!r}")
+            except UnknownTopicError:
+                # Deleted since it was described.
+                continue
+            configs[resource.name] = {entry.name: entry.value for entry in entries.values() if entry.source == own}
+        return configs
 
     def _result(self, future: Future[Result], operation: str) -> Result:
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,19 @@ def is_sink(config: Mapping[str, str]) -> bool:
 class Connectors:
     """Deploys connectors."""
 
-    def __init__(self, connect: Connect, configs: Mapping[str, Config]) -> None:
+    def __init__(
+        self, connect: Connect, configs: Mapping[str, Config], prepare: Callable[[Config], None] = lambda _: None
+    ) -> None:
+        """Make a deployer; nothing is asked of Connect yet.
+
+        Args:
+            connect: the Connect cluster.
+            configs: wanted configuration of each connector by its name.
+            prepare: called with a configuration before it is given to Connect, to make what its tasks would race for.
+        """
         self._connect = connect
         self._wanted = configs
+        self._prepare = prepare
 
     def plan(self) -> Plan:
         """Compare the connectors' files with Connect; a connector that doesn't run with all its tasks is started again.
@@ -130,6 +140,7 @@ class Connectors:
         if change.after is None:
             remove_connector(self._connect, change.resource)
             return
+        self._prepare(dict(change.after))
         exists = change.resource in self._connect.connectors()
         if exists:
             self._connect.stop(change.resource)

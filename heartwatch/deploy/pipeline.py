@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect
-from heartwatch.deploy.connectors import Connectors, connector_configs
+from heartwatch.deploy.connectors import Config, Connectors, connector_configs
 from heartwatch.deploy.migrations import Migrations, MigrationState, migrations_topic, query_properties, read_migrations
 from heartwatch.deploy.plan import Deployer
 from heartwatch.deploy.schemas import Schemas
@@ -45,10 +46,8 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
     if stage == "schemas":
         return Schemas(Registry(settings.registry), analytic, settings.registry)
     if stage == "connect":
-        configs_by_name = connector_configs(analytic, settings)
-        if any("iceberg.catalog" in config for config in configs_by_name.values()):
-            open_catalog(settings.postgres, settings.s3)
-        return Connectors(Connect(settings.connect), configs_by_name)
+        prepare = partial(_prepare_catalog, settings)
+        return Connectors(Connect(settings.connect), connector_configs(analytic, settings), prepare)
     ksqldb = Ksqldb(settings.ksqldb)
     return Migrations(
         ksqldb,
@@ -57,6 +56,12 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
         query_properties(settings, ksqldb.info().embedded),
         report,
     )
+
+
+def _prepare_catalog(settings: Settings, config: Config) -> None:
+    """Make the catalog and namespace of an Iceberg sink: its tasks make them themselves, but the second one fails."""
+    if "iceberg.catalog" in config:
+        open_catalog(settings.postgres, settings.s3).create_namespace_if_not_exists(settings.s3.namespace)
 
 
 def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:
