@@ -40,6 +40,16 @@ def _environment(context: Context) -> dict[str, str]:
     return {**inherited, **_QUIET, "PREFECT_HOME": str(context.data("prefect")), "HEARTWATCH_HOME": str(context.home)}
 
 
+def _create(url: str, body: dict[str, Any], what: str) -> None:
+    """Create something on the server; it is no error that it is there already."""
+    try:
+        response = httpx.post(url, json=body, timeout=10)
+    except httpx.HTTPError as error:
+        raise PartError(f"the {what} can't be created: {error!r}; see that Prefect's server is up") from error
+    if not response.is_success and response.status_code != _CONFLICT:
+        raise PartError(f"the {what} can't be created: HTTP {response.status_code} {response.text}")
+
+
 @dataclass
 class PrefectServer(HttpPart):
     """API, UI and background services in one process."""
@@ -78,9 +88,7 @@ class PrefectServer(HttpPart):
     def configure(self, context: Context) -> None:
         """Create the work pools that are missing."""
         for pool in POOLS:
-            response = httpx.post(f"{api(context)}/work_pools/", json={"name": pool, "type": "process"}, timeout=10)
-            if not response.is_success and response.status_code != _CONFLICT:
-                raise PartError(f"the work pool {pool!r} can't be created: HTTP {response.status_code} {response.text}")
+            _create(f"{api(context)}/work_pools/", {"name": pool, "type": "process"}, f"work pool {pool!r}")
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the API's address."""
@@ -131,6 +139,10 @@ class Worker(HttpPart):
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
             "PREFECT_WORKER_WEBSERVER_PORT": str(context.ports[self.name]),
         }
+
+    def configure(self, context: Context) -> None:
+        """Create the worker's own queue: one that polls a queue that isn't there gets no runs at all, and doesn't say so."""
+        _create(f"{api(context)}/work_pools/{self.pool}/queues", {"name": self.name}, f"work queue {self.name!r}")
 
     def folder(self, context: Context) -> Path:
         """Return the checkout, where the flows are."""
