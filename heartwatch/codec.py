@@ -415,6 +415,11 @@ def _same_or_wider(written: Any, wanted: Any) -> bool:
 _NOT_ENCODED = ("doc", "arg.properties", "aliases", "default")
 
 
+def same_encoding(schema: Any, other: Any) -> bool:
+    """Say whether two Avro schemas name and encode the same values: documentation, defaults and aliases aside."""
+    return bool(_plain(schema) == _plain(other))
+
+
 def _plain(kind: Any) -> Any:
     """Return a type without the attributes that don't change its encoding; `{"type": "int"}` is `"int"`."""
     if isinstance(kind, list):
