@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,11 +31,12 @@ from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
 from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
-from heartwatch.produce.sources import open_source, shards_of
+from heartwatch.produce.sources import first_event_ms, open_source, shards_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
+from heartwatch.verify.topics import newest_event_ms
 
 PRODUCER_RUN = "producer_run"
 """Prefect variable: 0 stops every producer within five seconds."""
@@ -368,3 +370,29 @@ def dispatch_shards(spec: RunSpec) -> list[ShardReport]:
 def allow_producers() -> None:
     """Set the variable `producer_run` to 1, so that an earlier stop doesn't end this run."""
     Variable.set(PRODUCER_RUN, 1, overwrite=True)
+
+
+@task(cache_policy=NO_CACHE)
+def plan_run(start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
+    """Complete a run's description with what has to be asked: the topic's partitions, and when its event time begins.
+
+    Args:
+        start: first event time; None for now.
+        run_id: names the run.
+        **choices: further fields of `RunSpec`.
+
+    Raises:
+        UnknownTopicError: the realtime topic isn't deployed.
+        SourceError: the choices can't be used.
+    """
+    settings = load_settings()
+    analytic = Analytic.of(settings.pipeline)
+    topic = analytic.topic("realtime")
+    admin = KafkaAdmin(settings.kafka)
+    partitions = len(admin.offsets([topic], "earliest"))
+    spec = RunSpec(run_id=run_id, partitions=partitions, **choices)
+    if start is not None:
+        return spec.model_copy(update={"start_ms": round(start.timestamp() * 1000)})
+    newest_ms = newest_event_ms(settings.kafka, admin, topic)
+    variables = analytic.variables(settings.pipeline.variables)
+    return spec.model_copy(update={"start_ms": first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from heartwatch import codec
 from heartwatch.analytic import Analytic, TopicDefinition
+from heartwatch.historical import HistoricalError
+from heartwatch.historical.read import read_ranges
 from heartwatch.historical.rejects import RejectFile
 from heartwatch.partitioning import partitions_of
 from heartwatch.produce.messages import Events, RawMessage
@@ -27,6 +32,29 @@ def shards_of(spec: RunSpec) -> list[Shard]:
     """Return the shards of a run; fewer than its processes where the topic has fewer partitions."""
     plan = plan_shards if spec.distribution == "share" else whole_shards
     return plan(spec.partitions, spec.processes)
+
+
+def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables: Mapping[str, str]) -> int:
+    """Return when a run's event time begins, ms since the epoch.
+
+    A run at full speed lies in the past and ends now; one in (a multiple of) real time begins now. Either begins only after all
+    earlier events' windows and their grace period: events from before would be late, and windows would mix two runs.
+
+    Args:
+        spec: the run; its `start_ms` doesn't matter.
+        newest_ms: the latest event time on the topic, None without events.
+        now_ms: now.
+        variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
+    """
+    window_ms, grace_ms = (int(variables.get(name, 0)) for name in ("window_ms", "grace_ms"))
+    length_ms = 0
+    if spec.source in ("simulator", "uniform") and spec.speed is None and spec.repeat:
+        simulation = simulation_of(spec)
+        length_ms = simulation.end_ms - simulation.start_ms
+    begin = now_ms - length_ms
+    if newest_ms is not None:
+        begin = max(begin, newest_ms + 2 * window_ms + grace_ms)
+    return -(-begin // window_ms) * window_ms if window_ms else begin
 
 
 def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int, rejects: Path) -> Source:
@@ -66,9 +94,16 @@ def simulation_of(spec: RunSpec) -> Simulation:
             duration=timedelta(milliseconds=ticks * spec.sample_interval_ms),
             sample_interval_ms=spec.sample_interval_ms,
             faults=FaultRates() if spec.faults else FaultRates.none(),
+            ranges=None if spec.ranges is None else _ranges(Path(spec.ranges)),
         )
-    except SimulationError as error:
+    except (SimulationError, HistoricalError) as error:
         raise SourceError(f"the simulator can't run: {error}") from error
+
+
+def _ranges(path: Path) -> pl.DataFrame:
+    """Read a file of own ranges; its bad rows were named when it was loaded into the database."""
+    with tempfile.TemporaryDirectory() as folder, RejectFile(Path(folder) / "rejects.jsonl") as rejects:
+        return pl.concat(read_ranges(path, rejects))
 
 
 class SimulatorSource:

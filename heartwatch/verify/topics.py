@@ -16,6 +16,7 @@ from heartwatch.settings import KafkaSettings
 
 _LIMIT = 50_000
 _SILENCE_SECONDS = 60.0
+_LAST_RECORDS = 2_000  # far more than arrive while the latest event is on its way
 
 
 class TopicError(Exception):
@@ -67,6 +68,20 @@ def last_ranges(admin: KafkaAdmin, topic: str, records: int) -> dict[int, tuple[
         partition: (max(first, end - records), end)
         for partition, (first, end) in committed_ranges(admin, topic).items()
     }
+
+
+def newest_event_ms(settings: KafkaSettings, admin: KafkaAdmin, topic: str) -> int | None:
+    """Return the largest timestamp among each partition's last records, ms since the epoch; None for an empty topic.
+
+    Kafka's own answer (the offset of the largest timestamp) would count the markers of transactions, whose timestamps are the
+    brokers' time.
+
+    Raises:
+        UnknownTopicError: there is no such topic.
+        TopicError: the topic can't be read.
+    """
+    parts = read_ranges(settings, topic, last_ranges(admin, topic, _LAST_RECORDS))
+    return max((int(records.timestamp.max()) for records in parts if len(records)), default=None)
 
 
 def read_ranges(
