@@ -37,9 +37,6 @@ def main() -> None:
     """Run the command line; errors that a user can mend are one sentence and exit code 1."""
     try:
         app()
-    except KeyboardInterrupt:
-        print("heartwatch: interrupted", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if not isinstance(error, _expected()):
             raise

@@ -184,7 +184,10 @@ class _Display(Progress):
 
 
 def _print_status(console: Console, statuses: list[PartStatus]) -> None:
-    table = Table("part", "state", "address", "health", "pid", "memory", "restarts", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("part", "state", "address", "health", "pid", "memory", "restarts"):
+        # A reason may be long; the rest must stay whole.
+        table.add_column(heading, no_wrap=heading != "health")
     for item in statuses:
         health = {True: "[green]healthy[/]", False: f"[red]{item.reason}[/]", None: item.reason}[item.healthy]
         table.add_row(

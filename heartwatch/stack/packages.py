@@ -15,6 +15,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import threading
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
@@ -262,36 +263,54 @@ def download(files: list[LockedFile], artifacts: Path, report: Report) -> None:
         PackageError: no network, or a file that isn't the pinned one.
     """
     unique = {file.coordinate: file for file in files}
-    total = sum(file.size for file in unique.values())
     missing = [file for file in unique.values() if not _is_right(artifacts / file.coordinate.path, file)]
-    done = total - sum(file.size for file in missing)
-    report(done, total)
+    total = sum(file.size for file in unique.values())
+    meter = _Meter(total - sum(file.size for file in missing), total, report)
     artifacts.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".partial-", dir=artifacts) as partial,
         ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as executor,
     ):
         # The largest first: the last one to end is then a small one.
-        futures = {
-            executor.submit(_fetch, file, Path(partial), artifacts): file
-            for file in sorted(missing, key=lambda file: -file.size)
-        }
+        largest_first = sorted(missing, key=lambda file: -file.size)
+        futures = [executor.submit(_fetch, file, Path(partial), artifacts, meter) for file in largest_first]
         try:
             for future in as_completed(futures):
                 future.result()
-                done += futures[future].size
-                report(done, total)
         except BaseException:
+            meter.stopped = True
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+class _Meter:
+    """Adds up what the downloads bring, and ends them when one of them failed or the user interrupts."""
+
+    def __init__(self, done: int, total: int, report: Report) -> None:
+        self.stopped = False
+        self._done, self._total, self._report = done, total, report
+        self._lock = threading.Lock()
+        report(done, total)
+
+    @contextmanager
+    def download(self, _filename: str, _size: int) -> Iterator[Callable[[int], None]]:
+        """Meter one download (jgo's interface for progress displays)."""
+        yield self._add
+
+    def _add(self, count: int) -> None:
+        if self.stopped:
+            raise PackageError("the download was interrupted; run the same command again: what was downloaded is kept")
+        with self._lock:
+            self._done += count
+            self._report(self._done, self._total)
 
 
 def _is_right(path: Path, file: LockedFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
 
 
-def _fetch(file: LockedFile, partial: Path, artifacts: Path) -> None:
-    path = _resolve(file.coordinate, partial)
+def _fetch(file: LockedFile, partial: Path, artifacts: Path, meter: _Meter) -> None:
+    path = _resolve(file.coordinate, partial, meter)
     found = sha256(path)
     if found != file.sha256:
         raise PackageError(
@@ -303,12 +322,13 @@ def _fetch(file: LockedFile, partial: Path, artifacts: Path) -> None:
     path.replace(target)
 
 
-def _resolve(coordinate: Coordinate, folder: Path) -> Path:
+def _resolve(coordinate: Coordinate, folder: Path, meter: _Meter | None = None) -> Path:
     """Download one file into `folder` with jgo, without its dependencies."""
     import requests  # noqa: PLC0415  slow to import, and only needed for a download
-    from jgo.maven import MavenContext  # noqa: PLC0415
+    from jgo.maven import MavenContext, PythonResolver  # noqa: PLC0415
 
-    context = MavenContext(repo_cache=folder, timeout=_TIMEOUT_SECONDS)
+    resolver = PythonResolver(progress_callback=meter.download if meter else None)
+    context = MavenContext(resolver, repo_cache=folder, timeout=_TIMEOUT_SECONDS)
     project = context.project(coordinate.group, coordinate.artifact)
     artifact = project.at_version(coordinate.version).artifact(coordinate.classifier, coordinate.packaging)
     try:

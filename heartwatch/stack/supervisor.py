@@ -129,17 +129,17 @@ class Supervisor:
 
     def _restart(self, name: str) -> None:
         with self._change() as state:
-            if state.parts[name].state is not PartState.RESTARTING:
+            record = state.parts[name]
+            if record.state is not PartState.RESTARTING:
                 return
-            state.parts[name].restarts += 1
+            record.restarts += 1
         try:
             self._clear(name)
             self._launch(name, PartState.RESTARTING)
         except PlatformError as error:
             logger.warning("%s", error)
             self._terminate(name)
-            with self._change() as state:
-                record = state.parts[name]
+            with self._change():
                 if record.state is PartState.RESTARTING and not self._halts[name].is_set():
                     # A part that doesn't come up counts as dead once more.
                     record.state, record.error = PartState.RUNNING, str(error)

@@ -80,7 +80,11 @@ def order(parts: dict[str, Part]) -> list[str]:
     return list(TopologicalSorter(dependencies(parts, parts)).static_order())
 
 
-def dependencies(parts: dict[str, Part], names: Iterable[str]) -> dict[str, set[str]]:
+def dependencies(parts: dict[str, Part], names: Iterable[str]) -> dict[str, list[str]]:
     """Return, for each of the named parts, those of them that it starts after."""
     chosen = set(names)
-    return {name: set(members(parts, parts[name].depends_on + parts[name].follows)) & chosen for name in chosen}
+    return {
+        name: [other for other in members(parts, part.depends_on + part.follows) if other in chosen]
+        for name, part in parts.items()
+        if name in chosen
+    }

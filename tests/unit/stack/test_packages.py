@@ -80,11 +80,13 @@ def serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> list[Coordinate]:
     """Let the registry give this content; return what is asked of it."""
     asked = []
 
-    def resolve(coordinate: Coordinate, folder: Path) -> Path:
+    def resolve(coordinate: Coordinate, folder: Path, meter: packages._Meter) -> Path:
         asked.append(coordinate)
         path = folder / coordinate.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+        with meter.download(coordinate.filename, len(content)) as add:
+            add(len(content))
         return path
 
     monkeypatch.setattr(packages, "_resolve", resolve)
