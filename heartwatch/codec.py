@@ -15,6 +15,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -107,6 +108,8 @@ def encode(batch: pa.RecordBatch, schema: AvroSchema, schema_id: int) -> list[by
     """
     wanted = arrow_schema(schema)
     columns = [_conform(batch, field) for field in wanted]
+    if not _has_columnar_types(schema):
+        return _encode_each(pa.RecordBatch.from_arrays(columns, schema=wanted), schema, schema_id)
     count = batch.num_rows
     identity = np.frombuffer(struct.pack(">i", schema_id), dtype=np.float32)
     frame = [pa.array(np.zeros(count, dtype=bool)), pa.array(np.repeat(identity, count))]
@@ -116,6 +119,50 @@ def encode(batch: pa.RecordBatch, schema: AvroSchema, schema_id: int) -> list[by
     if len(messages) != count:
         raise CodecError(f"{count} rows gave {len(messages)} messages; the codec lost some, nothing was sent")
     return messages
+
+
+def _encode_each(batch: pa.RecordBatch, schema: AvroSchema, schema_id: int) -> list[bytes]:
+    """Encode one row after another: the slow way, for types that the vectorised codec doesn't have."""
+    parsed = fastavro.parse_schema(schema)
+    header = struct.pack(">bi", 0, schema_id)
+    messages = []
+    for row in batch.to_pylist():
+        body = io.BytesIO()
+        fastavro.schemaless_writer(body, parsed, _datum(row))
+        messages.append(header + body.getvalue())
+    return messages
+
+
+def _datum(value: Any) -> Any:
+    """Return a value of Arrow's as fastavro takes it: times in UTC, maps as dictionaries."""
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, dict):
+        return {name: _datum(item) for name, item in value.items()}
+    if isinstance(value, list):
+        if value and isinstance(value[0], tuple):
+            return {name: _datum(item) for name, item in value}
+        return [_datum(item) for item in value]
+    return value
+
+
+# Types at which the vectorised codec panics.
+_ROW_TYPES = {"bytes", "fixed"}
+_ROW_LOGICAL_TYPES = {
+    "decimal", "time-millis", "time-micros", "uuid", "local-timestamp-millis", "local-timestamp-micros", "duration",
+}  # fmt: skip
+
+
+def _has_columnar_types(schema: Any) -> bool:
+    """Say whether the vectorised codec knows all types of a schema."""
+    if isinstance(schema, list):
+        return all(map(_has_columnar_types, schema))
+    if not isinstance(schema, dict):
+        return schema not in _ROW_TYPES
+    if schema.get("logicalType") in _ROW_LOGICAL_TYPES:
+        return False
+    inner = [schema.get("type"), schema.get("items"), schema.get("values"), *(schema.get("fields") or ())]
+    return all(_has_columnar_types(part) for part in inner if part is not None)
 
 
 def _conform(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
@@ -240,6 +287,8 @@ class _Writer:
         self._reader = fastavro.parse_schema(reader)
         self._schema = schema
         self._text = _framed_text(json.dumps(schema))
+        self._header = struct.pack(">bi", 0, schema_id)
+        self._is_columnar = _has_columnar_types(schema) and _has_columnar_types(reader)
         self._bits = int(np.frombuffer(struct.pack(">i", schema_id), dtype=np.uint32)[0])
         self._target = arrow_schema(reader)
         self._by_columns = _resolves_by_columns(schema, reader)
@@ -247,6 +296,9 @@ class _Writer:
 
     def decode(self, values: list[bytes | None]) -> pa.RecordBatch | None:
         """Return the messages' columns, or None where one of them is bad."""
+        if not self._is_columnar:
+            right = all(value is not None and value.startswith(self._header) for value in values)
+            return self._decode_each(values) if right else None
         try:
             batch = pyruhvro.deserialize_array(values, self._text)
         except (ValueError, TypeError, OverflowError):

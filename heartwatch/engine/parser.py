@@ -207,10 +207,15 @@ class _Builder(Transformer[Token, Any]):
         )
     )
 
+    # Rules that want names as written; all others get plain text, for serializers refuse subclasses of it.
+    _WITH_RAW_NAMES = frozenset({"resource_name", "variable_name"})
+
     def _call_userfunc(self, tree: Tree[Token], new_children: list[Any] | None = None) -> Any:
         children = tree.children if new_children is None else new_children
         if tree.data not in self._WITH_TOKENS:
             children = [child for child in children if not isinstance(child, Token)]
+        if tree.data not in self._WITH_RAW_NAMES:
+            children = [str(child) if isinstance(child, _Identifier) else child for child in children]
         return super()._call_userfunc(tree, children)
 
     def __default__(self, data: str, children: list[Any], meta: Meta) -> Any:
