@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from heartwatch.simulate.arrays import spread
 from heartwatch.simulate.draws import Ints
 from heartwatch.simulate.movement import BLOCK_MS, SETTLE_MS, SLOT_MS, Activity, Illness, Population, Rows
 from heartwatch.simulate.simulation import Simulation
@@ -98,7 +99,7 @@ def expected_windows(
     offset = simulation.clock_offsets(episodes.person)
     first, last = episodes.begin + offset, episodes.end + SETTLE_MS + offset
     touched = np.maximum(first, simulation.start_ms + offset), np.minimum(last, simulation.end_ms - 1 + offset)
-    episode, number = _spread(touched[0] // window_ms, touched[1] // window_ms)
+    episode, number = spread(touched[0] // window_ms, touched[1] // window_ms)
     window = number * window_ms
     settled = (window >= first[episode] + SETTLE_MS) & (window + window_ms <= episodes.end[episode] + offset[episode])
     right_clock = simulation.wrong_clock_ms[episodes.person[episode]] == 0
@@ -233,7 +234,7 @@ def _samples_in_time(simulation: Simulation, episodes: _Episodes, window_ms: int
     since = simulation.start_ms + simulation.phases[episodes.person]
     first = np.maximum(-(-(episodes.begin - since) // interval), 0)
     last = np.minimum((episodes.end - 1 - since) // interval, simulation.ticks - 1)
-    episode, tick = _spread(first, last)
+    episode, tick = spread(first, last)
     person, slots = episodes.person[episode], episodes.slots[episode]
     taken = simulation.sample_times(person, tick)
     delay, _, _ = simulation.delays(simulation.moment_bits(person, tick))
@@ -242,14 +243,6 @@ def _samples_in_time(simulation: Simulation, episodes: _Episodes, window_ms: int
     window = (taken + simulation.clock_offsets(person)) // window_ms * window_ms
     frame = pl.DataFrame({"episode": episode, "window_start": pl.Series(window).cast(TIME)}).filter(pl.Series(counted))
     return frame.group_by("episode", "window_start").agg(samples=pl.len().cast(pl.Int64))
-
-
-def _spread(first: Ints, last: Ints) -> tuple[Ints, Ints]:
-    """Return, for each row, the numbers from its first to its last, with the row's number."""
-    count = np.maximum(last - first + 1, 0)
-    row = np.repeat(np.arange(len(first), dtype=np.int64), count)
-    within = np.arange(len(row), dtype=np.int64) - np.repeat(np.cumsum(count) - count, count)
-    return row, first[row] + within
 
 
 def _named(codes: NDArray[Any], kinds: type[Activity] | type[Illness]) -> pl.Series:
