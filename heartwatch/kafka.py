@@ -98,6 +98,14 @@ class KafkaAdmin:
         """
         return sorted(name for name in self._metadata().topics if not name.startswith("__"))
 
+    def cluster_id(self) -> str:
+        """Return the cluster's id.
+
+        Raises:
+            KafkaClientError: no broker answered in time.
+        """
+        return str(self._metadata().cluster_id)
+
     def brokers(self) -> list[str]:
         """Return ``host:port`` of the brokers that are up, sorted.
 
