@@ -95,7 +95,7 @@ class RowSerde(Serde):
 
     def write(self, frame: pl.DataFrame) -> list[bytes | None]:
         """Turn the columns of a frame into messages, one a row."""
-        return [self.write_one(row) for row in frame.select(self.schema).iter_rows()]
+        return [self.write_one(row) for row in frame.select(*self.schema).iter_rows()]
 
     @abstractmethod
     def read_one(self, value: bytes) -> tuple[Any, ...]:
@@ -196,7 +196,9 @@ class DelimitedSerde(RowSerde):
         self._delimiter = {"TAB": "\t", "SPACE": " "}.get(delimiter.upper(), delimiter)
         for column in columns:
             if isinstance(column.type, ArrayType | MapType | StructType):
-                raise FormatError(f"The 'DELIMITED' format does not support type '{column.type.name}', column: `{column.name}`")
+                raise FormatError(
+                    f"The 'DELIMITED' format does not support type '{column.type.name}', column: `{column.name}`"
+                )
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
         """Return the values of one line."""
@@ -205,7 +207,8 @@ class DelimitedSerde(RowSerde):
         if len(fields) != len(self.columns):
             raise ValueError(f"Unexpected field count, csv line has {len(fields)} fields, expected {len(self.columns)}")
         return tuple(
-            _from_text(text, column.type) if text != "" else None for text, column in zip(fields, self.columns, strict=True)
+            _from_text(text, column.type) if text != "" else None
+            for text, column in zip(fields, self.columns, strict=True)
         )
 
     def write_one(self, row: tuple[Any, ...]) -> bytes | None:
@@ -269,14 +272,13 @@ class AvroSerde(Serde):
         super().__init__(columns)
         self._look_up = writer_schemas
         self._write_schema = write_schema
-        reader = avro.record_schema([(column.name, column.type) for column in columns])
+        reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
         self._names = [field["name"] for field in reader["fields"]]
-        self._decoder = codec.Decoder(reader, self._writer_schema) if columns else None
+        self._decoder = codec.Decoder(reader, self._writer_schema)
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
-        decoder = self._decoder or codec.Decoder(_NO_FIELDS, self._writer_schema)
-        decoded = decoder.decode(values.to_pylist())
+        decoded = self._decoder.decode(values.to_pylist())
         frame = pl.DataFrame(pl.from_arrow(decoded.batch))
         rejects = [(reject.index, reject.reason) for reject in decoded.rejects]
         return Read(conform(frame, self.schema), decoded.indices, decoded.nulls, rejects)
@@ -286,20 +288,31 @@ class AvroSerde(Serde):
         if self._write_schema is None:
             raise FormatError("no schema to write with; this serde only reads")
         schema, schema_id = self._write_schema
-        wanted = codec.arrow_schema(schema)
+        record = as_record(schema, self._names)
+        wanted = codec.arrow_schema(record)
         arrays = [_arrow(frame[column.name], field.type) for column, field in zip(self.columns, wanted, strict=True)]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
-        return list(codec.encode(batch, schema, schema_id))
+        return list(codec.encode(batch, record, schema_id))
 
     def _writer_schema(self, schema_id: int) -> codec.AvroSchema:
-        schema = self._look_up(schema_id)
+        """Return a writer's schema with its fields named as the columns are, which doesn't change how it is read."""
+        schema = as_record(self._look_up(schema_id), self._names)
         there = {field["name"] for field in schema["fields"]}
         folded = {name.upper(): name for name in self._names if name not in there}
         fields = [
-            {**field, "name": folded.get(field["name"].upper(), field["name"]) if field["name"] not in self._names else field["name"]}
+            field
+            if field["name"] in self._names
+            else {**field, "name": folded.get(field["name"].upper(), field["name"])}
             for field in schema["fields"]
         ]
         return {**schema, "fields": fields}
+
+
+def as_record(schema: Any, names: Sequence[str]) -> codec.AvroSchema:
+    """Return a schema as a record: a value without a record around it is encoded like a record's only field."""
+    if isinstance(schema, dict) and schema.get("type") == "record":
+        return schema
+    return {"type": "record", "name": "Unwrapped", "fields": [{"name": names[0] if names else "value", "type": schema}]}
 
 
 _NO_FIELDS: codec.AvroSchema = {"type": "record", "name": "Nothing", "fields": []}
@@ -362,7 +375,9 @@ def _arrow(series: pl.Series, type_: pa.DataType) -> pa.Array:
     if pa.types.is_timestamp(type_) and type_.tz:
         return array.cast(pa.timestamp(array.type.unit)).cast(type_)
     if pa.types.is_map(type_):
-        return pa.array([None if row is None else [(item["key"], item["value"]) for item in row] for row in series], type_)
+        return pa.array(
+            [None if row is None else [(item["key"], item["value"]) for item in row] for row in series], type_
+        )
     return array.cast(type_)
 
 
@@ -466,7 +481,11 @@ def _from_text(text: str, type_: SqlType) -> Any:
         case "BYTES":
             return b64decode(text, validate=True)
         case "TIMESTAMP":
-            return datetime.fromisoformat(text).replace(tzinfo=None) if not text.lstrip("-").isdigit() else _from_number(int(text), type_)
+            return (
+                datetime.fromisoformat(text).replace(tzinfo=None)
+                if not text.lstrip("-").isdigit()
+                else _from_number(int(text), type_)
+            )
         case "DATE":
             return date.fromisoformat(text) if not text.lstrip("-").isdigit() else _from_number(int(text), type_)
         case "TIME":

@@ -62,25 +62,3 @@ class QueryMetrics:
     restarts: int = 0
     consumed_rate: Rate = field(default_factory=Rate)
     produced_rate: Rate = field(default_factory=Rate)
-
-    def as_text(self) -> str:
-        """Return the metrics as DESCRIBE EXTENDED prints them."""
-        values = {
-            "messages-per-sec": f"{self.produced_rate.value():.2f}",
-            "total-messages": self.produced,
-            "consumer-messages-per-sec": f"{self.consumed_rate.value():.2f}",
-            "consumer-total-messages": self.consumed,
-            "failed-messages": self.failed,
-            "late-record-drop": self.late,
-            "dropped-no-table-row": self.without_table_row,
-            "dropped-null-key": self.without_key,
-            "last-message": self.last_message_text() or "n/a",
-        }
-        return "   ".join(f"{name}: {value:>9}" for name, value in values.items())
-
-    def last_message_text(self) -> str:
-        """Return when the last record was processed, ISO 8601 in UTC; empty when none was."""
-        if self.last_message_ms is None:
-            return ""
-        seconds, milliseconds = divmod(self.last_message_ms, 1000)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"

@@ -291,7 +291,9 @@ class FinalWindows:
     def codes(self) -> Ints:
         """Return the key codes in use."""
         frames = [*self._pending, *(part for bucket in self._buckets.values() for part in bucket.parts)]
-        return np.unique(np.concatenate([frame[KEY].to_numpy() for frame in frames])) if frames else np.empty(0, np.int64)
+        return (
+            np.unique(np.concatenate([frame[KEY].to_numpy() for frame in frames])) if frames else np.empty(0, np.int64)
+        )
 
     def renumber(self, renumbered: Ints) -> None:
         """Follow `Keys.compact`."""
@@ -337,7 +339,9 @@ class FinalWindows:
 class Changes:
     """Aggregate with EMIT CHANGES, in windows or for ever: each group that a frame changed comes out, once a frame."""
 
-    def __init__(self, window: Window | None, aggregates: Aggregates, states: Mapping[str, pl.DataType], counters: Counters):
+    def __init__(
+        self, window: Window | None, aggregates: Aggregates, states: Mapping[str, pl.DataType], counters: Counters
+    ):
         """Begin without groups.
 
         Args:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -46,6 +46,7 @@ _OUTPUT_COMMIT_SECONDS = 0.1  # with results waiting, they decide how old an ale
 _INPUT_COMMIT_SECONDS = 1.0  # without results only a restart's re-reading depends on it
 _REQUEST_SECONDS = 30.0
 _TRANSACTION_TIMEOUT_MS = 60_000
+_NO_LIMIT = 2**62
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.2, 10.0
 
 Partition = tuple[str, int]
@@ -136,13 +137,12 @@ class StageThread:
         """Begin to run."""
         self._thread.start()
 
-    def pause(self) -> None:
-        """Stop consuming; state and partitions are kept."""
-        self._paused.set()
-
-    def resume(self) -> None:
-        """Go on consuming."""
-        self._paused.clear()
+    def set_paused(self, paused: bool) -> None:
+        """Stop or go on consuming; state and partitions are kept meanwhile."""
+        if paused:
+            self._paused.set()
+        else:
+            self._paused.clear()
 
     def stop(self) -> None:
         """Commit what is done and end; doesn't wait."""
@@ -163,10 +163,16 @@ class StageThread:
                 session.finish()
             except Exception as error:
                 # Whatever it was: what is committed is right, and everything else is built again from there.
-                logger.warning("query %s starts again in %.1f s: %s", self.context.query_id, backoff, error, exc_info=True)
+                logger.warning(
+                    "query %s starts again in %.1f s: %s", self.context.query_id, backoff, error, exc_info=True
+                )
                 self.status, self.last_error = Status.ERROR, str(error)
                 self.context.metrics.restarts += 1
-                backoff = _FIRST_BACKOFF_SECONDS if session and session.has_committed else min(2 * backoff, _LAST_BACKOFF_SECONDS)
+                backoff = (
+                    _FIRST_BACKOFF_SECONDS
+                    if session and session.has_committed
+                    else min(2 * backoff, _LAST_BACKOFF_SECONDS)
+                )
             finally:
                 if session is not None:
                     session.close()
@@ -308,7 +314,9 @@ class StageSession:
             try:
                 self._producer.abort_transaction(_REQUEST_SECONDS)
             except KafkaException as error:
-                logger.info("query %s: aborting its transaction is left to the broker: %s", self._context.query_id, error)
+                logger.info(
+                    "query %s: aborting its transaction is left to the broker: %s", self._context.query_id, error
+                )
         for close in reversed(self._clients):
             close()
 
@@ -327,9 +335,10 @@ class StageSession:
         if not len(batch):
             return
         now = time.time()
-        for piece in self._tables.pieces(batch, {number: one.progress for number, one in self._owned.items()}):
+        for piece in self._tables.pieces(batch, self._owned):
             results, rejects = self._pipeline.push(piece)
             self._send(results, [one for one in rejects if one.offset >= self._owned[one.partition].seen_before])
+        self._send_rejects(self._tables.take_rejects())
         repeated = 0
         for partition, start, end in runs(batch.partition):
             owned = self._owned[partition]
@@ -341,8 +350,7 @@ class StageSession:
         self._count(len(batch) - repeated, now)
 
     def _send(self, results: pl.DataFrame, rejects: Sequence[Rejected]) -> None:
-        if rejects:
-            self._send_rejects(rejects)
+        self._send_rejects(rejects)
         if not len(results):
             return
         outgoing = self._pipeline.sink.write(results, self._sink_partitions)
@@ -361,6 +369,8 @@ class StageSession:
         self._uncommitted += len(outgoing)
 
     def _send_rejects(self, rejects: Sequence[Rejected]) -> None:
+        if not rejects:
+            return
         self._begin()
         topic = processing_log.topic_name(self._context.service_id)
         now = round(time.time() * 1000)
@@ -504,14 +514,9 @@ class StageSession:
             if self._aggregate is not None and self._aggregate.windowing is not None:
                 self._aggregate.windowing.times.advance(partition, found.stream_time)
                 self._aggregate.windowing.seen_before[partition] = seen_before
-        self._tables.take_over({partition: self._owned[partition].progress for partition in partitions})
-        self._send_rejects_of_tables()
+        self._tables.take_over({partition: self._owned[partition] for partition in partitions})
+        self._send_rejects(self._tables.take_rejects())
         self._assign()
-
-    def _send_rejects_of_tables(self) -> None:
-        rejects = self._tables.take_rejects()
-        if rejects:
-            self._send_rejects(rejects)
 
     def _assign(self) -> None:
         topic = self._stage.source.topic
@@ -552,10 +557,36 @@ class StageSession:
         return found[topic].partitions
 
 
-class _TableFollower:
-    """Keeps a stage's tables as new as their topics when a stream record is joined."""
+@dataclass
+class _Repeat:
+    """A partition whose records are read again: its tables go through the same versions as the first time.
 
-    def __init__(self, pipeline: Pipeline, config: dict[str, Any], ends: Callable[[Iterable[Partition]], dict[Partition, int]]) -> None:
+    Attributes:
+        marks: what is left of `Progress.tables`, the current one first.
+        until: offset from which records are new.
+        held: table records that come after the current mark, by topic.
+    """
+
+    marks: list[tuple[int, tuple[int, ...]]]
+    until: int
+    held: dict[str, list[MessageBatch]] = field(default_factory=dict)
+
+    @property
+    def boundary(self) -> int:
+        """Offset at which the tables move on."""
+        return self.marks[1][0] if len(self.marks) > 1 else self.until
+
+
+class _TableFollower:
+    """Keeps a stage's tables as new as their topics when a stream record is joined.
+
+    Which table offsets a stream offset was joined with is noted in `Progress.tables`. After a restart the records of open
+    windows are joined with the same versions again, so that a change of the table meanwhile doesn't alter what was seen.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, config: dict[str, Any], ends: Callable[[Iterable[Partition]], dict[Partition, int]]
+    ) -> None:
         self._pipeline = pipeline
         self._inputs: dict[str, list[TableInput]] = {}
         for table in pipeline.tables:
@@ -564,25 +595,33 @@ class _TableFollower:
         self._consumer = open_batch_consumer(config) if self._inputs else None
         self._positions: dict[Partition, int] = {}
         self._reached: dict[Partition, int] = {}
+        self._repeats: dict[int, _Repeat] = {}
+        self._logged: dict[Partition, int] = {}
         self._rejects: list[Rejected] = []
 
-    def take_over(self, progress: dict[int, Progress]) -> None:
+    def take_over(self, owned: dict[int, _Owned]) -> None:
         """Read the partitions of the tables that go with newly gained stream partitions, up to their ends."""
         if self._consumer is None:
             return
-        for topic in self._inputs:
-            for partition in progress:
+        for partition, one in owned.items():
+            marks = one.progress.tables
+            if marks:
+                self._repeats[partition] = _Repeat(list(marks), one.seen_before)
+            for number, topic in enumerate(self._inputs):
                 self._positions[topic, partition] = BEGINNING
+                self._logged[topic, partition] = marks[-1][1][number] if marks else 0
         self._assign()
         self.catch_up()
 
     def drop(self, partition: int) -> None:
         """Stop following a partition."""
+        if self._consumer is None:
+            return
+        self._repeats.pop(partition, None)
         for topic in self._inputs:
             self._positions.pop((topic, partition), None)
             self._reached.pop((topic, partition), None)
-        if self._consumer is not None:
-            self._assign()
+        self._assign()
 
     def catch_up(self) -> None:
         """Apply everything that the tables' topics hold by now."""
@@ -591,12 +630,26 @@ class _TableFollower:
         wanted = self._ends(self._positions)
         while any(self._reached.get(one, -1) < end for one, end in wanted.items()):
             self._apply(self._consumer.poll(_POLL_SECONDS, _BATCH_ROWS))
-        self._apply(self._consumer.poll(0, _BATCH_ROWS))
 
-    def pieces(self, batch: MessageBatch, progress: dict[int, Progress]) -> Iterable[MessageBatch]:
-        """Bring the tables up to date and return the batch."""
+    def pieces(self, batch: MessageBatch, owned: dict[int, _Owned]) -> Iterator[MessageBatch]:
+        """Give a stream batch in pieces, the tables being as they must be for each piece when it is given."""
         self.catch_up()
-        yield batch
+        while self._repeats and len(batch):
+            limits = {partition: repeat.boundary for partition, repeat in self._repeats.items()}
+            now = np.ones(len(batch), dtype=bool)
+            for partition, start, end in runs(batch.partition):
+                if partition in limits:
+                    now[start:end] = batch.offset[start:end] < limits[partition]
+            if now.any():
+                piece = select(batch, np.flatnonzero(now))
+                self._note(piece, owned)
+                yield piece
+            batch = select(batch, np.flatnonzero(~now))
+            for partition, _, _ in runs(batch.partition):
+                self._move_on(partition)
+        if len(batch):
+            self._note(batch, owned)
+            yield batch
 
     def take_rejects(self) -> list[Rejected]:
         """Return the bad records found since the last call."""
@@ -609,24 +662,66 @@ class _TableFollower:
             self._consumer.close()
 
     def _assign(self) -> None:
-        assert self._consumer is not None
-        self._consumer.assign([(topic, partition, offset) for (topic, partition), offset in self._positions.items()])
+        if self._consumer is not None:
+            self._consumer.assign(
+                [(topic, partition, offset) for (topic, partition), offset in self._positions.items()]
+            )
+
+    def _note(self, batch: MessageBatch, owned: dict[int, _Owned]) -> None:
+        """Note which table offsets the batch's records are joined with, where they have changed."""
+        if self._consumer is None:
+            return
+        for partition, start, _ in runs(batch.partition):
+            if partition in self._repeats:
+                continue
+            marks = owned[partition].progress.tables
+            versions = tuple(max(self._positions[topic, partition], 0) for topic in self._inputs)
+            if not marks or marks[-1][1] != versions:
+                marks.append((int(batch.offset[start]), versions))
+
+    def _move_on(self, partition: int) -> None:
+        """Bring a repeating partition's tables to the next mark, or to the present behind the last one."""
+        repeat = self._repeats.get(partition)
+        if repeat is None:
+            return
+        repeat.marks.pop(0)
+        held, repeat.held = repeat.held, {}
+        if not repeat.marks:
+            del self._repeats[partition]
+        for topic, batches in held.items():
+            for batch in batches:
+                self._apply_rows(topic, batch)
 
     def _apply(self, batch: MessageBatch) -> None:
-        keys = self._pipeline.keys
-        assert keys is not None
         for number, topic in enumerate(batch.topics):
             part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
             part = ordered(part, {partition for name, partition in self._positions if name == topic})
-            if not len(part):
-                continue
-            for table in self._inputs[topic]:
-                self._rejects.extend(table.apply(part, keys))
             for partition, _, end in runs(part.partition):
                 self._positions[topic, partition] = self._reached[topic, partition] = int(part.offset[end - 1]) + 1
+            self._apply_rows(topic, part)
         for topic, partition, offset in batch.ends:
             if (topic, partition) in self._positions:
                 self._reached[topic, partition] = max(offset, self._reached.get((topic, partition), -1))
+
+    def _apply_rows(self, topic: str, batch: MessageBatch) -> None:
+        """Apply table records, but hold back those that a repeating partition hasn't come to."""
+        number = list(self._inputs).index(topic)
+        for partition, start, end in runs(batch.partition) if self._repeats else ():
+            repeat = self._repeats.get(partition)
+            if repeat is not None:
+                later = np.flatnonzero(batch.offset[start:end] >= repeat.marks[0][1][number]) + start
+                repeat.held.setdefault(topic, []).append(select(batch, later))
+        if self._repeats:
+            limits = np.full(len(batch), _NO_LIMIT)
+            for partition, start, end in runs(batch.partition):
+                if partition in self._repeats:
+                    limits[start:end] = self._repeats[partition].marks[0][1][number]
+            batch = select(batch, np.flatnonzero(batch.offset < limits))
+        if not len(batch) or self._pipeline.keys is None:
+            return
+        for table in self._inputs[topic]:
+            rejects = table.apply(batch, self._pipeline.keys)
+            self._rejects.extend(one for one in rejects if one.offset >= self._logged[topic, one.partition])
 
 
 def ordered(batch: MessageBatch, partitions: Iterable[int]) -> MessageBatch:

@@ -320,7 +320,13 @@ class SourceReader:
         )
 
     def _with_keys(
-        self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, keys: Keys | None, add: bool, rejects: dict[int, str]
+        self,
+        frame: pl.DataFrame,
+        batch: MessageBatch,
+        rows: Ints,
+        keys: Keys | None,
+        add: bool,
+        rejects: dict[int, str],
     ) -> pl.DataFrame:
         whole = len(rows) == len(batch)
         if keys is not None:
@@ -359,7 +365,13 @@ class SourceReader:
         good = np.ones(len(batch), dtype=bool)
         good[list(rejects)] = False
         return frame.filter(pl.Series(good[rows])), [
-            Rejected(self.step.topic, int(batch.partition[row]), int(batch.offset[row]), rejects[row], batch.value[row].as_py())
+            Rejected(
+                self.step.topic,
+                int(batch.partition[row]),
+                int(batch.offset[row]),
+                rejects[row],
+                batch.value[row].as_py(),
+            )
             for row in sorted(rejects)
         ]
 
@@ -368,7 +380,16 @@ def _chrono(pattern: str | None) -> str | None:
     """Return Polars' (chrono's) form of a Java date pattern."""
     if pattern is None:
         return None
-    for java, chrono in (("yyyy", "%Y"), ("MM", "%m"), ("dd", "%d"), ("HH", "%H"), ("mm", "%M"), ("ss", "%S"), ("SSS", "%3f"), ("'", "")):
+    for java, chrono in (
+        ("yyyy", "%Y"),
+        ("MM", "%m"),
+        ("dd", "%d"),
+        ("HH", "%H"),
+        ("mm", "%M"),
+        ("ss", "%S"),
+        ("SSS", "%3f"),
+        ("'", ""),
+    ):
         pattern = pattern.replace(java, chrono)
     return pattern.replace("XXX", "%:z").replace("X", "%#z")
 
@@ -554,7 +575,15 @@ class _Builder:
         inner = any(isinstance(step, StreamTableJoinStep) and step.kind is JoinKind.INNER for step in self._path)
         sink = SinkWriter(self._stage.sink, self._schemas, write)
         return Pipeline(
-            self._stage, self._source, self._tables, before, aggregate, after, sink, self._keys, self._counters,
+            self._stage,
+            self._source,
+            self._tables,
+            before,
+            aggregate,
+            after,
+            sink,
+            self._keys,
+            self._counters,
             adds_keys=bool(self._aggregates) and not inner,
         )
 
@@ -622,7 +651,9 @@ class _Builder:
         keys = self._keys
         assert keys is not None
         reader = self._source.key
-        back = KeyColumns(keys, lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True))))
+        back = KeyColumns(
+            keys, lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True)))
+        )
         steps = self._path[self._path.index(step) + 1 :]
         first = 0
         for one in steps:

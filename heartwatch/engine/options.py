@@ -1,0 +1,108 @@
+"""Session properties: which there are, what they may be, and what they mean for a query.
+
+Names are ksqlDB's. Those of Kafka Streams and its clients may carry the prefix ``ksql.streams.``, as there; what an engine without Kafka
+Streams has no use for is accepted, listed and without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from heartwatch.engine.errors import StatementError
+from heartwatch.engine.runtime import Guarantee, QueryOptions
+
+IDLE_CLOSE = "heartwatch.idle.close.ms"
+_STREAMS_PREFIX = "ksql.streams."
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property: its default, what it is for, and whether a value is right."""
+
+    default: str
+    meaning: str
+    is_right: Callable[[str], bool] = lambda value: True
+
+
+def _whole(least: int) -> Callable[[str], bool]:
+    return lambda value: value.strip().lstrip("-").isdigit() and int(value) >= least
+
+
+def _one_of(*values: str) -> Callable[[str], bool]:
+    return lambda value: value.lower() in values
+
+
+_BOOLEAN = _one_of("true", "false")
+_GUARANTEES = ("exactly_once_v2", "exactly_once", "at_least_once")
+
+PROPERTIES: Mapping[str, Property] = {
+    "auto.offset.reset": Property("latest", "Where a new query begins to read.", _one_of("earliest", "latest")),
+    "processing.guarantee": Property(
+        "exactly_once_v2", "Whether results and positions are one transaction.", _one_of(*_GUARANTEES)
+    ),
+    "commit.interval.ms": Property("1000", "Longest time between commits of a query without results.", _whole(1)),
+    IDLE_CLOSE: Property(
+        "-1",
+        "A partition that gets no record for so long closes its open windows; -1 waits for the next record.",
+        _whole(-1),
+    ),
+    "ksql.persistence.default.format.key": Property("KAFKA", "Key format of statements that name none."),
+    "ksql.persistence.default.format.value": Property("", "Value format of statements that name none."),
+    "ksql.output.topic.name.prefix": Property("", "Put before the names of topics that queries make."),
+    "ksql.query.pull.table.scan.enabled": Property("true", "Pull queries may read whole tables.", _BOOLEAN),
+    "ksql.query.push.v2.enabled": Property("false", "Without effect.", _BOOLEAN),
+    "cache.max.bytes.buffering": Property(
+        "10000000", "Without effect: results of a batch are one change a key.", _whole(0)
+    ),
+    "num.stream.threads": Property("1", "Without effect: start more engine processes instead.", _whole(1)),
+    "max.task.idle.ms": Property(
+        "0", "Without effect: tables are always up to date when a record is joined.", _whole(-1)
+    ),
+    "replication.factor": Property("-1", "Without effect: topics are made like their source.", _whole(-1)),
+}
+
+
+def canonical(name: str) -> str:
+    """Return a property's name without the prefix for Kafka Streams' settings."""
+    bare = name.removeprefix(_STREAMS_PREFIX).removeprefix("consumer.")
+    return bare if bare in PROPERTIES else name
+
+
+def check(name: str, value: str) -> None:
+    """Check a property.
+
+    Raises:
+        StatementError: it is unknown, or the value is wrong.
+    """
+    found = PROPERTIES.get(canonical(name))
+    if found is None:
+        raise StatementError(f"Unknown property: {name}")
+    if not found.is_right(value):
+        raise StatementError(f"Invalid value {value} for configuration {name}")
+
+
+def with_changes(properties: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return properties with some changed.
+
+    Raises:
+        StatementError: a property is unknown, or its value is wrong.
+    """
+    result = dict(properties)
+    for name, value in changes.items():
+        check(name, value)
+        result[canonical(name)] = value
+    return result
+
+
+def query_options(properties: Mapping[str, str]) -> QueryOptions:
+    """Return what a query's properties come to."""
+    values = {name: one.default for name, one in PROPERTIES.items()} | dict(properties)
+    idle = int(values[IDLE_CLOSE])
+    at_least_once = values["processing.guarantee"].lower() == Guarantee.AT_LEAST_ONCE.value
+    return QueryOptions(
+        guarantee=Guarantee.AT_LEAST_ONCE if at_least_once else Guarantee.EXACTLY_ONCE,
+        reset=values["auto.offset.reset"].lower(),
+        idle_close_ms=idle if idle >= 0 else None,
+        commit_seconds=int(values["commit.interval.ms"]) / 1000,
+    )
