@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.produce import ShardReport
+from tasks.sink import SinkReport
 
 
 @task(task_run_name="publish-{key}", cache_policy=NO_CACHE)
@@ -51,3 +52,12 @@ def publish_producers(run_id: str, shards: Sequence[ShardReport]) -> None:
     ]
     delivered = sum(shard.delivered for shard in shards)
     publish_table("producers", rows, f"Run {run_id}: {delivered:,} events delivered by {len(shards)} shards.")
+
+
+def publish_sinks(reports: Sequence[SinkReport]) -> None:
+    """Show what was found of each sink, one row a topic and partition."""
+    rows = [{"topic": report.topic, **partition} for report in reports for partition in report.partitions]
+    sentences = (
+        ". ".join(report.sentence for report in reports) or "The pipeline isn't deployed: there is nothing to prove"
+    )
+    publish_table("sink", rows, f"{sentences}.")
