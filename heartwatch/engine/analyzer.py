@@ -19,7 +19,6 @@ from heartwatch.engine.catalog import Catalog, Source, already_exists
 from heartwatch.engine.errors import NotSupportedError, Position, StatementError
 from heartwatch.engine.expressions import Cast, Literal, TypedExpression, referenced_columns
 from heartwatch.engine.expressions import Column as ColumnExpression
-from heartwatch.engine.functions import FUNCTIONS
 from heartwatch.engine.functions.registry import widening
 from heartwatch.engine.plan import (
     PSEUDO_COLUMNS,
@@ -1566,12 +1565,3 @@ class _Transient(_QueryAnalysis):
 
 
 _PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
-
-
-def table_functions(query: ast.Query) -> list[str]:
-    """Return the names of the table functions in a select list."""
-    return [
-        node.name
-        for node in nodes(query.select)
-        if isinstance(node, ast.FunctionCall) and node.name in FUNCTIONS and FUNCTIONS[node.name].table
-    ]

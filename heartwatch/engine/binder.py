@@ -16,7 +16,7 @@ from heartwatch.engine import functions as _functions
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.casts import can_cast, parse_time_text
-from heartwatch.engine.errors import ParseError, StatementError
+from heartwatch.engine.errors import NotSupportedError, ParseError, StatementError
 from heartwatch.engine.expressions import (
     Arithmetic,
     ArrayIndex,
@@ -75,6 +75,7 @@ _COMPARISON_NAMES = {
 }  # fmt: skip
 _EQUALITY = ("=", "<>", "IS DISTINCT FROM")
 _TIMES = (TIMESTAMP, DATE, TIME)
+TABLE_FUNCTIONS = ("EXPLODE", "CUBE_EXPLODE")
 _NUMBER_NAMES = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
 _TIME_COLUMNS = ("ROWTIME", "WINDOWSTART", "WINDOWEND")
 _DAY_UNITS = {"DAY", "HOUR", "MINUTE", "SECOND"}
@@ -393,6 +394,8 @@ class Binder:
     def _function(self, node: ast.FunctionCall) -> TypedExpression:
         if node.name in AGGREGATES:
             raise StatementError(f"Aggregate function {node.name} can't be used here: {node}")
+        if node.name in TABLE_FUNCTIONS:
+            raise NotSupportedError(f"The table function {node.name} is")
         if node.name not in FUNCTIONS:
             raise StatementError(f"Can't find any functions with the name '{node.name}'")
         arguments = self._arguments(node)

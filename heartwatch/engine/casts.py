@@ -6,6 +6,7 @@ Where a value has no counterpart the result is NULL; `never_fails` says between 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, cast
@@ -49,6 +50,22 @@ def never_fails(source: SqlType, target: SqlType) -> bool:
         or (source == DOUBLE and target in (INTEGER, BIGINT))
         or (source in (DATE, TIMESTAMP, TIME) and target in (DATE, TIMESTAMP, TIME))
     )
+
+
+def by_row(columns: Mapping[str, pl.Expr], compute: Callable[[dict[str, Any]], Any], type_: pl.DataType) -> pl.Expr:
+    """Return what a Python function gives for each row: for what has no columnar form.
+
+    Args:
+        columns: what the function reads, by name.
+        compute: takes a row's values.
+        type_: the result's type.
+    """
+
+    def run(rows: pl.Series) -> pl.Series:
+        return pl.Series(rows.name, [compute(row) for row in rows.to_list()], dtype=type_)
+
+    row = pl.struct([column.alias(name) for name, column in columns.items()])
+    return row.map_batches(run, return_dtype=type_, is_elementwise=True)
 
 
 def can_cast(source: SqlType, target: SqlType) -> bool:
@@ -179,6 +196,34 @@ def _half_up(texts: pl.Series, target: DecimalType) -> pl.Series:
     return pl.Series(texts.name, [fit(text) for text in texts], dtype=target.polars)
 
 
+_MODES = {"CEILING": "ROUND_CEILING", "FLOOR": "ROUND_FLOOR", "DOWN": "ROUND_DOWN"}
+
+
+def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> pl.Expr:
+    """Return DECIMALs or DOUBLEs rounded to decimal places. Row by row: the digits are decimal, and places may differ.
+
+    Args:
+        value: what to round.
+        places: decimal places, negative for tens.
+        mode: CEILING, FLOOR, DOWN, or HALF_UP_POSITIVE (ROUND's: half goes up, also below zero).
+        target: the result's type.
+    """
+
+    def compute(row: dict[str, Any]) -> Any:
+        given, digits = row["value"], row["places"]
+        if given is None or digits is None:
+            return None
+        number = Decimal(repr(given)) if isinstance(given, float) else given
+        if not number.is_finite():
+            return None
+        half = "ROUND_HALF_UP" if number > 0 else "ROUND_HALF_DOWN"
+        context = Context(prec=400, rounding=_MODES.get(mode, half))
+        rounded = number.quantize(Decimal(1).scaleb(-digits), context=context)
+        return float(rounded) if isinstance(given, float) else rounded
+
+    return by_row({"value": value, "places": places}, compute, target.polars)
+
+
 def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:
     """Return values as text, as Java's ``toString`` writes them."""
     if source == STRING:
@@ -194,7 +239,9 @@ def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:
     if source == TIME:
         return pl.when(value.dt.second() == 0).then(value.dt.strftime("%H:%M")).otherwise(value.dt.strftime("%H:%M:%S"))
     if isinstance(source, ArrayType | MapType | StructType):
-        return value.map_elements(lambda one: java_text(one, source), return_dtype=pl.String)
+        return by_row(
+            {"value": value}, lambda row: None if row["value"] is None else java_text(row["value"], source), pl.String()
+        )
     return value.cast(pl.String)
 
 
@@ -241,12 +288,8 @@ def _from_text(value: pl.Expr, target: SqlType) -> pl.Expr:
         return pl.when(valid).then(text.str.strip_chars_end("dDfF").cast(pl.Float64, strict=False))
     if target == BOOLEAN:
         lower = text.str.to_lowercase()
-        return (
-            pl.when(lower.is_in(["t", "tr", "tru", "true", "y", "ye", "yes"]))
-            .then(pl.lit(True))
-            .when(lower.is_in(["f", "fa", "fal", "fals", "false", "n", "no"]))
-            .then(pl.lit(False))
-        )
+        # ksqlDB's SqlBooleans.parseBoolean: what isn't true is false, whatever it says.
+        return lower.is_in(["t", "tr", "tru", "true", "y", "ye", "yes"])
     if isinstance(target, DecimalType):
         return rounded_decimal(text, STRING, target)
     return parsed_time(value, target)

@@ -14,14 +14,14 @@ which evaluation fails, with ksqlDB's message, for the processing log. Both foll
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, converted, never_fails
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, converted, never_fails
 from heartwatch.engine.plan import Expression
 from heartwatch.engine.types import (
     BIGINT,
@@ -46,11 +46,13 @@ class Failure:
         condition: TRUE where it fails.
         message: for the processing log; None where ksqlDB's log would only repeat that a value is NULL.
         implied: the value is NULL there anyway.
+        contained: only this part is NULL there, and what surrounds it goes on (scalar functions); it is logged all the same.
     """
 
     condition: pl.Expr
     message: str | None = None
     implied: bool = True
+    contained: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,14 @@ def _any(conditions: list[pl.Expr]) -> pl.Expr:
 
 def _hidden(failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
     """Return failures that the value no longer shows by being NULL."""
-    return tuple(Failure(failure.condition, failure.message, False) for failure in failures)
+    return tuple(
+        failure if failure.contained else Failure(failure.condition, failure.message, False) for failure in failures
+    )
 
 
 def _where(failures: tuple[Failure, ...], taken: pl.Expr) -> tuple[Failure, ...]:
     """Return failures of a part that is only evaluated where `taken`."""
-    return tuple(Failure(failure.condition & taken, failure.message, failure.implied) for failure in failures)
+    return tuple(replace(failure, condition=failure.condition & taken) for failure in failures)
 
 
 def _null_operands(*operands: tuple[TypedExpression, pl.Expr]) -> tuple[Failure, ...]:
@@ -185,8 +189,8 @@ class Literal(TypedExpression):
 
     def compile(self) -> Compiled:
         """Return the constant."""
-        if self.type == NULL:
-            return Compiled(pl.lit(None))
+        if self.type == NULL or isinstance(self.value, str):
+            return Compiled(pl.lit(self.value))
         return Compiled(pl.lit(self.value, dtype=self.type.polars))
 
 
@@ -304,8 +308,7 @@ def _per_row_decimal(
             return None
         return fitted if fitted == result else None
 
-    both = pl.struct(left.alias("left"), right.alias("right"))
-    return both.map_elements(compute, return_dtype=target.polars, skip_nulls=False)
+    return by_row({"left": left, "right": right}, compute, target.polars)
 
 
 @dataclass(frozen=True)
@@ -542,9 +545,11 @@ class Like(TypedExpression):
         if isinstance(self.pattern, Literal):
             matched = value.value.str.contains(like_pattern(str(self.pattern.value), self.escape))
         else:
-            regex = pattern.value.map_elements(
-                lambda text: like_pattern(text, self.escape), return_dtype=pl.String
-            )  # a pattern that differs by row: no columnar form
+            regex = by_row(
+                {"pattern": pattern.value},
+                lambda row: None if row["pattern"] is None else like_pattern(row["pattern"], self.escape),
+                pl.String(),
+            )
             matched = value.value.str.contains(regex)
         return Compiled(matched.fill_null(False), _hidden(value.failures + pattern.failures))
 
@@ -681,8 +686,8 @@ class MapIndex(TypedExpression):
             return found.get(row["key"])
 
         # A key that differs by row has no columnar form in Polars' lists.
-        joined = pl.struct(keys.alias("keys"), values.alias("values"), key.value.alias("key"))
-        value = joined.map_elements(look_up, return_dtype=typed.value.polars, skip_nulls=False)
+        columns = {"keys": keys, "values": values, "key": key.value}
+        value = by_row(columns, look_up, typed.value.polars)
         return Compiled(value, base.failures + key.failures)
 
 
@@ -705,9 +710,12 @@ class NewArray(TypedExpression):
         """Return the array."""
         parts = [item.compile() for item in self.items]
         element = cast(ArrayType, self.type).element.polars
-        value = pl.concat_list([part.value.cast(element).reshape((-1, 1)) for part in parts])
+        items = [part.value.cast(element) for part in parts]
         if not isinstance(element, pl.List):
-            value = pl.concat_list([part.value.cast(element) for part in parts])
+            return Compiled(pl.concat_list(items), _all_failures(parts))
+        # concat_list joins lists instead of nesting them; in a struct they stay apart.
+        wrapped = pl.concat_list([pl.struct(item.alias(VALUE_FIELD)) for item in items])
+        value = wrapped.list.eval(pl.element().struct.field(VALUE_FIELD))
         return Compiled(value, _all_failures(parts))
 
 
@@ -792,11 +800,22 @@ class Call(TypedExpression):
     def compile(self) -> Compiled:
         """Return the function's value; what fails in an argument fails the whole expression."""
         parts = [argument.compile() for argument in self.arguments]
-        value = self.overload.build(self, [part.value for part in parts])
+        values = [part.value for part in parts]
+        value = self.overload.build(self, values)
         failures = tuple(
             failure
             for argument, part in zip(self.arguments, parts, strict=True)
             if not isinstance(argument, Lambda)
             for failure in part.failures
         )
-        return Compiled(value, failures if self.overload.null_gives_null else _hidden(failures))
+        if not self.overload.null_gives_null:
+            failures = _hidden(failures)
+        if self.overload.may_fail:
+            given = [
+                one.is_not_null()
+                for argument, one in zip(self.arguments, values, strict=True)
+                if not isinstance(argument, Lambda | Literal)
+            ]
+            failed = reduce(lambda left, right: left & right, given, value.is_null())
+            failures += (Failure(failed, f"Failed to invoke function {self.name}", contained=True),)
+        return Compiled(value, failures)

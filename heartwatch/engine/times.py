@@ -148,6 +148,41 @@ def polars_pattern(pattern: str) -> str | None:
     return "".join(out)
 
 
+_FIXED: dict[tuple[str, int], tuple[str, str]] = {
+    ("y", 4): ("%Y", r"\d{4}"), ("u", 4): ("%Y", r"\d{4}"), ("M", 2): ("%m", r"\d{2}"), ("d", 2): ("%d", r"\d{2}"),
+    ("H", 2): ("%H", r"\d{2}"), ("m", 2): ("%M", r"\d{2}"), ("s", 2): ("%S", r"\d{2}"),
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def columnar_pattern(pattern: str) -> tuple[str, str] | None:
+    """Return the strptime pattern and the exact shape (a regular expression) of texts that a Java pattern parses.
+
+    None where Polars can't parse alike: a part isn't a number of fixed width, or the date isn't whole.
+
+    Raises:
+        PatternError: the Java pattern is malformed.
+    """
+    out, shape, letters = [], [], set()
+    for part in _parts(pattern):
+        fixed = _FIXED.get((part.letter, part.count))
+        if not part.letter:
+            out.append(part.text.replace("%", "%%"))
+            shape.append(re.escape(part.text))
+        elif part.letter == "S" and part.count in (3, 6, 9) and out and out[-1] == ".":
+            out[-1] = f"%.{part.count}f"
+            shape.append(rf"\d{{{part.count}}}")
+        elif fixed is not None and part.letter not in letters:
+            out.append(fixed[0])
+            shape.append(fixed[1])
+            letters.add(part.letter)
+        else:
+            return None
+    has_date = {"M", "d"} <= letters and bool({"y", "u"} & letters)
+    has_time = {"H", "m"} <= letters or not ({"H", "m", "s"} & letters)
+    return ("".join(out), f"^{''.join(shape)}$") if has_date and has_time else None
+
+
 @dataclass
 class Fields:
     """What a text gave: numbers by pattern letter (``M`` for ``L``, ``y`` for ``u``) and the zone's text."""

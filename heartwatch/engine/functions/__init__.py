@@ -1,8 +1,8 @@
-"""Scalar and table functions by family; importing this package fills the registry."""
+"""Scalar functions by family; importing this package fills the registry."""
 
-from heartwatch.engine.functions import datetime as _datetime
-from heartwatch.engine.functions import nulls as _nulls
+from heartwatch.engine.functions import collections, datetime, json_functions, nulls, numeric, strings, urls
 from heartwatch.engine.functions.registry import FUNCTIONS, Function, Overload, resolve
 
-__all__ = ["FUNCTIONS", "Function", "Overload", "resolve"]
-_FAMILIES = (_datetime, _nulls)
+FAMILIES = (collections, datetime, json_functions, nulls, numeric, strings, urls)
+
+__all__ = ["FAMILIES", "FUNCTIONS", "Function", "Overload", "resolve"]

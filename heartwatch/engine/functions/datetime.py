@@ -1,15 +1,215 @@
-"""Date and time functions."""
+"""Date and time functions. Patterns are Java's (`heartwatch.engine.times`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
 import polars as pl
 
-from heartwatch.engine.functions.registry import register
-from heartwatch.engine.types import BIGINT, TIMESTAMP
+from heartwatch.engine.casts import by_row
+from heartwatch.engine.errors import StatementError
+from heartwatch.engine.functions.registry import INTERVAL, register, row_by_row
+from heartwatch.engine.times import PatternError, columnar_pattern, java_pattern, polars_pattern, zone
+from heartwatch.engine.types import BIGINT, DATE, INTEGER, STRING, TIME, TIMESTAMP
 
-_DATE_TIME = "DATE / TIME"
+if TYPE_CHECKING:
+    from heartwatch.engine.expressions import Call
 
-register("UNIX_TIMESTAMP", _DATE_TIME, "Milliseconds since the epoch of a timestamp.", (TIMESTAMP,), BIGINT,
+_CATEGORY = "DATE / TIME"
+_UNIT_MS = {"DAYS": 86_400_000, "HOURS": 3_600_000, "MINUTES": 60_000, "SECONDS": 1_000, "MILLISECONDS": 1}
+_DAY_MS = 86_400_000
+
+
+def _now() -> pl.Expr:
+    return pl.lit(None, dtype=pl.Null).map_batches(
+        lambda rows: pl.Series([int(datetime.now(UTC).timestamp() * 1000)] * len(rows), dtype=pl.Int64),
+        return_dtype=pl.Int64,
+    )
+
+
+register("UNIX_TIMESTAMP", _CATEGORY, "Milliseconds since the epoch of a timestamp.", (TIMESTAMP,), BIGINT,
          lambda value: value.dt.epoch("ms"))  # fmt: skip
-register("FROM_UNIXTIME", _DATE_TIME, "Timestamp of milliseconds since the epoch.", (BIGINT,), TIMESTAMP,
+register("UNIX_TIMESTAMP", _CATEGORY, "Milliseconds since the epoch now.", (), BIGINT, _now)
+register("FROM_UNIXTIME", _CATEGORY, "Timestamp of milliseconds since the epoch.", (BIGINT,), TIMESTAMP,
          lambda value: value.cast(pl.Datetime("ms")))  # fmt: skip
+register(
+    "UNIX_DATE", _CATEGORY, "Days since the epoch of a date.", (DATE,), INTEGER, lambda value: value.cast(pl.Int32)
+)
+register("UNIX_DATE", _CATEGORY, "Days since the epoch today.", (), INTEGER, lambda: (_now() // _DAY_MS).cast(pl.Int32))
+register("FROM_DAYS", _CATEGORY, "Date of days since the epoch.", (INTEGER,), DATE, lambda value: value.cast(pl.Date))
+
+
+# ---------------------------------------------------------------------------------------------------- adding and subtracting
+def _moved(kind: pl.DataType, sign: int, unit_ms: int) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        unit = call.arguments[0].value  # type: ignore[attr-defined]
+        if unit not in _UNIT_MS:
+            raise StatementError(
+                f"{call.name}: the unit {unit} can't be used; use DAYS, HOURS, MINUTES, SECONDS or MILLISECONDS"
+            )
+        amount = values[1].cast(pl.Int64) * (sign * _UNIT_MS[unit])
+        if kind == pl.Time():
+            day = values[2].cast(pl.Int64) // 1_000_000 + amount
+            return (day % _DAY_MS * 1_000_000).cast(pl.Time)
+        if kind == pl.Date():
+            return ((values[2].cast(pl.Int64) * _DAY_MS + amount) // unit_ms).cast(pl.Date)
+        return (values[2].dt.epoch("ms") + amount).cast(pl.Datetime("ms"))
+
+    return build
+
+
+for _type, _name, _unit_ms in ((TIMESTAMP, "TIMESTAMP", 1), (DATE, "DATE", _DAY_MS), (TIME, "TIME", 1)):
+    for _word, _sign in (("ADD", 1), ("SUB", -1)):
+        register(f"{_name}{_word}", _CATEGORY, f"A {_name.lower()} moved by an interval.", (INTERVAL, INTEGER, _type), _type,
+                 _moved(_type.polars, _sign, _unit_ms), with_call=True)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- formatting
+def _literal(call: Call, index: int) -> str | None:
+    value = getattr(call.arguments[index], "value", None) if index < len(call.arguments) else "UTC"
+    return value if isinstance(value, str) else None
+
+
+def _check_literals(call: Call) -> None:
+    """Refuse a pattern or a time zone that can't be, where it is a constant."""
+    try:
+        pattern = _literal(call, 1)
+        if pattern is not None:
+            java_pattern(pattern)
+        name = _literal(call, 2)
+        if name is not None:
+            zone(name)
+    except PatternError as error:
+        raise StatementError(f"{call.name}: {error}") from error
+
+
+def _format(to_moment: Callable[[Any], datetime]) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    """Return a builder for FORMAT_…: column-wise where Polars has the pattern, else row by row."""
+
+    def one(row: dict[str, Any]) -> str | None:
+        value, pattern, *rest = row.values()
+        if value is None or pattern is None or None in rest:
+            return None
+        try:
+            moment = to_moment(value).replace(tzinfo=UTC).astimezone(zone(rest[0] if rest else "UTC"))
+            return java_pattern(pattern).format(moment)
+        except (PatternError, ValueError, OverflowError):
+            return None
+
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        pattern = _literal(call, 1)
+        translated = polars_pattern(pattern) if pattern is not None else None
+        if translated is not None and _literal(call, 2) in ("UTC", "Z", "GMT"):
+            return values[0].dt.strftime(translated)
+        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, one, pl.String())
+
+    return build
+
+
+_FORMATS = (
+    ("FORMAT_TIMESTAMP", TIMESTAMP, lambda value: value, (STRING,)),
+    ("FORMAT_TIMESTAMP", TIMESTAMP, lambda value: value, (STRING, STRING)),
+    ("FORMAT_DATE", DATE, lambda value: datetime.combine(value, time()), (STRING,)),
+    ("FORMAT_TIME", TIME, lambda value: datetime.combine(date(1970, 1, 1), value), (STRING,)),
+)
+for _name, _type, _to_moment, _more in _FORMATS:
+    register(_name, _CATEGORY, "Text of a time by a pattern.", (_type, *_more), STRING, _format(_to_moment), with_call=True,
+             may_fail=True, check=_check_literals)  # fmt: skip
+
+
+def _epoch_format(unit: str) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    inner = _format(lambda value: value)
+
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        moment = values[0].cast(pl.Datetime("ms")) if unit == "ms" else values[0].cast(pl.Date).cast(pl.Datetime("ms"))
+        return inner(call, [moment, *values[1:]])
+
+    return build
+
+
+for _more in ((STRING,), (STRING, STRING)):
+    register("TIMESTAMPTOSTRING", _CATEGORY, "Text of milliseconds since the epoch by a pattern.", (BIGINT, *_more), STRING,
+             _epoch_format("ms"), with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
+register("DATETOSTRING", _CATEGORY, "Text of days since the epoch by a pattern.", (INTEGER, STRING), STRING,
+         _epoch_format("d"), with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- parsing
+def _parse_timestamp(text: str, pattern: str, zone_name: str = "UTC") -> datetime:
+    return java_pattern(pattern).parse(text).moment(zone(zone_name))
+
+
+def _parse_date(text: str, pattern: str) -> date:
+    fields = java_pattern(pattern).parse(text)
+    if fields.numbers.keys() & set("HkKhmsSnAN"):
+        raise PatternError("Date format contains time field.")
+    return fields.day()
+
+
+def _parse_time(text: str, pattern: str) -> time:
+    fields = java_pattern(pattern).parse(text)
+    if fields.numbers.keys() & set("yMdDE"):
+        raise PatternError("Time format contains date field.")
+    return fields.clock()
+
+
+def _row_parser(parse: Callable[..., Any], type_: pl.DataType) -> Callable[[list[pl.Expr]], pl.Expr]:
+    def one(row: dict[str, Any]) -> Any:
+        arguments = list(row.values())
+        if None in arguments:
+            return None
+        try:
+            return parse(*arguments)
+        except (PatternError, ValueError, OverflowError):
+            return None
+
+    def build(values: list[pl.Expr]) -> pl.Expr:
+        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, one, type_)
+
+    return build
+
+
+def _parser(parse: Callable[..., Any], kind: pl.DataType) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    """Return a builder for PARSE_…: column-wise for patterns of fixed width, else row by row."""
+    by_row = _row_parser(parse, kind)
+
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        pattern = _literal(call, 1)
+        columnar = columnar_pattern(pattern) if pattern is not None else None
+        if columnar is None or _literal(call, 2) not in ("UTC", "Z", "GMT"):
+            return by_row(values)
+        polars, regex = columnar
+        text = pl.when(values[0].str.contains(regex)).then(values[0])
+        if kind == pl.Date():
+            return text.str.to_date(polars, strict=False)
+        return text.str.to_datetime(polars, time_unit="ms", strict=False)
+
+    return build
+
+
+for _more in ((STRING,), (STRING, STRING)):
+    register("PARSE_TIMESTAMP", _CATEGORY, "Timestamp that a text says by a pattern.", (STRING, *_more), TIMESTAMP,
+             _parser(_parse_timestamp, TIMESTAMP.polars), with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
+    register("STRINGTOTIMESTAMP", _CATEGORY, "Milliseconds since the epoch that a text says by a pattern.", (STRING, *_more),
+             BIGINT, lambda call, values: _parser(_parse_timestamp, TIMESTAMP.polars)(call, values).dt.epoch("ms"),
+             with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
+register("PARSE_DATE", _CATEGORY, "Date that a text says by a pattern.", (STRING, STRING), DATE,
+         _parser(_parse_date, DATE.polars), with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
+register("STRINGTODATE", _CATEGORY, "Days since the epoch that a text says by a pattern.", (STRING, STRING), INTEGER,
+         lambda call, values: _parser(_parse_date, DATE.polars)(call, values).cast(pl.Int32), with_call=True, may_fail=True,
+         check=_check_literals)  # fmt: skip
+register("PARSE_TIME", _CATEGORY, "Time of day that a text says by a pattern.", (STRING, STRING), TIME,
+         lambda call, values: _row_parser(_parse_time, TIME.polars)(values), with_call=True, may_fail=True,
+         check=_check_literals)  # fmt: skip
+
+
+def _convert(moment: datetime, source: str, target: str) -> datetime:
+    aware = moment.replace(tzinfo=UTC)
+    there, here = aware.astimezone(zone(target)).utcoffset(), aware.astimezone(zone(source)).utcoffset()
+    return moment + (there or timedelta()) - (here or timedelta())
+
+
+row_by_row("CONVERT_TZ", _CATEGORY, "A timestamp from one time zone in another.", (TIMESTAMP, STRING, STRING), TIMESTAMP,
+           _convert, may_fail=True)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The registry of scalar and table functions: names, signatures, and how each builds its Polars expression.
+"""The registry of scalar functions: names, signatures, and how each builds its Polars expression.
 
 A family module calls `register` for each function. Types in signatures are SqlTypes, `Generic` parameters (``T``), arrays and
 maps of them, `ANY_DECIMAL`, `INTERVAL` (a unit of time) and `LambdaType`.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from heartwatch.engine.casts import by_row
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.types import (
     BIGINT,
@@ -62,6 +63,7 @@ class Overload:
         build: the expression, from the call and the arguments' values.
         variadic: whether the last parameter may come any number of times (none too).
         null_gives_null: whether a NULL argument always gives NULL.
+        may_fail: whether NULL for arguments that aren't NULL means that the function failed, which is logged.
         check: looks at a typed call and raises StatementError where it can't be right (a wrong pattern, for example).
     """
 
@@ -70,6 +72,7 @@ class Overload:
     build: Build = field(compare=False)
     variadic: bool = False
     null_gives_null: bool = True
+    may_fail: bool = False
     check: Callable[[Call], None] | None = field(default=None, compare=False)
 
     def parameter(self, index: int) -> SqlType:
@@ -92,7 +95,6 @@ class Function:
     category: str
     description: str
     overloads: list[Overload] = field(default_factory=list)
-    table: bool = False
 
 
 FUNCTIONS: dict[str, Function] = {}
@@ -108,8 +110,8 @@ def register(
     *,
     variadic: bool = False,
     null_gives_null: bool = True,
+    may_fail: bool = False,
     with_call: bool = False,
-    table: bool = False,
     check: Callable[[Call], None] | None = None,
 ) -> None:
     """Add an overload.
@@ -123,13 +125,49 @@ def register(
         build: gives the expression; takes the arguments' values (after the call itself `with_call`).
         variadic: the last parameter may come any number of times.
         null_gives_null: a NULL argument always gives NULL.
+        may_fail: NULL for arguments that aren't NULL is a failure, which is logged.
         with_call: `build` needs the typed call (its types or constants).
-        table: a table function: it gives a list, of which each element becomes a row.
         check: looks at a typed call and raises where it can't be right.
     """
-    function = FUNCTIONS.setdefault(name, Function(name, category, description, table=table))
+    function = FUNCTIONS.setdefault(name, Function(name, category, description))
     built: Build = build if with_call else lambda call, values: build(*values)
-    function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null, check))
+    function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null, may_fail, check))
+
+
+def row_by_row(
+    name: str,
+    category: str,
+    description: str,
+    parameters: Sequence[SqlType],
+    returns: SqlType,
+    function: Callable[..., Any],
+    *,
+    variadic: bool = False,
+    null_gives_null: bool = True,
+    may_fail: bool = False,
+) -> None:
+    """Add an overload that a Python function computes a row at a time: for what Polars has no columnar form.
+
+    The function takes Python values and gives one; what it raises becomes NULL. With `null_gives_null` it isn't called where an
+    argument is NULL.
+    """
+
+    def compute(row: Mapping[str, Any]) -> Any:
+        arguments = list(row.values())
+        if null_gives_null and any(argument is None for argument in arguments):
+            return None
+        try:
+            return function(*arguments)
+        except Exception:
+            return None
+
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, compute, call.type.polars)
+
+    register(
+        name, category, description, parameters, returns, build, variadic=variadic, null_gives_null=null_gives_null,
+        may_fail=may_fail, with_call=True,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
