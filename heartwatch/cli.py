@@ -27,6 +27,7 @@ _COMMANDS = {
     "kill": ("heartwatch.stack.commands:kill", "Send a signal to a part, to see it restarted."),
     "restart": ("heartwatch.stack.commands:restart", "Stop and start a part."),
     "clean": ("heartwatch.stack.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
+    "ksql": ("heartwatch.ksql_cli:app", "Test KSQL without a broker, or talk to the running engine."),
     "packages": ("heartwatch.stack.commands:packages", "Download the pinned JVM packages, or lock them anew."),
 }
 for _name, (_target, _help) in _COMMANDS.items():

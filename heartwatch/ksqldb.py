@@ -6,8 +6,10 @@ command topic. A statement that changes something is sent to another server only
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +20,7 @@ import stamina
 from heartwatch.settings import KsqldbSettings
 
 MEDIA_TYPE = "application/vnd.ksql.v1+json"
+ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 
 _NOT_READY = 503
 _POLL_SECONDS = 0.1
@@ -128,8 +131,17 @@ class CommandResult:
     sequence_number: int
 
 
+@dataclass(frozen=True)
+class ResultRows:
+    """Rows of a query: column names, their types, and the rows as they come."""
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: Iterator[list[Any]]
+
+
 class Ksqldb:
-    """What deploys and checks need of KSQL servers."""
+    """What deploys, checks and the KSQL prompt need of KSQL servers."""
 
     def __init__(
         self, settings: KsqldbSettings, retry_seconds: float = 30, transport: httpx.BaseTransport | None = None
@@ -223,6 +235,60 @@ class Ksqldb:
         entities = self._ask("POST", "/ksql", "run statements", body, repeatable=False)
         return [self._finished(entity) for entity in entities if "commandId" in entity]
 
+    def entities(
+        self, sql: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Run any statements but SELECT and PRINT and return the server's answers, one a statement.
+
+        Args:
+            sql: one or more statements.
+            properties: streams properties of the statements.
+            variables: values for ``${name}`` in the statements.
+
+        Raises:
+            StatementError: a statement is wrong.
+            KsqldbUnavailableError: no server is ready, or it went away while it had the statements.
+        """
+        body = {"ksql": sql, "streamsProperties": dict(properties or {}), "sessionVariables": dict(variables or {})}
+        answer: list[dict[str, Any]] = self._ask("POST", "/ksql", "run statements", body, repeatable=False)
+        return answer
+
+    @contextmanager
+    def select(
+        self, sql: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
+    ) -> Iterator[ResultRows]:
+        """Run a SELECT; leaving the context ends a push query.
+
+        Args:
+            sql: one pull or push query.
+            properties: streams properties of the query.
+            variables: values for ``${name}`` in it.
+
+        Raises:
+            StatementError: the query is wrong.
+            KsqldbError: the server ended it with an error, or none is ready.
+        """
+        body = {"sql": sql, "properties": dict(properties or {}), "sessionVariables": dict(variables or {})}
+        with self._lines("/query-stream", body, {"Accept": ROWS_MEDIA_TYPE}, "run the query") as lines:
+            header = json.loads(next(lines, "{}"))
+            yield ResultRows(tuple(header.get("columnNames", ())), tuple(header.get("columnTypes", ())), _rows(lines))
+
+    @contextmanager
+    def print_topic(self, sql: str, properties: Mapping[str, Any] | None = None) -> Iterator[Iterator[str]]:
+        """Run PRINT; the lines come as the topic's records do, until the context is left.
+
+        Args:
+            sql: one PRINT.
+            properties: streams properties of the statement.
+
+        Raises:
+            StatementError: the statement is wrong.
+            KsqldbError: no server is ready.
+        """
+        body = {"ksql": sql, "streamsProperties": dict(properties or {})}
+        with self._lines("/query", body, {}, "print the topic") as lines:
+            yield lines
+
     def streams(self) -> list[Source]:
         """Return all streams.
 
@@ -311,6 +377,21 @@ class Ksqldb:
             sequence_number=int(entity.get("commandSequenceNumber", -1)),
         )
 
+    @contextmanager
+    def _lines(self, path: str, body: Any, headers: Mapping[str, str], operation: str) -> Iterator[Iterator[str]]:
+        """Send a request whose answer comes line by line without end."""
+        self.info()  # finds a server that is ready
+        url = self._settings.urls[self._preferred].rstrip("/")
+        timeout = httpx.Timeout(self._settings.request_timeout_seconds, read=None)
+        try:
+            with self._http.stream("POST", url + path, json=body, headers=dict(headers), timeout=timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    _answer(response, operation)
+                yield (line for line in response.iter_lines() if line.strip())
+        except httpx.TransportError as error:
+            raise KsqldbUnavailableError(f"can't {operation}: {url}: {error}; see that the server is up") from error
+
     def _show(self, sql: str, field: str) -> Any:
         entities = self._ask("POST", "/ksql", sql, {"ksql": sql, "streamsProperties": {}}, repeatable=True)
         return entities[0][field]
@@ -347,6 +428,16 @@ class Ksqldb:
 
 class _NoServerError(KsqldbUnavailableError):
     """No server took the request: it may be repeated."""
+
+
+def _rows(lines: Iterator[str]) -> Iterator[list[Any]]:
+    for line in lines:
+        row = json.loads(line)
+        if isinstance(row, dict):
+            if "message" in row and row.get("error_code", row.get("errorCode")):
+                raise KsqldbError(f"the server ended the query: {row['message']}")
+            continue
+        yield row
 
 
 def quoted(name: str) -> str:
