@@ -112,6 +112,14 @@ class Chances:
     battery: float = 0.02
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where people are when a block begins, and whether they sleep then."""
+
+    place: Ints
+    asleep: NDArray[np.bool_]
+
+
 class Population:
     """People as columns, with what is needed to tell what they do.
 
@@ -167,21 +175,24 @@ class Population:
 
     def activities(self, person: Ints, block: Ints) -> NDArray[np.int8]:
         """Return what people do in a block (values of `Activity`)."""
-        here, asleep = self._place(person, block)
-        following, after = self._place(person, block + 1)[0], self._place(person, block + 2)[0]
+        return self._activities(person, block, *(self._place(person, block + further) for further in range(3)))
+
+    def _activities(
+        self, person: Ints, block: Ints, this: _Places, following: _Places, after: _Places
+    ) -> NDArray[np.int8]:
+        """Return what people do in a block, from where they are when it, the next and the one after begin."""
         walks = draws.uniform(self._key("walks"), self.ids[person], block) < self["walk_chance"][person]
-        in_gym = (here == _GYM) & (following == _GYM)
+        in_gym = (this.place == _GYM) & (following.place == _GYM)
         cases = [
-            (here != following, Activity.TRAVEL),
-            (asleep, Activity.SLEEP),
-            (in_gym & (after == _GYM), Activity.TRAIN),
+            (this.place != following.place, Activity.TRAVEL),
+            (this.asleep, Activity.SLEEP),
+            (in_gym & (after.place == _GYM), Activity.TRAIN),
             (in_gym | walks, Activity.WALK),
         ]
         conditions, results = zip(*cases, strict=True)
         return np.select(conditions, results, Activity.REST).astype(np.int8)
 
-    def _place(self, person: Ints, block: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return where people are when a block begins, and whether they sleep."""
+    def _place(self, person: Ints, block: Ints) -> _Places:
         minute = self._local_minute(person, block)
 
         def during(habit: str) -> NDArray[np.bool_]:
@@ -193,7 +204,7 @@ class Population:
         asleep = during("sleep")
         at_work = self["works"][person] & workday & during("work")
         place = np.select([asleep, trains & during("train"), at_work], [_HOME, _GYM, _WORK], _HOME)
-        return place, asleep
+        return _Places(place, asleep)
 
     def _local_minute(self, person: Ints, block: Ints) -> Ints:
         return (self.block_begin(person, block) + self._utc_offset_ms) // 60_000
@@ -206,11 +217,13 @@ class Population:
         """Return what is needed to tell people's positions and heart rates within a block."""
         rows = np.zeros(len(person), dtype=_BLOCK)
         rows["key"], rows["begin"] = block, self.block_begin(person, block)
-        before, activity = self.activities(person, block - 1), self.activities(person, block)
+        earlier, this, following, after = (self._place(person, block + further) for further in range(-1, 3))
+        before = self._activities(person, block - 1, earlier, this, following)
+        activity = self._activities(person, block, this, following, after)
         rows["activity"] = activity
         rows["target_before"] = self._target(person, block - 1, before)
         rows["target"] = self._target(person, block, activity)
-        here, there = self._place(person, block)[0], self._place(person, block + 1)[0]
+        here, there = this.place, following.place
         for code, name in ((_HOME, "home"), (_WORK, "work"), (_GYM, "gym")):
             for prefix, place in (("", here), ("to_", there)):
                 chosen = place == code
