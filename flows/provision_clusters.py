@@ -16,7 +16,7 @@ from heartwatch.clusters.spec import ClusterSpec
 from tasks.aws import ProvisionPlan, apply_plan, discard_plan, plan_clusters
 
 Credentials = Annotated[str | None, Field(description="AwsCredentials block; None: the environment")]
-_HOUR = 3_600
+_HOUR, _POLL = 3_600, 3
 
 
 class Approval(RunInput):
@@ -50,4 +50,4 @@ def provision_clusters(
 
 def _approved(plan: ProvisionPlan) -> bool:
     form = Approval.with_initial_data(description=plan.summary)
-    return bool(pause_flow_run(wait_for_input=form, timeout=_HOUR).approved)
+    return bool(pause_flow_run(wait_for_input=form, timeout=_HOUR, poll_interval=_POLL).approved)

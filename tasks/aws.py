@@ -142,7 +142,7 @@ def delete_clusters(clusters: ClusterName, credentials: str | None) -> None:
 def find_fleet(clusters: ClusterName, credentials: str | None) -> Fleet:
     """Find the machines by their tags, and those that should be there but are not."""
     stack = _stack(clusters, credentials)
-    bucket = stack.output("Bucket")
+    bucket = stack.resource_id("Bucket")
     found = find_machines(_session(credentials), clusters.region, clusters.analytic, clusters.version)
     states = {machine.name: machine.state for machine in found}
     alive = [machine for machine in found if machine.alive]

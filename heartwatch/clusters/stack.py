@@ -69,18 +69,16 @@ class Stack:
         # JSON comes back as a dictionary or, from a change set that was never executed, as text.
         return dict(body) if isinstance(body, Mapping) else json.loads(body or "{}")
 
-    def output(self, key: str) -> str:
-        """Return an output of the stack.
+    def resource_id(self, logical_id: str) -> str:
+        """Return the id of a resource: of "Bucket" the bucket's name.
 
         Raises:
-            AwsError: AWS refused, or there is no such stack or output.
+            AwsError: AWS refused, or there is no such stack or resource.
         """
-        outputs = {item["OutputKey"]: item["OutputValue"] for item in (self._describe() or {}).get("Outputs", [])}
-        if key not in outputs:
-            raise AwsError(
-                f"stack {self.name!r} in {self.region!r} has no output {key!r}; run provision-clusters first"
-            )
-        return outputs[key]
+        for row in self.resources():
+            if row["resource"] == logical_id:
+                return row["id"]
+        raise AwsError(f"stack {self.name!r} in {self.region!r} has no {logical_id!r}; run provision-clusters first")
 
     def plan(self, spec: ClusterSpec, prices: Prices, dead: tuple[str, ...] = ()) -> StackPlan:
         """Make a change set: what leads from the stack as it is to the machines that are wanted.
@@ -97,15 +95,21 @@ class Stack:
         stack = self._describe()
         generations = next_generations(generations_of(self.template()), dead)
         with explained(f"plan stack {self.name!r}", self.region):
-            answer = self._cloudformation.create_change_set(
-                StackName=self.name,
-                ChangeSetName=f"plan-{uuid.uuid4().hex[:12]}",
-                ChangeSetType="UPDATE" if stack else "CREATE",
-                TemplateBody=render(spec, prices, generations),
-                Parameters=self._parameters(spec, prices, stack),
-                Tags=[{"Key": key, "Value": value} for key, value in spec.tags.items()],
-                Capabilities=_CAPABILITIES,
-            )
+            request = {
+                "StackName": self.name,
+                "ChangeSetName": f"plan-{uuid.uuid4().hex[:12]}",
+                "ChangeSetType": "UPDATE" if stack else "CREATE",
+                "TemplateBody": render(spec, prices, generations),
+                "Parameters": self._parameters(spec, prices, stack),
+                "Tags": [{"Key": key, "Value": value} for key, value in spec.tags.items()],
+                "Capabilities": _CAPABILITIES,
+            }
+            try:
+                answer = self._cloudformation.create_change_set(**request)
+            except ClientError as error:
+                if _without_changes(str(error)):
+                    return StackPlan(self.name, None, creates=False)
+                raise
             return self._read_plan(answer["Id"], creates=stack is None)
 
     def _parameters(self, spec: ClusterSpec, prices: Prices, stack: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -129,7 +133,7 @@ class Stack:
         except WaiterError as error:
             reason = str((error.last_response or {}).get("StatusReason", error))
             self._discard(change_set, creates)
-            if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+            if _without_changes(reason):
                 return StackPlan(self.name, None, creates=False)
             raise AwsError(
                 f"stack {self.name!r} in {self.region!r} can't be planned: {reason.rstrip('.')}; correct it and try again"
@@ -240,6 +244,10 @@ class Stack:
                     return None
                 raise
         return None if stack["StackStatus"] in {"REVIEW_IN_PROGRESS", "DELETE_COMPLETE"} else dict(stack)
+
+
+def _without_changes(reason: str) -> bool:
+    return "didn't contain changes" in reason or "No updates are to be performed" in reason
 
 
 def _row(change: Mapping[str, Any]) -> dict[str, str]:

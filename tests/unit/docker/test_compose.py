@@ -1,0 +1,256 @@
+"""The compose files, as Docker's own Compose reads them. No engine runs them here."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from heartwatch.analytic import Analytic
+from heartwatch.clusters.environment import write_new_secrets
+from heartwatch.clusters.spec import SERVICES
+from heartwatch.deploy.connectors import connector_configs
+from heartwatch.settings import ROOT, Settings, load_settings
+from heartwatch.stack.parts.base import Context
+from heartwatch.stack.parts.connect import Connect
+from heartwatch.stack.parts.engine import Engine
+from heartwatch.stack.parts.kafka import Kafka
+from heartwatch.stack.parts.postgres import Postgres
+from heartwatch.stack.parts.prefect import PrefectServer
+from heartwatch.stack.parts.registry import Registry
+from heartwatch.stack.parts.s3 import S3
+
+DOCKER = ROOT / "docker"
+BIN = Path(sys.executable).parent
+ONE_SHOT = {"deployments", "storage-bucket", "control-center-config"}
+BROKERS = ("broker-1", "broker-2", "broker-3")
+# order.yaml only adds to the others.
+FILES = sorted(path.name for path in DOCKER.glob("*.yaml") if path.name != "order.yaml")
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("docker") / ".env"
+    write_new_secrets(path)
+    return path
+
+
+def compose(file: str, secrets: Path, *more: str) -> dict[str, Any]:
+    command = [BIN / "docker-compose", "--env-file", secrets, "--profile", "*", "--file", DOCKER / file, "config"]
+    result = subprocess.run([*command, "--format", "json", *more], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "level=warning" not in result.stderr, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def system(secrets: Path) -> dict[str, Any]:
+    """The whole system, defaults filled in."""
+    return compose("compose.yaml", secrets)
+
+
+def services(system: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from system["services"].items()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_compose_accepts_the_file(file: str, secrets: Path):
+    assert compose(file, secrets)["services"]
+
+
+@pytest.mark.parametrize("file", sorted({name for names in SERVICES.values() for name in names} - {"ksql.yaml"}))
+def test_without_secrets_the_file_is_refused_with_the_remedy(file: str):
+    command = [BIN / "docker-compose", "--env-file", "/dev/null", "--file", DOCKER / file, "config", "--quiet"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode != 0
+    assert "run `make docker-env`" in result.stderr
+
+
+def test_no_password_is_in_the_files():
+    for path in DOCKER.glob("*.yaml"):
+        for name, value in re.findall(
+            r"^ +(\w*(?:PASSWORD|SECRET)\w*): *(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            assert value.startswith("${"), f"{path.name}: {name}"
+
+
+def test_images_have_exact_tags_and_confluents_one_version(system: dict[str, Any]):
+    images = {service["image"] for _, service in services(system)}
+
+    assert all(re.search(r":v?\d+\.\d+(\.\d+)?$", image) for image in images), images
+    platform = {
+        image.split(":")[1]
+        for image in images
+        if re.match(r"confluentinc/cp-(kafka|schema|ksqldb)|heartwatch/connect", image)
+    }
+    base = re.findall(r"FROM confluentinc/cp-kafka-connect:(\S+)", (DOCKER / "Dockerfile").read_text(encoding="utf-8"))
+    assert platform == set(base)
+
+
+def test_services_have_limits_restarts_and_health_checks(system: dict[str, Any]):
+    for name, service in services(system):
+        assert int(service["mem_limit"]) >= 128 << 20, name
+        assert "restart" in service, name
+        assert service["logging"] == {"driver": "local"}, name
+        # Prometheus' and Alertmanager's images have nothing to ask them with.
+        assert "healthcheck" in service or name in ONE_SHOT | {"prometheus", "alertmanager"}, name
+
+
+def test_heaps_fit_into_the_limits(system: dict[str, Any]):
+    for name, service in services(system):
+        for value in service.get("environment", {}).values():
+            for size, unit in re.findall(r"-Xmx(\d+)([mg])", value or ""):
+                heap = int(size) << (20 if unit == "m" else 30)
+                assert heap <= 0.7 * int(service["mem_limit"]), name
+
+
+def test_everything_listens_on_loopback(system: dict[str, Any]):
+    ports = [port for _, service in services(system) for port in service.get("ports", [])]
+
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    published = [port["published"] for port in ports]
+    assert len(published) == len(set(published))
+
+
+def test_kafka_is_a_quorum_of_three_that_may_lose_one(system: dict[str, Any]):
+    brokers = [system["services"][name]["environment"] for name in BROKERS]
+
+    assert [one["KAFKA_NODE_ID"] for one in brokers] == ["1", "2", "3"]
+    assert {one["KAFKA_PROCESS_ROLES"] for one in brokers} == {"broker,controller"}
+    assert len({one["CLUSTER_ID"] for one in brokers}) == 1
+    for number, one in enumerate(brokers, start=1):
+        assert one["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://broker-{number}.heartwatch.internal:9092"
+        assert f"{number}@broker-{number}.heartwatch.internal:9093" in one["KAFKA_CONTROLLER_QUORUM_VOTERS"]
+        assert one["KAFKA_MIN_INSYNC_REPLICAS"] == one["KAFKA_TRANSACTION_STATE_LOG_MIN_ISR"] == "2"
+        assert {value for key, value in one.items() if key.endswith("REPLICATION_FACTOR")} == {"3"}
+    volumes = [system["services"][name]["volumes"][0]["source"] for name in BROKERS]
+    assert len(set(volumes)) == 3
+
+
+def test_ksqldb_is_exactly_once_and_shares_its_queries(system: dict[str, Any]):
+    servers = [system["services"][f"ksql-{number}"]["environment"] for number in (1, 2, 3)]
+
+    assert {one["KSQL_KSQL_STREAMS_PROCESSING_GUARANTEE"] for one in servers} == {"exactly_once_v2"}
+    assert len({one["KSQL_KSQL_SERVICE_ID"] for one in servers}) == 1
+    assert len({one["KSQL_KSQL_ADVERTISED_LISTENER"] for one in servers}) == 3
+
+
+def test_postgres_replicates_logically(system: dict[str, Any]):
+    assert "wal_level=logical" in system["services"]["database"]["command"]
+
+
+@pytest.mark.parametrize("profile", ["docker", "ec2"])
+def test_addresses_of_the_profile_are_those_of_the_services(profile: str, system: dict[str, Any]):
+    """Each host is an alias in the network, and each port one that its service listens on."""
+    aliases = {
+        alias: name
+        for name, service in services(system)
+        for network in (service.get("networks") or {}).values()
+        for alias in (network or {}).get("aliases", [])
+    }
+    listening = {"broker": {9092, 9093}, "ksql": {8088}, "storage": {8333}}
+    settings = load_settings(profile=profile)
+    addresses = [urlsplit(f"//{one}") for one in settings.kafka.bootstrap_servers.split(",")]
+    addresses += [urlsplit(one) for one in [settings.registry.url, settings.connect.url, *settings.ksqldb.urls]]
+    addresses += [
+        urlsplit(f"//{settings.postgres.host}:{settings.postgres.port}"),
+        urlsplit(settings.prefect.api_url or ""),
+    ]
+    addresses += [urlsplit(settings.s3.endpoint)] if settings.s3.endpoint else []
+    for address in addresses:
+        service = aliases[str(address.hostname)]
+        ports = {port["target"] for port in system["services"][service].get("ports", [])}
+        assert address.port in ports | listening.get(service.split("-")[0], set()), address.geturl()
+
+
+def _embedded(tmp_path: Path) -> dict[str, Any]:
+    """What the embedded platform writes for the flows: its addresses, and its secrets."""
+    names = ["kafka-1", "kafka-2", "kafka-3", "registry", "connect", "engine", "postgres", "prefect", "s3"]
+    context = Context(tmp_path, 3, "0" * 32, dict.fromkeys(names, 1), {}, None)  # type: ignore[arg-type]
+    values: dict[str, Any] = {"postgres": {"password": ""}, "s3": {"access_key_id": "", "secret_access_key": ""}}
+    for part in (Kafka(1), Registry(), Connect(), Engine(), Postgres(), PrefectServer(), S3()):
+        for table, entries in part.endpoints(context).items():
+            values.setdefault(table, {}).update(entries)
+    return values
+
+
+def _names(values: dict[str, Any], prefix: str = "") -> set[str]:
+    return {
+        name
+        for key, value in values.items()
+        for name in (_names(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"})
+    }
+
+
+def test_both_platforms_give_the_flows_the_same_settings(tmp_path: Path, system: dict[str, Any]):
+    """What the embedded platform writes, the docker profile and the containers' environment say too, or the default holds."""
+    profile = _names(tomllib.loads((ROOT / "deployments/profiles/docker.toml").read_text(encoding="utf-8")))
+    environment = system["services"]["worker"]["environment"]
+    given = {key.removeprefix("HEARTWATCH_").lower().replace("__", ".") for key in environment if "__" in key}
+    embedded = _names(_embedded(tmp_path))
+    # Where Connect sees the same as the flows do, and where the default is right.
+    by_default = {
+        "registry.converter_url",
+        "connect.secrets_file",
+        "postgres.port",
+        "postgres.database",
+        "postgres.user",
+    }
+    by_default |= {"s3.path_style", "postgres.connect_host"}
+
+    assert embedded - by_default <= profile | given
+    assert given <= _all_settings(), "no container gets a setting that doesn't exist"
+
+
+def _all_settings() -> set[str]:
+    return {
+        f"{table}.{name}"
+        for table, field in Settings.model_fields.items()
+        for name in getattr(field.annotation, "model_fields", {})
+    }
+
+
+def test_connectors_are_the_same_on_both_but_for_addresses_and_converter():
+    settings = {profile: load_settings(profile=profile) for profile in ("local", "docker", "ec2")}
+    analytic = Analytic.load("heart_rate", 1)
+    rendered = {profile: connector_configs(analytic, one) for profile, one in settings.items()}
+
+    assert set(rendered["local"]) == set(rendered["docker"]) == set(rendered["ec2"])
+    for name, config in rendered["docker"].items():
+        others = {
+            key for key in config if not key.startswith("value.converter") and key != "iceberg.catalog.s3.endpoint"
+        }
+        assert others <= set(rendered["local"][name])
+        assert others <= set(rendered["ec2"][name])
+        assert config["value.converter.schema.registry.url"] == settings["docker"].registry.url
+
+
+def test_secrets_that_connectors_ask_for_are_in_connects_file(system: dict[str, Any]):
+    offered = set(re.findall(r"^([\w.]+)=", system["configs"]["connect-secrets"]["content"], re.MULTILINE))
+    target = system["services"]["connect"]["configs"][0]["target"]
+    asked: set[str] = set()
+    for config in connector_configs(Analytic.load("heart_rate", 1), load_settings(profile="docker")).values():
+        for value in config.values():
+            for provider, path, key in re.findall(r"\$\{(\w+):([^:}]+):([^}]+)\}", value):
+                assert (provider, path) == (
+                    system["services"]["connect"]["environment"]["CONNECT_CONFIG_PROVIDERS"],
+                    target,
+                )
+                asked.add(key)
+
+    assert asked
+    assert asked <= offered
+
+
+def test_the_dockerfile_linter_finds_nothing():
+    result = subprocess.run([BIN / "hadolint", DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
+
+    assert result.stdout == ""
+    assert result.returncode == 0
