@@ -74,7 +74,7 @@ def columns_of_avro(schema: str, *, key: bool = False, uppercase: bool = True) -
     raise StatementError("KSQL stream/table schema must be structured")
 
 
-def _sql_type(schema: Any, named: dict[str, Any], uppercase: bool) -> SqlType:
+def _sql_type(schema: Any, named: dict[str, Any], uppercase: bool) -> SqlType:  # noqa: C901, PLR0911 - one case a kind
     if isinstance(schema, list):
         return _union(schema, named, uppercase)
     if isinstance(schema, str):

@@ -247,7 +247,7 @@ class Binder:
         if value is None:
             raise StatementError(f"Failed to parse timestamp '{side.value}': it is not a {target}")
         if pseudo:
-            milliseconds = (value - type(value)(1970, 1, 1)).total_seconds() * 1000  # type: ignore[call-arg, operator, union-attr]
+            milliseconds = (value - type(value)(1970, 1, 1)).total_seconds() * 1000  # type: ignore[operator]
             return Literal(BIGINT, round(milliseconds), text=side.text)
         return Literal(target, value, text=side.text)
 
@@ -487,7 +487,7 @@ def _comparable(left: SqlType, operator: str, right: SqlType) -> bool:
 def _case_type(node: ast.Case, results: list[SqlType], default: SqlType) -> SqlType:
     known = NULL
     for when, type_ in zip(node.whens, results, strict=True):
-        if type_ == NULL or known == NULL:
+        if NULL in (type_, known):
             known = known if type_ == NULL else type_
         elif type_ != known:
             raise StatementError(
@@ -552,9 +552,9 @@ def _common_type(common: SqlType, value: TypedExpression) -> SqlType:
     return merged
 
 
-def common_type(left: SqlType, right: SqlType) -> SqlType | None:
+def common_type(left: SqlType, right: SqlType) -> SqlType | None:  # noqa: PLR0911 - one case a kind
     """Return the type that holds the values of both, None where there is none."""
-    if left == right or right == NULL:
+    if right in (left, NULL):
         return left
     if left == NULL:
         return right

@@ -38,6 +38,7 @@ _WIDER = {INTEGER: (BIGINT, DOUBLE, STRING), BIGINT: (INTEGER, DOUBLE, STRING), 
 
 
 def never_fails(source: SqlType, target: SqlType) -> bool:
+    """Return whether CAST has a result for each value."""
     if source in (target, NULL) or target == STRING:
         return True
     if isinstance(source, DecimalType):
@@ -99,7 +100,7 @@ _CASTS = {
 }
 
 
-def converted(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Expr:
+def converted(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Expr:  # noqa: PLR0911 - one case a kind
     """Return a column converted as CAST does; NULL where a value has no counterpart."""
     if source in (target, NULL):
         return value.cast(target.polars) if source == NULL else value
@@ -224,7 +225,7 @@ def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> p
     return by_row({"value": value, "places": places}, compute, target.polars)
 
 
-def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:
+def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:  # noqa: PLR0911 - one case a kind
     """Return values as text, as Java's ``toString`` writes them."""
     if source == STRING:
         return value

@@ -271,19 +271,15 @@ def check_replaceable(existing: Source, new: Source) -> None:
     Raises:
         StatementError: it doesn't.
     """
-    name, subject = (
-        existing.name,
-        f"Cannot upgrade data source: Cannot replace {existing.kind.value.lower()} '{existing.name}'",
-    )
+    name, kind = existing.name, existing.kind.value.lower()
+    subject = f"Cannot upgrade data source: Cannot replace {kind} '{name}'"
     if existing.kind is not new.kind:
         raise StatementError(
             f"Cannot upgrade data source: DataSource '{name}' has type = {existing.kind.value} "
             f"while DataSource '{name}' has type = {new.kind.value}."
         )
     if existing.read_only or new.read_only:
-        raise StatementError(
-            f"Cannot add {existing.kind.value.lower()} '{name}': CREATE OR REPLACE is not supported on source {existing.kind.value.lower()}s."
-        )
+        raise StatementError(f"Cannot add {kind} '{name}': CREATE OR REPLACE is not supported on source {kind}s.")
     for what in ("topic", "key_format", "value_format", "key_window", "timestamp_column"):
         before, after = getattr(existing, what), getattr(new, what)
         if before != after:
@@ -296,3 +292,22 @@ def check_replaceable(existing: Source, new: Source) -> None:
             f"{subject}: The following columns are changed, missing or reordered: "
             f"{[f'`{one.name}` {one.type}' for one in existing.schema.value if one not in kept]}"
         )
+
+
+def check_names(schema: Schema) -> None:
+    """Check that no name occurs twice.
+
+    Raises:
+        StatementError: one does.
+    """
+    names = [column.name for column in schema.columns]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise StatementError(f"Duplicate column names: {repeated}")
+
+
+def schema_text(schema: Schema, kind: SourceKind = SourceKind.STREAM) -> str:
+    """Return a schema as messages write it: ```ID` INTEGER KEY, `NAME` STRING``."""
+    word = "PRIMARY KEY" if kind is SourceKind.TABLE else "KEY"
+    keys = [f"`{column.name}` {column.type} {word}" for column in schema.key]
+    return ", ".join([*keys, *(f"`{column.name}` {column.type}" for column in schema.value)])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
-from heartwatch.engine.analyzer import TransientPlan
 from heartwatch.engine.catalog import Query, Source, source_steps
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.explain import explain, explain_step
@@ -17,6 +16,7 @@ from heartwatch.engine.functions import FUNCTIONS
 from heartwatch.engine.options import PROPERTIES
 from heartwatch.engine.parser import PreparedStatement
 from heartwatch.engine.plan import Column, QueryPlan, SourceKind
+from heartwatch.engine.queries import TransientPlan
 from heartwatch.engine.types import ArrayType, DecimalType, MapType, SqlType, StructType
 from heartwatch.registry import NotRegisteredError
 

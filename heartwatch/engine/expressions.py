@@ -650,7 +650,7 @@ class ArrayIndex(TypedExpression):
     def compile(self) -> Compiled:
         """Return the element."""
         base, index = self.base.compile(), self.index.compile()
-        position = pl.when(index.value > 0).then(index.value - 1).when(index.value < 0).then(index.value)
+        position: pl.Expr = pl.when(index.value > 0).then(index.value - 1).when(index.value < 0).then(index.value)
         if isinstance(self.index, Literal):
             fixed = self.index.value
             position = pl.lit(fixed - 1 if fixed > 0 else fixed if fixed < 0 else None, dtype=pl.Int64)

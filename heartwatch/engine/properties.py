@@ -52,6 +52,15 @@ _INSERT: Mapping[str, type] = {"QUERY_ID": str}
 
 
 @dataclass(frozen=True)
+class EngineDefaults:
+    """Settings of the server that statements fall back on."""
+
+    key_format: str = "KAFKA"
+    value_format: str | None = None
+    topic_prefix: str = ""
+
+
+@dataclass(frozen=True)
 class Properties:
     """Checked properties, by upper-case name."""
 

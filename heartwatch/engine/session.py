@@ -19,7 +19,7 @@ from typing import Any
 
 from heartwatch.engine import processing_log
 from heartwatch.engine import syntax as ast
-from heartwatch.engine.analyzer import Analyzer, EngineDefaults
+from heartwatch.engine.analyzer import Analyzer
 from heartwatch.engine.catalog import Catalog, Query, Source
 from heartwatch.engine.changes import Change, Changer, is_change
 from heartwatch.engine.commands import Command, CommandConflictError, CommandTopic
@@ -36,6 +36,7 @@ from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.options import query_options, with_changes
 from heartwatch.engine.parser import PreparedStatement, parse_statements, prepare
+from heartwatch.engine.properties import EngineDefaults
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
 from heartwatch.engine.runtime import StageContext, StageThread, Status
 from heartwatch.engine.topology import stages

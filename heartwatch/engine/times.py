@@ -345,7 +345,7 @@ def _format_zone(letter: str, count: int, moment: datetime) -> str:
     return f"{sign}{hour_text}{minute_text}" if count in (2, 4) else f"{sign}{hour_text}:{minute_text}"
 
 
-def _parse(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:
+def _parse(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:  # noqa: PLR0911 - one case a kind
     if not part.letter:
         if not text.startswith(part.text, position):
             raise _unparsed(text, position)
@@ -376,7 +376,7 @@ def _parse_number(part: _Part, text: str, position: int, fields: Fields, adjacen
     letter, count = part.letter, part.count
     fixed = adjacent or letter == "S" or (count > 1 and letter not in "yu") or (letter in "yu" and count == 2)
     most = count if fixed else 10
-    match = re.compile(r"[+-]?\d{%d,%d}" % (count if count > 1 else 1, most)).match(text, position)
+    match = re.compile(rf"[+-]?\d{{{max(count, 1)},{most}}}").match(text, position)
     if match is None:
         raise _unparsed(text, position)
     digits = match.group()

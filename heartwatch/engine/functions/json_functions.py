@@ -173,7 +173,7 @@ row_by_row("JSON_CONCAT", _CATEGORY, "JSON objects or arrays joined.", (STRING, 
 
 
 # ---------------------------------------------------------------------------------------------------- TO_JSON_STRING
-def json_value(value: Any, type_: SqlType) -> Any:
+def json_value(value: Any, type_: SqlType) -> Any:  # noqa: PLR0911 - one case a kind
     """Return a column's value as `write_json` takes it; keys of maps and structs are sorted."""
     if value is None:
         return None

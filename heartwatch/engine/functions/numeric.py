@@ -124,9 +124,9 @@ register("TRUNC", _CATEGORY, "Cuts off decimals.", (DOUBLE,), BIGINT, lambda x: 
 
 for _type in (INTEGER, BIGINT, DOUBLE, STRING):
     register("GREATEST", _CATEGORY, "The largest value that isn't NULL.", (_type, _type), _type,
-             lambda *all_: pl.max_horizontal(*all_), variadic=True, null_gives_null=False)  # fmt: skip
+             pl.max_horizontal, variadic=True, null_gives_null=False)  # fmt: skip
     register("LEAST", _CATEGORY, "The smallest value that isn't NULL.", (_type, _type), _type,
-             lambda *all_: pl.min_horizontal(*all_), variadic=True, null_gives_null=False)  # fmt: skip
+             pl.min_horizontal, variadic=True, null_gives_null=False)  # fmt: skip
 
 
 def _widest(types: Sequence[SqlType]) -> SqlType:

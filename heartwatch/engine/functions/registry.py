@@ -233,7 +233,7 @@ def fit(parameter: SqlType, type_: SqlType, bindings: dict[str, SqlType]) -> int
     """Return how far a type is from a parameter, None where it doesn't fit; generics are bound on the way."""
     if isinstance(parameter, Generic):
         return _fit_generic(parameter, type_, bindings)
-    if type_ == NULL or parameter == type_:
+    if type_ in (NULL, parameter):
         return 0
     if isinstance(parameter, LambdaType):
         return _fit_lambda(parameter, type_, bindings)
@@ -262,7 +262,7 @@ def _fit_generic(parameter: Generic, type_: SqlType, bindings: dict[str, SqlType
     if known is None or known == NULL:
         bindings[parameter.name] = type_
         return 1
-    if known == type_ or type_ == NULL:
+    if type_ in (known, NULL):
         return 1
     if widening(type_, known) is not None:
         return 2

@@ -17,6 +17,7 @@ from heartwatch.engine.types import BIGINT, BYTES, DOUBLE, INTEGER, STRING, Arra
 _TEXT = "STRING"
 _REGEXP = "REGULAR EXPRESSION"
 _STRINGS = ArrayType(element=STRING)
+_JAVA_BLANKS = "".join(map(chr, range(33)))  # String.trim: everything up to the space
 
 
 def _concat(*parts: pl.Expr) -> pl.Expr:
@@ -49,7 +50,6 @@ register("LEN", _TEXT, "Number of characters.", (STRING,), INTEGER, lambda text:
 register("LEN", _TEXT, "Number of bytes.", (BYTES,), INTEGER, lambda data: data.bin.size().cast(pl.Int32))
 register("REPLACE", _TEXT, "A text with one part replaced by another.", (STRING, STRING, STRING), STRING,
          lambda text, old, new: text.str.replace_all(old, new, literal=True))  # fmt: skip
-_JAVA_BLANKS = "".join(map(chr, range(33)))  # String.trim: everything up to the space
 
 
 def _start(length: pl.Expr, position: pl.Expr) -> pl.Expr:
@@ -94,7 +94,7 @@ def _split(text: str, delimiter: str) -> list[str]:
 
 row_by_row("SPLIT", _TEXT, "The parts of a text between delimiters.", (STRING, STRING), _STRINGS, _split)
 row_by_row("SPLIT", _TEXT, "The parts of bytes between delimiters.", (BYTES, BYTES), ArrayType(element=BYTES),
-           lambda data, delimiter: data.split(delimiter) if delimiter else [data[i : i + 1] for i in range(len(data))])  # fmt: skip
+           lambda data, end: data.split(end) if end else [data[i : i + 1] for i in range(len(data))])  # fmt: skip
 
 
 def _split_to_map(text: str, entry: str, pair: str) -> list[dict[str, str]] | None:

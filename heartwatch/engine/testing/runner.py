@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.engine import syntax as ast
-from heartwatch.engine.analyzer import Analyzer, schema_text
-from heartwatch.engine.catalog import Source
+from heartwatch.engine.analyzer import Analyzer
+from heartwatch.engine.catalog import Source, schema_text
 from heartwatch.engine.errors import KsqlError, StatementError
 from heartwatch.engine.formats import FormatError, Serde, serde
 from heartwatch.engine.lexer import ParsedStatement, split_statements

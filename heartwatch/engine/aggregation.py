@@ -1,0 +1,266 @@
+"""GROUP BY: the key, the aggregates' calls, HAVING, and what may be selected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+from heartwatch.engine import syntax as ast
+from heartwatch.engine.aggregates import AGGREGATES, check_call
+from heartwatch.engine.binder import Binder
+from heartwatch.engine.errors import NotSupportedError, StatementError
+from heartwatch.engine.expressions import Cast, TypedExpression, referenced_columns
+from heartwatch.engine.expressions import Column as ColumnExpression
+from heartwatch.engine.plan import (
+    ROWOFFSET,
+    ROWPARTITION,
+    ROWTIME,
+    AggregateCall,
+    AggregateStep,
+    Column,
+    FilterStep,
+    RepartitionStep,
+    Schema,
+    SelectItem,
+    SourceKind,
+    Step,
+    Window,
+)
+from heartwatch.engine.query_analysis import QueryAnalysis
+from heartwatch.engine.scope import (
+    WINDOW_BOUNDS,
+    AliasGenerator,
+    joined_words,
+    nodes,
+)
+from heartwatch.engine.types import BIGINT, SqlType
+
+_ADD_OR_REMOVE = "Either add the column to the GROUP BY or remove it from the SELECT."
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """An aggregate: its step (HAVING applied), the select items over it, and which of them are keys."""
+
+    step: Step
+    items: tuple[SelectItem, ...]
+    keys: tuple[SelectItem, ...]
+    window: Window | None
+
+
+class Aggregation:
+    """Builds GROUP BY: repartitioning where the key changes, the aggregate, HAVING, and the select list over it."""
+
+    def __init__(self, analysis: QueryAnalysis, step: Step, group_by: tuple[ast.SyntaxExpression, ...]) -> None:
+        self.analysis = analysis
+        self.step = step
+        self.window = analysis.window()
+        self.group_by = tuple(self._grouping(one) for one in group_by)
+        if not self.group_by:
+            raise StatementError("GROUP BY needs at least one expression.")
+        if len(set(self.group_by)) < len(self.group_by):
+            raise StatementError("Duplicate expressions in GROUP BY clause.")
+        # Bounds of this query's own windows; below a join ksqlDB doesn't know them.
+        own = WINDOW_BOUNDS if self.window is not None and not analysis.scope.is_join else ()
+        self.items = analysis.items(step, own)
+        self.having = (
+            analysis.scope.resolve(analysis.query.having, "HAVING", own) if analysis.query.having is not None else None
+        )
+        self.calls: dict[ast.FunctionCall, AggregateCall] = {}
+
+    def _grouping(self, expression: ast.SyntaxExpression) -> ast.SyntaxExpression:
+        resolved = self.analysis.scope.resolve(expression, "GROUP BY")
+        for node in nodes(resolved):
+            if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
+                raise StatementError(
+                    f"GROUP BY does not support aggregate functions: {node.name} is an aggregate function."
+                )
+        return resolved
+
+    def build(self) -> Aggregated:
+        """Return the aggregate."""
+        self._check_items()
+        names = self._key_names()
+        keyed, keys = self._keyed(names)
+        binder = Binder(self.analysis.frame_types(keyed))
+        used = [node for item in self.items for node in self._aggregate_calls(item.expression)]
+        used += self._aggregate_calls(self.having) if self.having is not None else []
+        if not used:
+            raise StatementError("GROUP BY requires aggregate functions in either the SELECT or HAVING clause.")
+        for node in used:
+            if node not in self.calls:
+                self.calls[node] = self._call(node, binder)
+        outputs = tuple(Column(call.output, call.type) for call in self.calls.values())
+        schema = Schema(tuple(Column(name, type_) for name, type_ in keys), outputs)
+        emit_final = self.analysis.query.emit == "FINAL"
+        key_names = tuple(name for name, _ in keys)
+        step: Step = AggregateStep(schema, keyed, key_names, tuple(self.calls.values()), self.window, emit_final)
+        over = self._binder_over(schema, keys)
+        if self.having is not None:
+            step = FilterStep(schema, step, self.analysis.predicate(self.having, "HAVING", over))
+        items = tuple(SelectItem(item.name, over.bind(self.analysis.typed(item.expression))) for item in self.items)
+        key_items = tuple(
+            SelectItem(name, ColumnExpression(type_, key, text=str(expression)))
+            for name, (key, type_), expression in zip(names, keys, self.group_by, strict=True)
+        )
+        return Aggregated(step, items, key_items, self.window)
+
+    def _key_names(self) -> list[str]:
+        """Return the result's names of the grouping expressions: as selected, else their own."""
+        names = []
+        for expression in self.group_by:
+            selected = [item.name for item in self.items if item.expression == expression]
+            if len(selected) > 1:
+                raise StatementError(
+                    f"The projection contains a key column more than once: {joined_words([f'`{name}`' for name in selected])}.\n"
+                    "Each key column must only be in the projection once. If you intended to copy the key into the value, then "
+                    "consider using the AS_VALUE function to indicate which key reference should be copied."
+                )
+            if selected:
+                names.append(selected[0])
+            elif isinstance(expression, ast.ColumnReference):
+                names.append(expression.name)
+            else:
+                names.append(self.analysis.aliases.name(expression))
+        return names
+
+    def _keyed(self, names: list[str]) -> tuple[Step, list[tuple[str, SqlType]]]:
+        """Return the input keyed by the grouping, and the key columns."""
+        step = self.step
+        current = [column.name for column in step.schema.key]
+        wanted = [one.name if isinstance(one, ast.ColumnReference) else None for one in self.group_by]
+        if current == wanted:
+            return step, [(column.name, column.type) for column in step.schema.key]
+        if self.analysis.first.kind is SourceKind.TABLE:
+            raise NotSupportedError("GROUP BY on a table is")
+        bound = [self.analysis.bind(expression, step) for expression in self.group_by]
+        generator = AliasGenerator([*self.analysis.frame_types(step)])
+        columns = [one.name if isinstance(one, ColumnExpression) else generator.column() for one in bound]
+        keys = tuple(SelectItem(name, one) for name, one in zip(columns, bound, strict=True))
+        key_columns = tuple(Column(name, one.type) for name, one in zip(columns, bound, strict=True))
+        values = self._needed_values(step, set(columns))
+        key_format = self.analysis.repartition_key_format(key_columns)
+        schema = Schema(key_columns, values)
+        repartition = RepartitionStep(
+            schema, step, keys, "Aggregate-GroupBy-repartition", key_format, self.analysis.internal_value_format()
+        )
+        return repartition, [(column.name, column.type) for column in key_columns]
+
+    def _needed_values(self, step: Step, keys: set[str]) -> tuple[Column, ...]:
+        """Return the columns that the aggregates' arguments read: the repartition topic holds no others."""
+        binder = Binder(self.analysis.frame_types(step))
+        expressions: list[ast.SyntaxExpression] = [item.expression for item in self.items]
+        expressions += [self.having] if self.having is not None else []
+        used: set[str] = set()
+        for expression in expressions:
+            for node in self._aggregate_calls(expression):
+                for argument in node.arguments:
+                    used |= referenced_columns(binder.bind(self.analysis.typed(argument)))
+        pseudo = sorted(used & {ROWPARTITION, ROWOFFSET})
+        if pseudo:
+            raise NotSupportedError(f"{pseudo[0]} of the source behind a repartition topic is")
+        return tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
+
+    def _aggregate_calls(self, expression: ast.SyntaxExpression) -> list[ast.FunctionCall]:
+        return [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES]
+
+    def _call(self, node: ast.FunctionCall, binder: Binder) -> AggregateCall:
+        for inner in node.arguments:
+            nested = self._aggregate_calls(inner)
+            if nested:
+                raise StatementError(f"Aggregate functions can not be nested: {node.name}({nested[0].name}())")
+            self._check_bounds(inner)
+        function = AGGREGATES[node.name]
+        count = min(len(node.arguments), len(function.accepts))
+        arguments = [binder.bind(self.analysis.typed(argument)) for argument in node.arguments[:count]]
+        constants: list[Any] = []
+        for argument in node.arguments[count:]:
+            value = getattr(argument, "value", None)
+            if not isinstance(argument, ast.IntegerLiteral | ast.BooleanLiteral):
+                raise StatementError(
+                    f"Parameter {count + len(constants) + 1} passed to function {node.name} must be a literal constant, "
+                    f"but was expression: '{argument}'"
+                )
+            constants.append(value)
+        shown = ", ".join(str(argument.type) for argument in arguments)
+        type_, wanted = check_call(node.name, [argument.type for argument in arguments], constants, shown)
+        converted = tuple(
+            argument if argument.type == target else Cast(target, argument, text=argument.text)
+            for argument, target in zip(arguments, wanted, strict=True)
+        )
+        return AggregateCall(f"KSQL_AGG_VARIABLE_{len(self.calls)}", node.name, converted, type_, tuple(constants))
+
+    def _check_bounds(self, expression: ast.SyntaxExpression) -> None:
+        if self.window is None:
+            return
+        for node in nodes(expression):
+            if isinstance(node, ast.ColumnReference) and node.name in WINDOW_BOUNDS and node.qualifier is None:
+                raise StatementError(
+                    f"Window bounds column {node} can only be used in the SELECT clause of windowed aggregations and can not "
+                    "be passed to aggregate functions.\nSee https://github.com/confluentinc/ksql/issues/4397"
+                )
+
+    def _binder_over(self, schema: Schema, keys: list[tuple[str, SqlType]]) -> Binder:
+        replacements: dict[ast.SyntaxExpression, TypedExpression] = {
+            expression: ColumnExpression(type_, name, text=str(expression))
+            for expression, (name, type_) in zip(self.group_by, keys, strict=True)
+        }
+        for node, call in self.calls.items():
+            replacements[node] = ColumnExpression(call.type, call.output, text=str(node))
+        types = {column.name: column.type for column in schema.columns} | {ROWTIME: BIGINT}
+        if self.window is not None or self.analysis.windowed_source:
+            types.update(dict.fromkeys(WINDOW_BOUNDS, BIGINT))
+        return Binder(types, replacements)
+
+    # ------------------------------------------------------------------ what may be selected
+    def _check_items(self) -> None:
+        plain, mixed = [], []
+        for item in self.items:
+            outside = self._outside(item.expression)
+            if not outside:
+                continue
+            if self._aggregate_calls(item.expression):
+                mixed += outside
+            else:
+                plain.append(item.expression)
+        if plain:
+            raise StatementError(
+                f"Non-aggregate SELECT expression(s) not part of GROUP BY: {', '.join(map(str, plain))}\n"
+                + _ADD_OR_REMOVE
+            )
+        if mixed:
+            raise StatementError(
+                "Column used in aggregate SELECT expression(s) outside of aggregate functions not part of GROUP BY: "
+                f"{', '.join(map(str, mixed))}\n" + _ADD_OR_REMOVE
+            )
+        if self.having is not None:
+            self._check_bounds(self.having)
+            others = self._outside(self.having)
+            if others:
+                raise StatementError(
+                    f"Non-aggregate HAVING expression not part of GROUP BY: {', '.join(map(str, others))}\n"
+                    "Consider switching the HAVING clause to a WHERE clause before the GROUP BY."
+                )
+
+    def _outside(self, expression: ast.SyntaxExpression) -> list[ast.SyntaxExpression]:
+        """Return column references that are neither grouped by nor inside an aggregate's arguments."""
+        if expression in self.group_by:
+            return []
+        if isinstance(expression, ast.FunctionCall) and expression.name in AGGREGATES:
+            return []
+        if isinstance(expression, ast.ColumnReference):
+            return [] if expression.name in WINDOW_BOUNDS else [expression]
+        if isinstance(expression, ast.Lambda):
+            inside = self._outside(expression.body)
+            return [one for one in inside if cast(ast.ColumnReference, one).name not in expression.parameters]
+        parts: list[ast.SyntaxExpression] = []
+        for one in fields(expression):
+            parts += self._in_parts(getattr(expression, one.name))
+        return parts
+
+    def _in_parts(self, part: Any) -> list[ast.SyntaxExpression]:
+        if isinstance(part, tuple):
+            return [found for one in part for found in self._in_parts(one)]
+        if isinstance(part, ast.WhenClause):
+            return self._outside(part.condition) + self._outside(part.result)
+        return self._outside(part) if isinstance(part, ast.SyntaxExpression) else []

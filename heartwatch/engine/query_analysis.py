@@ -1,0 +1,459 @@
+"""What all queries share: sources, joins, filters and select lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from heartwatch.engine import syntax as ast
+from heartwatch.engine.aggregates import AGGREGATES
+from heartwatch.engine.binder import Binder
+from heartwatch.engine.catalog import Catalog, Source
+from heartwatch.engine.errors import NotSupportedError, StatementError
+from heartwatch.engine.expressions import Column as ColumnExpression
+from heartwatch.engine.expressions import TypedExpression
+from heartwatch.engine.plan import (
+    Column,
+    FilterStep,
+    Format,
+    JoinKind,
+    RepartitionStep,
+    Schema,
+    SelectItem,
+    SourceKind,
+    SourceStep,
+    Step,
+    StreamTableJoinStep,
+    Window,
+    WindowKind,
+)
+from heartwatch.engine.properties import (
+    check_key_columns,
+)
+from heartwatch.engine.scope import (
+    PSEUDO_TYPES,
+    SYSTEM_COLUMNS,
+    WINDOW_BOUNDS,
+    AliasedSource,
+    AliasGenerator,
+    Item,
+    Scope,
+    joined_words,
+    located,
+    nodes,
+    rewrite,
+)
+from heartwatch.engine.types import BIGINT, BOOLEAN, SqlType, StructType
+
+Node = TypeVar("Node")
+DEFAULT_GRACE_MS = 86_400_000  # of windows without GRACE PERIOD, as in Kafka Streams
+_JOIN_NAMES = {
+    "INNER": "[INNER] JOIN", "LEFT": "LEFT [OUTER] JOIN", "RIGHT": "RIGHT [OUTER] JOIN", "OUTER": "[FULL] OUTER JOIN",
+}  # fmt: skip
+
+
+class QueryAnalysis:
+    """What all queries share: sources, joins, filters, projections, aggregates."""
+
+    persistent = True
+
+    def __init__(self, catalog: Catalog, query: ast.Query) -> None:
+        self.catalog = catalog
+        self.query = query
+        self.scope = self._sources()
+        self.first = self.scope.sources[0].source
+        self.windowed_source = self.first.key_window is not None
+        taken = {name for one in self.scope.sources for name in one.types()}
+        self.aliases = AliasGenerator(taken)
+        self.key_choices: tuple[str, ...] = ()  # frame names of which one must be selected: the join's keys
+        self.synthetic_key: str | None = None
+        self._check_aggregates_without_group()
+        if query.group_by is not None and query.partition_by is not None:
+            raise StatementError("PARTITION BY and GROUP BY can't be used together.")
+
+    def _sources(self) -> Scope:
+        relations = [self.query.source, *(join.relation for join in self.query.joins)]
+        found: list[AliasedSource] = []
+        for relation in relations:
+            source = self.catalog.source(relation.name)
+            if any(one.source.name == source.name for one in found):
+                first = found[0].source.name
+                raise StatementError(
+                    f"N-way joins do not support multiple occurrences of the same source. Source: '{source.name}'."
+                    if len(found) > 1
+                    else f"Can not join '{source.name}' to '{first}': self joins are not yet supported."
+                )
+            found.append(AliasedSource(relation.alias, source))
+        if len(found) > 1:
+            self._check_value_formats(found, "JOIN")
+        elif self.query.group_by is not None:
+            self._check_value_formats(found, "GROUP BY")
+        return Scope(tuple(found))
+
+    @staticmethod
+    def _check_value_formats(sources: list[AliasedSource], clause: str) -> None:
+        plain = ", ".join(one.alias for one in sources if one.source.value_format.name == "KAFKA")
+        if plain:
+            raise StatementError(
+                f"Source(s) {plain} are using the 'KAFKA' value format. This format does not yet support {clause}."
+            )
+
+    def _check_aggregates_without_group(self) -> None:
+        if self.query.group_by is not None:
+            return
+        for item in self.query.select:
+            for node in nodes(item):
+                if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
+                    if not self.persistent:
+                        raise NotSupportedError("An aggregate without GROUP BY is")
+                    raise StatementError(
+                        f"CREATE TABLE AS SELECT statement does not support aggregate function [{node}] "
+                        "without a GROUP BY clause."
+                    )
+
+    # ------------------------------------------------------------------ sources and joins
+    def build_source(self) -> Step:
+        """Return the step that gives the query's rows before WHERE."""
+        if not self.scope.is_join:
+            return self._source_step(self.scope.sources[0])
+        step: Step = self._source_step(self.scope.sources[0])
+        joined = [self.scope.sources[0]]
+        equal: list[frozenset[str]] = []
+        for join, right in zip(self.query.joins, self.scope.sources[1:], strict=True):
+            step, equal = self._join(step, joined, join, right, equal)
+            joined.append(right)
+        return step
+
+    def _source_step(self, one: AliasedSource) -> SourceStep:
+        source, alias = one.source, one.alias if self.scope.is_join else None
+
+        def named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+            return tuple(Column(self.scope.frame_name(one.alias, column.name), column.type) for column in columns)
+
+        schema = Schema(named(source.schema.key), named(source.schema.value))
+        headers = tuple((self.scope.frame_name(one.alias, name), key) for name, key in source.headers)
+        timestamp = source.timestamp_column
+        if timestamp is not None:
+            timestamp = self.scope.frame_name(one.alias, timestamp)
+        return SourceStep(
+            schema, source.name, source.kind, source.topic, source.key_format, source.value_format, timestamp,
+            source.timestamp_format, source.key_window, alias, headers,
+        )  # fmt: skip
+
+    def _join(
+        self,
+        step: Step,
+        joined: list[AliasedSource],
+        join: ast.JoinedRelation,
+        right: AliasedSource,
+        equal: list[frozenset[str]],
+    ) -> tuple[Step, list[frozenset[str]]]:
+        left_expression, right_expression, left = self._criteria(join, joined, right)
+        self._check_windowing(left.source, right.source, left.alias, right.alias)
+        if right.source.kind is SourceKind.STREAM:
+            kinds = "stream-stream" if self.first.kind is SourceKind.STREAM else "table-stream"
+            if kinds == "table-stream":
+                raise StatementError(
+                    "Invalid join order: table-stream joins are not supported; only stream-table joins. "
+                    f"Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
+                )
+            if join.before_ms is None:
+                raise StatementError("Stream-Stream joins must have a WITHIN clause specified. None was provided.")
+            raise NotSupportedError("A stream-stream join is")
+        if self.first.kind is SourceKind.TABLE:
+            raise NotSupportedError("A table-table join is")
+        self._check_table_join(join, left, right, left_expression, right_expression)
+        return self._stream_table_join(step, join, right, left_expression, right_expression, equal)
+
+    def _criteria(
+        self, join: ast.JoinedRelation, joined: list[AliasedSource], right: AliasedSource
+    ) -> tuple[ast.SyntaxExpression, ast.SyntaxExpression, AliasedSource]:
+        criteria = join.criteria
+        if isinstance(criteria, ast.Logical):
+            raise StatementError(
+                f"Invalid join condition: joins on multiple conditions are not yet supported. Got {criteria}."
+            )
+        if not isinstance(criteria, ast.Comparison):
+            raise StatementError(f"Unsupported join expression: {criteria}")
+        if criteria.operator != "=":
+            raise StatementError("Only equality join criteria is supported.")
+        scope = Scope((*joined, right))
+        sides = []
+        for side in (criteria.left, criteria.right):
+            scope.resolve(side, "JOIN ON")
+            used = {
+                one.alias: one
+                for node in nodes(side)
+                if isinstance(node, ast.ColumnReference)
+                for one in scope.sources_of(node)
+            }
+            if len(used) != 1:
+                raise StatementError(
+                    f"Invalid comparison expression '{side}' in join '{criteria}'. Each side of the join comparision must "
+                    "contain references from exactly one source."
+                )
+            sides.append((side, next(iter(used.values()))))
+        (first, first_source), (second, second_source) = sides
+        if first_source is second_source:
+            raise StatementError(
+                "Each side of the join must reference exactly one source and not the same source. "
+                f"Left side references `{first_source.alias}` and right references `{second_source.alias}`"
+            )
+        if second_source is right:
+            return first, second, first_source
+        if first_source is right:
+            return second, first, second_source
+        raise StatementError(
+            f"A join criteria is expected to reference the source (`{right.alias}`) in the FROM clause, instead the right "
+            f"source references `{second_source.alias}` and the left source references `{first_source.alias}`"
+        )
+
+    @staticmethod
+    def _check_windowing(left: Source, right: Source, left_alias: str, right_alias: str) -> None:
+        if (left.key_window is None) != (right.key_window is None):
+            shown = [
+                f"`{alias}` is {one.key_window.kind.value if one.key_window else 'not'} windowed"
+                for alias, one in ((left_alias, left), (right_alias, right))
+            ]
+            raise StatementError("Can not join windowed source to non-windowed source.\n" + "\n".join(shown))
+        if left.key_window is not None:
+            raise NotSupportedError("A join of windowed sources is")
+
+    def _check_table_join(
+        self, join: ast.JoinedRelation, left: AliasedSource, right: AliasedSource,
+        left_expression: ast.SyntaxExpression, right_expression: ast.SyntaxExpression,
+    ) -> None:  # fmt: skip
+        if join.kind == "OUTER":
+            raise StatementError(
+                "Invalid join type: full-outer join not supported for stream-table join. "
+                f"Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
+            )
+        if join.kind == "RIGHT":
+            raise StatementError(
+                "Invalid join type: right-outer join not supported for stream-table join. "
+                f"Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
+            )
+        if join.before_ms is not None:
+            raise StatementError(
+                "A window definition was provided for a Stream-Table join. These joins are not windowed. "
+                "Please drop the window definition (i.e. the WITHIN clause) and try to execute your join again."
+            )
+        keys = [column.name for column in right.source.schema.key]
+        named = right_expression.name if isinstance(right_expression, ast.ColumnReference) else None
+        if len(keys) != 1 or named != keys[0]:
+            criteria = cast(ast.Comparison, join.criteria)
+            raise StatementError(
+                "Invalid join condition: stream-table joins require to join on the table's primary key. "
+                f"Got {criteria.left} = {criteria.right}."
+            )
+
+    def _stream_table_join(
+        self, step: Step, join: ast.JoinedRelation, right: AliasedSource,
+        left_expression: ast.SyntaxExpression, right_expression: ast.SyntaxExpression, equal: list[frozenset[str]],
+    ) -> tuple[Step, list[frozenset[str]]]:  # fmt: skip
+        table = self._source_step(right)
+        left_bound = self.bind(self.scope.resolve(left_expression, "JOIN ON"), step)
+        right_key = table.schema.key[0]
+        if left_bound.type != right_key.type:
+            criteria = cast(ast.Comparison, join.criteria)
+            raise StatementError(
+                f"Invalid join condition: types don't match. Got {criteria.left}{{{left_bound.type}}} = "
+                f"{criteria.right}{{{right_key.type}}}."
+            )
+        left_name = left_bound.name if isinstance(left_bound, ColumnExpression) else None
+        same = next((names for names in equal if left_name in names), frozenset({left_name} if left_name else ()))
+        current = {column.name for column in step.schema.key}
+        if not (len(current) == 1 and current <= (same or {left_name})):
+            step = self._rekeyed_for_join(step, left_bound, table)
+            left_name = step.schema.key[0].name
+        new_same = frozenset({*same, right_key.name, left_name}) if left_name else frozenset({right_key.name})
+        equal = [*(names for names in equal if left_name not in names), new_same]
+        key_name = step.schema.key[0]
+        schema = Schema((key_name,), (*step.schema.value, *table.schema.columns))
+        kind = JoinKind.LEFT if join.kind == "LEFT" else JoinKind.INNER
+        synthetic = left_bound if not isinstance(left_bound, ColumnExpression) else None
+        self.synthetic_key = key_name.name if synthetic is not None and join.kind == "LEFT" else None
+        viable = [name for name in (left_name, right_key.name) if name and name != self.synthetic_key]
+        if synthetic is not None:
+            viable = [right_key.name] if join.kind != "LEFT" else []
+        elif join.kind == "LEFT":
+            viable = [cast(str, left_name)]
+        self.key_choices = tuple(dict.fromkeys([*viable, *(name for name in same if name and join.kind != "LEFT")]))
+        joined = StreamTableJoinStep(schema, step, table, kind, key_name.name, right_key.name)
+        return joined, equal
+
+    def _rekeyed_for_join(self, step: Step, key: TypedExpression, table: SourceStep) -> Step:
+        name = key.name if isinstance(key, ColumnExpression) else AliasGenerator(self.scope.types()).column()
+        values = tuple(column for column in step.schema.columns if column.name != name)
+        suffix = "Join-left-repartition" if not isinstance(step, StreamTableJoinStep) else "L_Join-left-repartition"
+        key_format = table.key_format
+        return RepartitionStep(
+            Schema((Column(name, key.type),), values),
+            step,
+            (SelectItem(name, key),),
+            suffix,
+            key_format,
+            self.internal_value_format(),
+        )
+
+    def internal_value_format(self) -> Format:
+        """Return the format of a repartition topic's values: the first source's."""
+        return Format(self.first.value_format.name, delimiter=self.first.value_format.delimiter)
+
+    # ------------------------------------------------------------------ expressions
+    def frame_types(self, step: Step) -> dict[str, SqlType]:
+        """Return what expressions over a step may name."""
+        types = {column.name: column.type for column in step.schema.columns}
+        types.update(PSEUDO_TYPES)
+        if self.windowed_source:
+            types.update(dict.fromkeys(WINDOW_BOUNDS, BIGINT))
+        return types
+
+    def bind(self, node: ast.SyntaxExpression, step: Step) -> TypedExpression:
+        """Return an expression over a step's columns, with its type."""
+        return Binder(self.frame_types(step)).bind(self.typed(node))
+
+    def typed(self, node: Node) -> Node:
+        """Return an expression whose CASTs have the types that CREATE TYPE names stand for."""
+
+        def change(one: Any) -> Any:
+            return replace(one, type=self.catalog.resolve_type(one.type)) if isinstance(one, ast.Cast) else one
+
+        return rewrite(node, change)
+
+    def filtered(self, step: Step, condition: ast.SyntaxExpression | None) -> Step:
+        """Return the step with WHERE applied."""
+        if condition is None:
+            return step
+        resolved = self.scope.resolve(condition, "WHERE")
+        return FilterStep(step.schema, step, self.predicate(resolved, "WHERE", Binder(self.frame_types(step))))
+
+    def predicate(self, node: ast.SyntaxExpression, clause: str, binder: Binder) -> TypedExpression:
+        """Return the condition of WHERE or HAVING, with its type.
+
+        Raises:
+            StatementError: it is not right, or not BOOLEAN.
+        """
+        try:
+            bound = binder.bind(self.typed(node))
+        except StatementError as error:
+            raise StatementError(f"Error in {clause} expression: {error.message}") from error
+        if bound.type != BOOLEAN:
+            raise StatementError(
+                f"Type error in {clause} expression: Should evaluate to boolean but is {bound} ({bound.type}) instead."
+            )
+        return bound
+
+    # ------------------------------------------------------------------ select list
+    def items(self, step: Step, extra: Iterable[str] = ()) -> list[Item]:
+        """Return the select list over the frame's names, stars spelled out.
+
+        Args:
+            step: what the query selects from.
+            extra: further names that may be selected.
+        """
+        found: list[Item] = []
+        for item in self.query.select:
+            if isinstance(item, ast.SelectAll):
+                found += [Item(name, ast.ColumnReference(name)) for name in self._star(item, step)]
+            elif isinstance(item, ast.SelectStructAll):
+                found += self._struct_star(item, step)
+            else:
+                found.append(self._item(item, extra))
+        names = [item.name for item in found]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise StatementError(
+                f"The projection contains a column more than once: {joined_words([f'`{name}`' for name in repeated])}."
+            )
+        return found
+
+    def _item(self, item: ast.SelectColumn, extra: Iterable[str]) -> Item:
+        resolved = self.scope.resolve(item.expression, "SELECT", extra)
+        reference = item.expression
+        if item.alias is not None:
+            name = item.alias
+        elif isinstance(reference, ast.ColumnReference):
+            name = reference.name
+            sources = self.scope.sources_of(reference)
+            if sources and self.scope.clashes(name):
+                name = self.scope.frame_name(sources[0].alias, name)
+        else:
+            name = self.aliases.name(reference)
+        self._check_reserved(name, item)
+        return Item(name, resolved)
+
+    def _check_reserved(self, name: str, item: ast.SelectColumn) -> None:
+        if name.upper() not in SYSTEM_COLUMNS:
+            return
+        same = isinstance(item.expression, ast.ColumnReference) and item.expression.name == name.upper()
+        if not same:
+            raise StatementError(
+                f"`{name.upper()}` is a reserved column name. You cannot use it as an alias for a column."
+            )
+        if self.persistent and name.upper() not in WINDOW_BOUNDS:
+            raise StatementError(
+                f"Reserved column name in select: `{name.upper()}`. Please remove or alias the column."
+            )
+
+    def _star(self, item: ast.SelectAll, step: Step) -> list[str]:
+        if item.qualifier is not None and all(item.qualifier != one.alias for one in self.scope.sources):
+            raise StatementError(f"'{item.qualifier}' is not a valid stream/table name or alias.")
+        if not self.scope.is_join:
+            bounds = list(WINDOW_BOUNDS) if self.windowed_source and not self.persistent else []
+            return [
+                *(column.name for column in step.schema.key),
+                *bounds,
+                *(column.name for column in step.schema.value),
+            ]
+        names = [
+            self.scope.frame_name(one.alias, column.name)
+            for one in self.scope.sources
+            if item.qualifier in (None, one.alias)
+            for column in one.source.schema.columns
+        ]
+        synthetic = [self.synthetic_key] if self.synthetic_key and item.qualifier is None else []
+        return [*synthetic, *names]
+
+    def _struct_star(self, item: ast.SelectStructAll, step: Step) -> list[Item]:
+        base = self.scope.resolve(item.base, "SELECT")
+        type_ = self.bind(base, step).type
+        if not isinstance(type_, StructType):
+            raise StatementError(f"Cannot use '->*' on {item.base}: it is not a STRUCT but {type_}")
+        return [Item(name, ast.Dereference(base, name)) for name, _ in type_.fields]
+
+    # ------------------------------------------------------------------ aggregates
+    def window(self) -> Window | None:
+        """Return the WINDOW clause with its defaults."""
+        clause = self.query.window
+        if clause is None:
+            return None
+        kind = WindowKind(clause.kind)
+        advance = clause.advance_ms if clause.advance_ms is not None else clause.size_ms
+        if clause.size_ms <= 0:
+            raise StatementError(f"{located(clause.position)}: window size must be larger than zero.")
+        if kind is WindowKind.HOPPING and not 0 < advance <= clause.size_ms:
+            raise StatementError(
+                f"Window advancement interval should be more than zero and less than window duration. Got {advance} ms."
+            )
+        grace = clause.grace_ms if clause.grace_ms is not None else DEFAULT_GRACE_MS
+        if clause.retention_ms is not None and clause.retention_ms < clause.size_ms + (clause.grace_ms or 0):
+            raise StatementError("The window's RETENTION must be at least its size plus the grace period.")
+        return Window(kind, clause.size_ms, advance, grace, clause.retention_ms)
+
+    def repartition_key_format(self, columns: tuple[Column, ...]) -> Format:
+        """Return the key format of a repartition topic: the source's where it can hold the key, else JSON's."""
+        return _holding(self.first.key_format, columns)
+
+
+def _holding(format_: Format, columns: tuple[Column, ...]) -> Format:
+    """Return a format that can hold key columns: the given one, or JSON where KAFKA or NONE can't."""
+    try:
+        check_key_columns(columns, format_)
+    except StatementError:
+        if format_.name in ("KAFKA", "NONE"):
+            plain = Format("KAFKA")
+            return Format("JSON") if format_.name == "KAFKA" else _holding(plain, columns)
+        raise
+    return format_
