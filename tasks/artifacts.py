@@ -9,6 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from heartwatch.verify.throughput import StageRate
 from tasks.produce import ShardReport
 from tasks.sink import SinkReport
 
@@ -61,3 +62,18 @@ def publish_sinks(reports: Sequence[SinkReport]) -> None:
         ". ".join(report.sentence for report in reports) or "The pipeline isn't deployed: there is nothing to prove"
     )
     publish_table("sink", rows, f"{sentences}.")
+
+
+def publish_rates(rates: Sequence[StageRate], sentence: str) -> None:
+    """Show the stages' rates and lags."""
+    rows = [
+        {
+            "stage": rate.stage,
+            "events/s": round(rate.events_per_second),
+            "peak events/s": round(rate.peak_events_per_second),
+            "lag, events": rate.lag_events,
+            "lag, s": None if rate.lag_seconds is None else round(rate.lag_seconds, 1),
+        }
+        for rate in rates
+    ]
+    publish_table("throughput", rows, f"{sentence}.")

@@ -1,0 +1,169 @@
+"""Rates and lags of the pipeline's stages from offsets sampled with the time, compared with objectives.
+
+A stage has a position in each partition of its input (or output) topic. Positions are offsets, so markers of transactions count
+too: a few among thousands, but at the end of an idle topic they are all that is left (whoever samples leaves them out there). The lag of a stage is how far it is behind the head of its topic; in seconds, how long ago the head
+was where the stage is now, read off the samples (linear between two of them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from heartwatch.settings import ObjectiveSettings
+
+Positions = Mapping[int, int]
+"""Offset by partition."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where every stage was at one moment.
+
+    Attributes:
+        at: seconds since the epoch.
+        positions: by stage, the sum of its positions over the partitions.
+        heads: by stage, the sum of the ends of the topic that it reads; a stage that writes a topic has none.
+    """
+
+    at: float
+    positions: Mapping[str, int]
+    heads: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StageRate:
+    """What the samples say of one stage.
+
+    Attributes:
+        stage: its name.
+        events_per_second: mean rate between the first and the last sample.
+        peak_events_per_second: largest rate between two samples.
+        lag_events: how far it is behind now; None for a stage that writes a topic.
+        lag_seconds: how long ago the head was there; at least that long when it was before the first sample.
+    """
+
+    stage: str
+    events_per_second: float
+    peak_events_per_second: float
+    lag_events: int | None
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The original's figure: from the first non-zero rate on the first stream to the last result on the final table.
+
+    Attributes:
+        events: events between the two.
+        seconds: time between them.
+    """
+
+    events: int
+    seconds: float
+
+    @property
+    def events_per_second(self) -> float:
+        """Events a second over the whole run."""
+        return self.events / self.seconds if self.seconds > 0 else 0.0
+
+
+def behind(positions: Positions, heads: Positions) -> tuple[int, int]:
+    """Return the sums of a stage's positions and of its topic's ends; where it has no position it is at the very beginning.
+
+    A position beyond the end (the end was read first) counts as the end.
+    """
+    return sum(min(positions.get(partition, 0), end) for partition, end in heads.items()), sum(heads.values())
+
+
+def stage_rates(samples: Sequence[Sample]) -> list[StageRate]:
+    """Return each stage's rates and lag from at least two samples in order of time.
+
+    Raises:
+        ValueError: there are fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} samples give no rate; take at least two")
+    return [_rate(stage, samples) for stage in samples[-1].positions]
+
+
+def _rate(stage: str, samples: Sequence[Sample]) -> StageRate:
+    points = [(sample.at, sample.positions.get(stage, 0)) for sample in samples]
+    rates = [(there - here) / (then - now) for (now, here), (then, there) in pairwise(points) if then > now]
+    seconds = points[-1][0] - points[0][0]
+    mean = (points[-1][1] - points[0][1]) / seconds if seconds > 0 else 0.0
+    head = samples[-1].heads.get(stage)
+    if head is None:
+        return StageRate(stage, mean, max(rates, default=0.0), None, None)
+    return StageRate(stage, mean, max(rates, default=0.0), head - points[-1][1], _lag_seconds(stage, samples))
+
+
+def _lag_seconds(stage: str, samples: Sequence[Sample]) -> float:
+    last = samples[-1]
+    position, now = last.positions[stage], last.at
+    if position >= last.heads[stage]:
+        return 0.0
+    # The head was at `position` between the last sample at or below it and the first one above.
+    earlier = [sample for sample in samples if sample.heads.get(stage, 0) <= position]
+    if not earlier:
+        return now - samples[0].at
+    before = earlier[-1]
+    after = samples[samples.index(before) + 1]
+    grown = after.heads[stage] - before.heads[stage]
+    share = (position - before.heads[stage]) / grown if grown > 0 else 0.0
+    return now - (before.at + share * (after.at - before.at))
+
+
+def headline(samples: Sequence[Sample], first_stage: str, last_stage: str) -> Headline | None:
+    """Return the original's figure; None when nothing moved.
+
+    Args:
+        samples: in order of time.
+        first_stage: whose first movement begins the run.
+        last_stage: whose last movement ends it.
+    """
+    pairs = list(pairwise(samples))
+    rises = [before for before, after in pairs if after.positions[first_stage] > before.positions[first_stage]]
+    results = [after for before, after in pairs if after.positions[last_stage] > before.positions[last_stage]]
+    if not rises or not results:
+        return None
+    begin, end = rises[0], results[-1]
+    return Headline(samples[-1].positions[first_stage] - begin.positions[first_stage], max(0.0, end.at - begin.at))
+
+
+def is_running(samples: Sequence[Sample], first_stage: str) -> bool:
+    """Whether events came in during the samples, or some stage still has work."""
+    moved = samples[-1].positions[first_stage] > samples[0].positions[first_stage]
+    return moved or any(samples[-1].heads[stage] > samples[-1].positions[stage] for stage in samples[-1].heads)
+
+
+def breaches(
+    rates: Sequence[StageRate], samples: Sequence[Sample], first_stage: str, objectives: ObjectiveSettings
+) -> list[str]:
+    """Return one sentence for each objective that is not met.
+
+    The rate is held to its objective only while events come in through all of the samples: a run that begins or ends in between
+    says nothing of it.
+
+    Args:
+        rates: what `stage_rates` gave.
+        samples: what it was given.
+        first_stage: stage whose rate has an objective.
+        objectives: what is asked for.
+    """
+    found = []
+    inflow = [sample.positions[first_stage] for sample in samples]
+    steady = all(after > before for before, after in pairwise(inflow))
+    for rate in rates:
+        if rate.stage == first_stage and steady and rate.events_per_second < objectives.min_events_per_second:
+            found.append(
+                f"{rate.stage} gets {rate.events_per_second:,.0f} events/s, fewer than the objective of "
+                f"{objectives.min_events_per_second:,.0f}"
+            )
+        if rate.lag_seconds is not None and rate.lag_seconds > objectives.max_lag_seconds:
+            found.append(
+                f"{rate.stage} is {rate.lag_events:,} events and {rate.lag_seconds:.0f} s behind, more than the objective of "
+                f"{objectives.max_lag_seconds:g} s"
+            )
+    return found
