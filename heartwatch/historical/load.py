@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 """
 _STAGE = """
 CREATE TEMPORARY TABLE staged_ranges (
-  user_id integer PRIMARY KEY, min_heart_rate integer NOT NULL, max_heart_rate integer NOT NULL
+  user_id integer NOT NULL, min_heart_rate integer NOT NULL, max_heart_rate integer NOT NULL
 ) ON COMMIT DROP
 """
 _COPY = "COPY staged_ranges (user_id, min_heart_rate, max_heart_rate) FROM STDIN (FORMAT csv)"
@@ -101,6 +101,7 @@ def load_ranges(
     named = sql.Identifier(schema, table)
     with _transaction(connection, f"{schema}.{table}") as cursor:
         _create(cursor, named)
+        cursor.execute(_STAGE)
         read = _copy(cursor, frames, progress)
         if read == 0:
             where = f"; {rejects.count} bad rows are in {str(rejects.path)!r}" if rejects and rejects.count else ""
@@ -113,6 +114,16 @@ def load_ranges(
         deleted = _changed(cursor, _DELETE, named) if delete_missing and not rejected else 0
     unchanged = read - inserted - updated
     return LoadResult(read, inserted, updated, unchanged, deleted, rejected, delete_missing and rejected > 0)
+
+
+def create_table(connection: Connection, table: str, schema: str = "public") -> None:
+    """Make the table of ranges if it isn't there: change data capture wants a table before there are rows.
+
+    Raises:
+        HistoricalError: the database refuses.
+    """
+    with _transaction(connection, f"{schema}.{table}") as cursor:
+        _create(cursor, sql.Identifier(schema, table))
 
 
 @contextmanager
@@ -131,7 +142,6 @@ def _create(cursor: Cursor, named: sql.Identifier) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (".".join(named.strings),))
     bounds = {"lowest": sql.Literal(LOWEST_HEART_RATE), "highest": sql.Literal(HIGHEST_HEART_RATE)}
     cursor.execute(sql.SQL(_CREATE).format(table=named, **bounds))
-    cursor.execute(_STAGE)
 
 
 def _copy(cursor: Cursor, frames: Iterable[pl.DataFrame], progress: Callable[[int], None]) -> int:
@@ -140,14 +150,15 @@ def _copy(cursor: Cursor, frames: Iterable[pl.DataFrame], progress: Callable[[in
         text = io.BytesIO()
         frame.select(SCHEMA.names()).write_csv(text, include_header=False)
         text.seek(0)
-        try:
-            cursor.copy_expert(_COPY, text)
-        except errors.UniqueViolation as error:
-            raise HistoricalError(
-                f"a user comes twice in the source ({error.diag.message_detail}); remove one of the two; nothing was loaded"
-            ) from error
+        cursor.copy_expert(_COPY, text)
         rows += frame.height
         progress(rows)
+    try:
+        cursor.execute("ALTER TABLE staged_ranges ADD PRIMARY KEY (user_id)")
+    except errors.UniqueViolation as error:
+        raise HistoricalError(
+            f"a user comes twice in the source ({error.diag.message_detail}); remove one of the two; nothing was loaded"
+        ) from error
     cursor.execute("ANALYZE staged_ranges")
     return rows
 

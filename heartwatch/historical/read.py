@@ -79,6 +79,23 @@ def read_ranges(path: Path, rejects: RejectFile) -> Iterator[pl.DataFrame]:
         raise HistoricalError(f"{str(path)!r} has no row; give a file with at least one")
 
 
+def count_rows(path: Path) -> int:
+    """Return about how many rows a file has, bad ones and a header included: what a progress is measured against.
+
+    Raises:
+        HistoricalError: the file can't be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        with path.open("rb") as file:
+            return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    except (OSError, pa.ArrowException) as error:
+        raise HistoricalError(
+            f"{str(path)!r} can't be read: {error}; check that the file is there and whole"
+        ) from error
+
+
 class _Seen:
     """The user ids of all rows so far: four bytes a user."""
 
