@@ -11,7 +11,8 @@ INSTALLED := $(VENV)/.installed
 RECORDINGS := .cache/recordings/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint unit integration e2e bench ksql debian-packages
+.PHONY: help setup up down status clean demo test lint unit integration e2e bench ksql debian-packages \
+	docker-env docker-up docker-down clusters-rehearsal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,18 @@ e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browse
 
 bench: setup ## Measure throughput
 	$(BIN)/python -m benchmarks
+
+docker-env: setup ## Make random secrets for Docker (docker/.env); those that are there stay
+	@$(BIN)/python -m heartwatch.clusters.environment docker/.env
+
+docker-up: docker-env ## Start the whole system with Docker; PROFILE=kafka-ui or control-center adds a dashboard
+	docker compose --file docker/compose.yaml $(if $(PROFILE),--profile $(PROFILE)) up --build --detach --wait
+
+docker-down: ## Stop it; its volumes stay
+	docker compose --file docker/compose.yaml --profile '*' down
+
+clusters-rehearsal: setup ## Rehearse the EC2 clusters against a local AWS: provision, sync, start, replace, stop, terminate
+	$(BIN)/python -m pytest -v tests/integration/clusters
 
 debian-packages: ## Install the Debian packages that are missing (root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \

@@ -39,10 +39,20 @@ def connector_configs(analytic: Analytic, settings: Settings) -> dict[str, Confi
     """
     variables = _settings_variables(settings)
     configs = {}
-    for path in sorted(analytic.connectors_folder.glob("*.json")):
+    for path in _files(analytic, settings):
         name = analytic.name(path.stem)
         configs[name] = {"name": name, **render(read_file(path), analytic, variables, path.name)}
     return dict(sorted(configs.items(), key=lambda item: is_sink(item[1])))
+
+
+def _files(analytic: Analytic, settings: Settings) -> list[Path]:
+    """Return the connectors' files; the generators of ``dev/`` only in dev mode, and only where Connect has their plugin.
+
+    The embedded platform's Connect hasn't: there `produce` with the source "uniform" makes equal events.
+    """
+    folder = analytic.connectors_folder
+    generated = settings.pipeline.mode == "dev" and settings.profile != "local"
+    return sorted([*folder.glob("*.json"), *(folder.glob("dev/*.json") if generated else ())])
 
 
 def read_file(path: Path) -> Config:

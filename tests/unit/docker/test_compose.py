@@ -76,7 +76,7 @@ def test_without_secrets_the_file_is_refused_with_the_remedy(file: str):
 def test_no_password_is_in_the_files():
     for path in DOCKER.glob("*.yaml"):
         for name, value in re.findall(
-            r"^ +(\w*(?:PASSWORD|SECRET)\w*): *(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"^ +(\w*(?:PASSWORD|SECRET_ACCESS_KEY)): *(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE
         ):
             assert value.startswith("${"), f"{path.name}: {name}"
 
@@ -230,6 +230,21 @@ def test_connectors_are_the_same_on_both_but_for_addresses_and_converter():
         assert others <= set(rendered["local"][name])
         assert others <= set(rendered["ec2"][name])
         assert config["value.converter.schema.registry.url"] == settings["docker"].registry.url
+
+
+def test_datagen_makes_the_events_of_the_dev_mode_on_clusters_only(monkeypatch: pytest.MonkeyPatch):
+    analytic, name = Analytic.load("heart_rate", 1), "heart_rate_realtime_datagen_v1"
+    assert name not in connector_configs(analytic, load_settings(profile="docker"))
+    monkeypatch.setenv("HEARTWATCH_PIPELINE__MODE", "dev")
+    assert name not in connector_configs(analytic, load_settings(profile="local"))
+    config = connector_configs(analytic, load_settings(profile="docker"))[name]
+
+    assert config["kafka.topic"] == analytic.topic("realtime")
+    assert (config["iterations"], config["max.interval"]) == ("1000000", "100")
+    copied = re.findall(r"^COPY schemas (\S+)$", (DOCKER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    inside = Path(config["schema.filename"]).relative_to(copied[0])
+    fields = {one["name"] for one in json.loads((ROOT / "schemas" / inside).read_text(encoding="utf-8"))["fields"]}
+    assert {config["schema.keyfield"], config["transforms.now.fields"]} <= fields
 
 
 def test_secrets_that_connectors_ask_for_are_in_connects_file(system: dict[str, Any]):
