@@ -14,7 +14,7 @@ from pydantic import Field
 from heartwatch.settings import load_settings
 from heartwatch.verify.throughput import breaches, is_running, stage_rates
 from tasks.artifacts import publish_rates
-from tasks.throughput import REALTIME, sample_stages
+from tasks.throughput import REALTIME, remember_samples, sample_stages
 
 
 class ObjectiveMissedError(Exception):
@@ -34,7 +34,7 @@ def verify_throughput(
     samples = sample_stages(seconds, interval_seconds)
     if samples is None:
         return Completed(message="no run: the pipeline isn't deployed")
-    rates = stage_rates(samples)
+    rates = stage_rates(samples, remember_samples(samples))
     running = is_running(samples, REALTIME)
     missed = breaches(rates, samples, REALTIME, load_settings().objectives) if running else []
     publish_rates(rates, "; ".join(missed) or ("all objectives are met" if running else "no run"))

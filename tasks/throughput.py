@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from prefect import task
@@ -23,6 +23,7 @@ from tasks.sink import sink_topics
 REALTIME, QUERY, ALERTS = "realtime topic", "query", "alerts topic"
 _QUERY_GROUP = "_confluent-ksql-"
 _MOST_MARKERS = 1_000
+_REMEMBERED = 60
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,24 @@ def sample_stages(seconds: float, interval_seconds: float) -> list[Sample] | Non
         time.sleep(min(interval_seconds, max(0.0, deadline - time.monotonic())))
         samples.append(sampler.sample())
     return [*samples, sampler.sample(settled=True)]
+
+
+@task(cache_policy=NO_CACHE)
+def remember_samples(samples: list[Sample]) -> list[Sample]:
+    """Keep one sample for later checks and return those of earlier ones, oldest first.
+
+    They are kept in a file under the settings' home, an hour's worth at one check a minute.
+    """
+    path = load_settings().home / "results" / "throughput.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines()[-_REMEMBERED:] if path.exists() else []
+    earlier = []
+    for line in lines:
+        # A line that was cut off by a full disk or a killed process is worth nothing, and costs nothing.
+        with suppress(ValueError, TypeError):
+            earlier.append(Sample(**json.loads(line)))
+    kept = [json.dumps(asdict(sample)) for sample in [*earlier, samples[0]]]
+    written = path.with_suffix(".new")
+    written.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    written.replace(path)
+    return earlier

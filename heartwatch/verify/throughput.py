@@ -1,8 +1,9 @@
 """Rates and lags of the pipeline's stages from offsets sampled with the time, compared with objectives.
 
-A stage has a position in each partition of its input (or output) topic. Positions are offsets, so markers of transactions count
-too: a few among thousands, but at the end of an idle topic they are all that is left (whoever samples leaves them out there). The lag of a stage is how far it is behind the head of its topic; in seconds, how long ago the head
-was where the stage is now, read off the samples (linear between two of them).
+A stage has a position in each partition of its input (or output) topic. Positions are offsets, so markers of transactions
+count too: a few among thousands, but at the end of an idle topic they are all that is left (whoever samples leaves them out
+there). The lag of a stage is how far it is behind the head of its topic; in seconds, how long ago the head was where the stage
+is now, read off the samples (linear between two of them), those of earlier checks included.
 """
 
 from __future__ import annotations
@@ -77,18 +78,27 @@ def behind(positions: Positions, heads: Positions) -> tuple[int, int]:
     return sum(min(positions.get(partition, 0), end) for partition, end in heads.items()), sum(heads.values())
 
 
-def stage_rates(samples: Sequence[Sample]) -> list[StageRate]:
-    """Return each stage's rates and lag from at least two samples in order of time.
+def stage_rates(samples: Sequence[Sample], earlier: Sequence[Sample] = ()) -> list[StageRate]:
+    """Return each stage's rates and lag.
+
+    Args:
+        samples: at least two, in order of time.
+        earlier: samples from before, for lags longer than these samples; those of topics that were made anew since don't count.
 
     Raises:
         ValueError: there are fewer than two samples.
     """
     if len(samples) < 2:
         raise ValueError(f"{len(samples)} samples give no rate; take at least two")
-    return [_rate(stage, samples) for stage in samples[-1].positions]
+    past = [sample for sample in earlier if _is_before(sample, samples[0])]
+    return [_rate(stage, samples, past) for stage in samples[-1].positions]
 
 
-def _rate(stage: str, samples: Sequence[Sample]) -> StageRate:
+def _is_before(sample: Sample, first: Sample) -> bool:
+    return sample.at < first.at and all(end <= first.heads.get(stage, 0) for stage, end in sample.heads.items())
+
+
+def _rate(stage: str, samples: Sequence[Sample], past: Sequence[Sample]) -> StageRate:
     points = [(sample.at, sample.positions.get(stage, 0)) for sample in samples]
     rates = [(there - here) / (then - now) for (now, here), (then, there) in pairwise(points) if then > now]
     seconds = points[-1][0] - points[0][0]
@@ -96,7 +106,7 @@ def _rate(stage: str, samples: Sequence[Sample]) -> StageRate:
     head = samples[-1].heads.get(stage)
     if head is None:
         return StageRate(stage, mean, max(rates, default=0.0), None, None)
-    return StageRate(stage, mean, max(rates, default=0.0), head - points[-1][1], _lag_seconds(stage, samples))
+    return StageRate(stage, mean, max(rates, default=0.0), head - points[-1][1], _lag_seconds(stage, [*past, *samples]))
 
 
 def _lag_seconds(stage: str, samples: Sequence[Sample]) -> float:

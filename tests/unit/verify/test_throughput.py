@@ -39,6 +39,10 @@ def test_lag_in_seconds_is_the_time_since_the_head_was_there() -> None:
     assert caught_up[QUERY].lag_seconds == 0
     stuck = [sample(100, 5_000, 10), sample(130, 6_000, 10)]
     assert stage_rates(stuck)[1].lag_seconds == 30, "at least since the first sample"
+    earlier = [sample(0, 0, 0), sample(50, 20, 10)]
+    assert stage_rates(stuck, earlier)[1].lag_seconds == 105, "the head was at 10 at 25 s"
+    made_anew = [sample(0, 0, 0), sample(50, 90_000, 10)]
+    assert stage_rates(stuck, made_anew[1:])[1].lag_seconds == 30
 
 
 def test_the_headline_goes_from_the_first_event_to_the_last_result() -> None:
