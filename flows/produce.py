@@ -15,8 +15,7 @@ from pydantic import BaseModel, Field
 
 from heartwatch.produce.spec import Distribution, RunSpec, SourceName
 from heartwatch.settings import load_settings
-from tasks.artifacts import publish_producers
-from tasks.produce import ShardReport, allow_producers, dispatch_shards, plan_run
+from tasks.produce import ShardReport, allow_producers, dispatch_shards, plan_run, publish_producers
 
 
 class ProduceReport(BaseModel):
@@ -44,9 +43,7 @@ def produce(
         Distribution,
         Field(description="share: each process its partitions; whole: each process everything, stamped now"),
     ] = "share",
-    machines: Annotated[
-        int | None, Field(ge=1, le=256, description="producer machines; None: the settings'")
-    ] = None,
+    machines: Annotated[int | None, Field(ge=1, le=256, description="producer machines; None: the settings'")] = None,
     processes_per_machine: Annotated[
         int | None, Field(ge=1, le=256, description="producer processes a machine; None: the settings'")
     ] = None,

@@ -12,8 +12,7 @@ from pydantic import Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from tasks.artifacts import publish_sinks
-from tasks.sink import SinkReport, prove_sink, sink_topics
+from tasks.sink import SinkReport, prove_sink, publish_sinks, sink_topics
 
 
 class SinkIncompleteError(Exception):

@@ -13,8 +13,7 @@ from pydantic import Field
 
 from heartwatch.settings import load_settings
 from heartwatch.verify.throughput import breaches, is_running, stage_rates
-from tasks.artifacts import publish_rates
-from tasks.throughput import REALTIME, remember_samples, sample_stages
+from tasks.throughput import REALTIME, publish_rates, remember_samples, sample_stages
 
 
 class ObjectiveMissedError(Exception):

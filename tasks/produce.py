@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -37,6 +37,7 @@ from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.topics import newest_event_ms
+from tasks.artifacts import publish_table
 
 PRODUCER_RUN = "producer_run"
 """Prefect variable: 0 stops every producer within five seconds."""
@@ -396,3 +397,20 @@ def plan_run(start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
     newest_ms = newest_event_ms(settings.kafka, admin, topic)
     variables = analytic.variables(settings.pipeline.variables)
     return spec.model_copy(update={"start_ms": first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)})
+
+
+def publish_producers(run_id: str, shards: Sequence[ShardReport]) -> None:
+    """Show what each producer of a run sent."""
+    rows = [
+        {
+            "shard": shard.shard,
+            "delivered": shard.delivered,
+            "sent again": shard.failed,
+            "events/s": round(shard.events_per_second),
+            "processes": shard.attempts,
+            "finished": shard.finished,
+        }
+        for shard in shards
+    ]
+    delivered = sum(shard.delivered for shard in shards)
+    publish_table("producers", rows, f"Run {run_id}: {delivered:,} events delivered by {len(shards)} shards.")

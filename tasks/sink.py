@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.verify.dead_letters import read_dead_letters
 from heartwatch.verify.sink import Check, PartitionProof, SinkProof, check_sink
 from heartwatch.verify.topics import committed_ranges, read_ranges
+from tasks.artifacts import publish_table
 
 _SINK_FILE = "_sink"
 
@@ -160,3 +161,12 @@ def _row(proof: PartitionProof) -> dict[str, Any]:
         "changed": proof.changed,
         "digest": proof.digest,
     }
+
+
+def publish_sinks(reports: Sequence[SinkReport]) -> None:
+    """Show what was found of each sink, one row a topic and partition."""
+    rows = [{"topic": report.topic, **partition} for report in reports for partition in report.partitions]
+    sentences = (
+        ". ".join(report.sentence for report in reports) or "The pipeline isn't deployed: there is nothing to prove"
+    )
+    publish_table("sink", rows, f"{sentences}.")

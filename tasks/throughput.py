@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -16,8 +16,9 @@ from prefect.cache_policies import NO_CACHE
 from heartwatch.analytic import Analytic
 from heartwatch.kafka import GroupOffset, KafkaAdmin, KafkaClientError
 from heartwatch.settings import Settings, load_settings
-from heartwatch.verify.throughput import Sample, behind
+from heartwatch.verify.throughput import Sample, StageRate, behind
 from heartwatch.verify.topics import read_ranges
+from tasks.artifacts import publish_table
 from tasks.sink import sink_topics
 
 REALTIME, QUERY, ALERTS = "realtime topic", "query", "alerts topic"
@@ -178,3 +179,18 @@ def remember_samples(samples: list[Sample]) -> list[Sample]:
     written.write_text("\n".join(kept) + "\n", encoding="utf-8")
     written.replace(path)
     return earlier
+
+
+def publish_rates(rates: Sequence[StageRate], sentence: str) -> None:
+    """Show the stages' rates and lags."""
+    rows = [
+        {
+            "stage": rate.stage,
+            "events/s": round(rate.events_per_second),
+            "peak events/s": round(rate.peak_events_per_second),
+            "lag, events": rate.lag_events,
+            "lag, s": None if rate.lag_seconds is None else round(rate.lag_seconds, 1),
+        }
+        for rate in rates
+    ]
+    publish_table("throughput", rows, f"{sentence}.")
