@@ -1,7 +1,7 @@
 """Session properties: which there are, what they may be, and what they mean for a query.
 
-Names are ksqlDB's. Those of Kafka Streams and its clients may carry the prefix ``ksql.streams.``, as there; what an engine without Kafka
-Streams has no use for is accepted, listed and without effect.
+Names are ksqlDB's. Those of Kafka Streams and its clients may carry the prefix ``ksql.streams.``, as there; what an engine
+without Kafka Streams has no use for is accepted, listed and without effect.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from heartwatch.engine.errors import StatementError
+from heartwatch.engine.properties import EngineDefaults
 from heartwatch.engine.runtime import Guarantee, QueryOptions
 
 IDLE_CLOSE = "heartwatch.idle.close.ms"
@@ -51,6 +52,8 @@ PROPERTIES: Mapping[str, Property] = {
     "ksql.persistence.default.format.value": Property("", "Value format of statements that name none."),
     "ksql.output.topic.name.prefix": Property("", "Put before the names of topics that queries make."),
     "ksql.query.pull.table.scan.enabled": Property("true", "Pull queries may read whole tables.", _BOOLEAN),
+    "ksql.create.or.replace.enabled": Property("true", "Without effect: CREATE OR REPLACE is always there.", _BOOLEAN),
+    "ksql.suppress.enabled": Property("true", "Without effect: EMIT FINAL is always there.", _BOOLEAN),
     "ksql.query.push.v2.enabled": Property("false", "Without effect.", _BOOLEAN),
     "cache.max.bytes.buffering": Property(
         "10000000", "Without effect: results of a batch are one change a key.", _whole(0)
@@ -93,6 +96,15 @@ def with_changes(properties: Mapping[str, str], changes: Mapping[str, str]) -> d
         check(name, value)
         result[canonical(name)] = value
     return result
+
+
+def engine_defaults(properties: Mapping[str, str]) -> EngineDefaults:
+    """Return what statements that don't say otherwise take."""
+    return EngineDefaults(
+        key_format=properties.get("ksql.persistence.default.format.key", "KAFKA"),
+        value_format=properties.get("ksql.persistence.default.format.value") or None,
+        topic_prefix=properties.get("ksql.output.topic.name.prefix", ""),
+    )
 
 
 def query_options(properties: Mapping[str, str]) -> QueryOptions:

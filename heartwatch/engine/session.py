@@ -34,9 +34,8 @@ from heartwatch.engine.errors import (
 from heartwatch.engine.inserts import Inserter
 from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.metrics import QueryMetrics
-from heartwatch.engine.options import query_options, with_changes
+from heartwatch.engine.options import engine_defaults, query_options, with_changes
 from heartwatch.engine.parser import PreparedStatement, parse_statements, prepare
-from heartwatch.engine.properties import EngineDefaults
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
 from heartwatch.engine.runtime import StageContext, StageThread, Status
 from heartwatch.engine.topology import stages
@@ -272,7 +271,7 @@ class Engine:
     # ------------------------------------------------------------------------------------------------ changes
     def analyzer(self, properties: Mapping[str, str]) -> Analyzer:
         """Return an analyzer over the catalog as it is."""
-        return Analyzer(self.catalog, RecordedSchemas(self.resources.registry), _defaults(properties))
+        return Analyzer(self.catalog, RecordedSchemas(self.resources.registry), engine_defaults(properties))
 
     def _submit(self, statement: PreparedStatement, request: Request) -> dict[str, Any]:
         """Check a change, make its topics and schemas, and write it to the command topic."""
@@ -339,7 +338,7 @@ class Engine:
         properties: Mapping[str, str],
         schemas: RecordedSchemas,
     ) -> Change:
-        return Changer(Analyzer(catalog, schemas, _defaults(properties)), number, properties).change(statement)
+        return Changer(Analyzer(catalog, schemas, engine_defaults(properties)), number, properties).change(statement)
 
     # ------------------------------------------------------------------------------------------------ queries
     def _start_query(self, query: Query) -> None:
@@ -399,14 +398,6 @@ class Engine:
 def with_values(properties: ast.Properties) -> dict[str, Any]:
     """Return a WITH clause's values by upper-case name."""
     return {name.upper(): getattr(literal, "value", None) for name, literal in properties}
-
-
-def _defaults(properties: Mapping[str, str]) -> EngineDefaults:
-    return EngineDefaults(
-        key_format=properties.get("ksql.persistence.default.format.key", "KAFKA"),
-        value_format=properties.get("ksql.persistence.default.format.value") or None,
-        topic_prefix=properties.get("ksql.output.topic.name.prefix", ""),
-    )
 
 
 def _instance_name(folder: Path) -> tuple[str, Any]:

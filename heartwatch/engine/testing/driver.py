@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import singledispatchmethod
 from itertools import count
 
 import numpy as np
@@ -18,10 +17,12 @@ import pyarrow as pa
 
 from heartwatch import codec
 from heartwatch.batch_consumer import MessageBatch
+from heartwatch.engine import options
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.analyzer import Analyzer
 from heartwatch.engine.avro import avro_of_schema
 from heartwatch.engine.catalog import Catalog, Source, source_steps
+from heartwatch.engine.changes import Change, Changer, is_change
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import TypedExpression
 from heartwatch.engine.lexer import ParsedStatement
@@ -145,10 +146,10 @@ class Driver:
         self.registry = MemoryRegistry(schemas)
         self.queries: dict[str, RunningQuery] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
-        self.inserted: list[tuple[str, StoredRecord]] = []  # records of INSERT VALUES not yet taken by `take_inserted`
         self._variables = dict(variables)
         self._properties: dict[str, str] = {}
         self._numbers = count()
+        self._inserted: list[tuple[str, StoredRecord]] = []
 
     def execute(self, parsed: ParsedStatement) -> PreparedStatement:
         """Run one statement.
@@ -158,7 +159,7 @@ class Driver:
         """
         prepared = prepare(parsed, self._variables)
         try:
-            self._run(prepared.statement, prepared.text)
+            self._run(prepared)
         except StatementError as error:
             raise error.with_statement(prepared.text) from error
         return prepared
@@ -166,7 +167,7 @@ class Driver:
     @property
     def analyzer(self) -> Analyzer:
         """Analyzer over what there is now."""
-        return Analyzer(self.catalog, self.registry)
+        return Analyzer(self.catalog, self.registry, options.engine_defaults(self._properties))
 
     def source_of(self, topic: str) -> Source:
         """Return a stream or table over a topic.
@@ -203,20 +204,46 @@ class Driver:
 
     def take_inserted(self) -> list[tuple[str, StoredRecord]]:
         """Return what INSERT VALUES wrote since the last call."""
-        inserted, self.inserted = self.inserted, []
+        inserted, self._inserted = self._inserted, []
         return inserted
 
     # ------------------------------------------------------------------------------------------------- statements
-    @singledispatchmethod
-    def _run(self, statement: ast.Statement, text: str) -> None:
-        raise StatementError(f"{type(statement).__name__} is not a statement of tests")
+    def _run(self, prepared: PreparedStatement) -> None:
+        match prepared.statement:
+            case statement if is_change(statement):
+                self._carry_out(Changer(self.analyzer, next(self._numbers), self._properties).change(prepared))
+            case ast.InsertValues() as statement:
+                source, values = self.analyzer.insert_values(statement)
+                self._inserted.append((source.topic, self._row(source, values)))
+            case ast.SetProperty(name, value):
+                self._properties = options.with_changes(self._properties, {name: value})
+            case ast.UnsetProperty(name):
+                self._properties.pop(name, None)
+            case ast.AssertTopic() | ast.AssertSchema() as statement:
+                self._assert_exists(statement)
+            case ast.DefineVariable() | ast.UndefineVariable():
+                return  # parsing it changed the variables
+            case ast.Unsupported(what):
+                raise NotSupportedError(what)
+            case statement:
+                raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
 
-    @_run.register
-    def _(self, statement: ast.CreateSource, text: str) -> None:
-        if statement.if_not_exists and statement.name in self.catalog.sources:
+    def _carry_out(self, change: Change) -> None:
+        if change.nothing is not None:
             return
-        source = self.analyzer.create_source(statement, text)
-        self.catalog = self.catalog.with_source(source, or_replace=statement.or_replace)
+        if change.source is not None and change.plan is None:
+            self._register_declared(change.source)
+        started = self._started(change.plan) if change.plan is not None else None
+        self.catalog = change.catalog
+        for query_id in change.stopped:
+            self.queries.pop(query_id, None)
+        for query_id, paused in change.paused.items():
+            self.queries[query_id].paused = paused
+        if started is not None:
+            self.queries[started.plan.query_id] = started
+
+    def _register_declared(self, source: Source) -> None:
+        """Register what a CREATE says of a topic without schemas, as ksqlDB's test runner does."""
         for columns, format_, is_key in (
             (source.schema.key, source.key_format, True),
             (source.schema.value, source.value_format, False),
@@ -224,93 +251,22 @@ class Driver:
             if self.registry.known(source.topic, is_key=is_key) is None:
                 self.registry.write_schema(source.topic, columns, format_, is_key=is_key)
 
-    @_run.register
-    def _(self, statement: ast.CreateAsSelect, text: str) -> None:
-        if statement.if_not_exists and statement.name in self.catalog.sources:
-            return
-        source, plan = self.analyzer.create_as_select(statement, text, next(self._numbers), self._properties)
-        changed = self.catalog.with_source(source, or_replace=statement.or_replace).with_query(plan)
-        self._start(plan, changed)
-
-    @_run.register
-    def _(self, statement: ast.InsertInto, text: str) -> None:
-        plan = self.analyzer.insert_into(statement, text, next(self._numbers), self._properties)
-        self._start(plan, self.catalog.with_query(plan))
-
-    @_run.register
-    def _(self, statement: ast.InsertValues, text: str) -> None:
-        source, values = self.analyzer.insert_values(statement)
-        self.inserted.append((source.topic, self._row(source, values)))
-
-    @_run.register
-    def _(self, statement: ast.DropSource, text: str) -> None:
-        kind = SourceKind(statement.kind)
-        self.catalog = self.catalog.without_source(
-            statement.name, kind, if_exists=statement.if_exists, delete_topic=statement.delete_topic
-        )
-        self._stop_dropped()
-
-    @_run.register
-    def _(self, statement: ast.TerminateQuery, text: str) -> None:
-        for query_id in [statement.query_id] if statement.query_id is not None else list(self.catalog.queries):
-            self.catalog = self.catalog.without_query(query_id)
-        self._stop_dropped()
-
-    @_run.register(ast.PauseQuery)
-    @_run.register(ast.ResumeQuery)
-    def _(self, statement: ast.PauseQuery | ast.ResumeQuery, text: str) -> None:
-        paused = isinstance(statement, ast.PauseQuery)
-        for query_id in [statement.query_id] if statement.query_id is not None else list(self.catalog.queries):
-            self.catalog = self.catalog.with_paused(query_id, paused)
-            self.queries[self.catalog.query(query_id).query_id].paused = paused
-
-    @_run.register
-    def _(self, statement: ast.SetProperty, text: str) -> None:
-        self._properties[statement.name] = statement.value
-
-    @_run.register
-    def _(self, statement: ast.UnsetProperty, text: str) -> None:
-        self._properties.pop(statement.name, None)
-
-    @_run.register(ast.DefineVariable)
-    @_run.register(ast.UndefineVariable)
-    def _(self, statement: ast.Statement, text: str) -> None:
-        """Parsing the statement changed the variables."""
-
-    @_run.register
-    def _(self, statement: ast.RegisterType, text: str) -> None:
-        type_ = self.catalog.resolve_type(statement.type)
-        self.catalog = self.catalog.with_type(statement.name, type_, if_not_exists=statement.if_not_exists)
-
-    @_run.register
-    def _(self, statement: ast.DropType, text: str) -> None:
-        self.catalog = self.catalog.without_type(statement.name, if_exists=statement.if_exists)
-
-    @_run.register
-    def _(self, statement: ast.AssertTopic, text: str) -> None:
-        there = any(source.topic == statement.topic for source in self.catalog.sources.values())
+    def _assert_exists(self, statement: ast.AssertTopic | ast.AssertSchema) -> None:
+        if isinstance(statement, ast.AssertTopic):
+            there = any(source.topic == statement.topic for source in self.catalog.sources.values())
+            what = f"Topic {statement.topic}"
+        elif statement.subject is not None:
+            there, what = (
+                self.registry.latest(statement.subject) is not None,
+                f"Schema with subject {statement.subject}",
+            )
+        else:
+            there, what = self.registry.schema(statement.schema_id or 0) is not None, f"Schema {statement.schema_id}"
         if there is not statement.exists:
-            state = "does not exist" if statement.exists else "exists"
-            raise StatementError(f"Topic {statement.topic} {state}.")
-
-    @_run.register
-    def _(self, statement: ast.AssertSchema, text: str) -> None:
-        found = (
-            self.registry.latest(statement.subject)
-            if statement.subject is not None
-            else self.registry.schema(statement.schema_id or 0)
-        )
-        if (found is not None) is not statement.exists:
-            name = f"subject name {statement.subject}" if statement.subject is not None else f"id {statement.schema_id}"
-            state = "does not exist" if statement.exists else "exists"
-            raise StatementError(f"Schema with {name} {state}.")
-
-    @_run.register
-    def _(self, statement: ast.Unsupported, text: str) -> None:
-        raise NotSupportedError(statement.what)
+            raise StatementError(f"{what} {'does not exist' if statement.exists else 'exists'}.")
 
     # ---------------------------------------------------------------------------------------------------- queries
-    def _start(self, plan: QueryPlan, catalog: Catalog) -> None:
+    def _started(self, plan: QueryPlan) -> RunningQuery:
         pipelines = []
         for stage in stages(plan, _SERVICE_ID):
             sink = stage.sink
@@ -319,11 +275,7 @@ class Driver:
                 self.registry.write_schema(sink.topic, sink.schema.value, sink.value_format, is_key=False),
             )
             pipelines.append(build(stage, self.registry.parsed, write))
-        self.catalog = catalog
-        self.queries[plan.query_id] = RunningQuery(plan, pipelines)
-
-    def _stop_dropped(self) -> None:
-        self.queries = {query_id: query for query_id, query in self.queries.items() if query_id in self.catalog.queries}
+        return RunningQuery(plan, pipelines)
 
     def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:
         frame = row_of(source, values)
