@@ -470,7 +470,7 @@ class Binder:
             if fits and isinstance(parameter, LambdaType) and len(parameter.parameters) == len(argument.parameters):
                 return tuple(substituted(one, bindings, NULL) for one in parameter.parameters)
         shown = ", ".join("LAMBDA" if bound is None else str(bound.type) for bound in plain)
-        raise StatementError(f"Function '{node.name.lower()}' does not accept parameters ({shown}).")
+        raise StatementError(f"Function '{node.name}' does not accept parameters ({shown}).")
 
 
 def _comparable(left: SqlType, operator: str, right: SqlType) -> bool:

@@ -178,7 +178,10 @@ def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseErr
     else:
         text = str(token)
     expected = set(error.accepts or error.expected)
-    if token.type in RESERVED and "IDENTIFIER" in expected:
+    following = next((one for one in statement.tokens if (one.start_pos or 0) > (token.start_pos or 0)), None)
+    # ANTLR's "extraneous input", of which ksqlDB makes this message: the next token would have been right here.
+    extraneous = following is not None and following.type in expected
+    if token.type in RESERVED and "IDENTIFIER" in expected and extraneous:
         message = (
             f'"{text}" is a reserved keyword and it can\'t be used as an identifier. '
             f"You can use it as an identifier by escaping it as '{text}' "

@@ -107,8 +107,9 @@ class QueryAnalysis:
                 if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
                     if not self.persistent:
                         raise NotSupportedError("An aggregate without GROUP BY is")
+                    call = str(node).replace("(*)", "(ROWTIME)")  # what ksqlDB counts for COUNT(*)
                     raise StatementError(
-                        f"CREATE TABLE AS SELECT statement does not support aggregate function [{node}] "
+                        f"CREATE TABLE AS SELECT statement does not support aggregate function [{call}] "
                         "without a GROUP BY clause."
                     )
 

@@ -206,7 +206,7 @@ def _no_match(function: Function, types: Sequence[SqlType]) -> str:
     shown = ", ".join("null" if type_ == NULL else str(type_) for type_ in types)
     options = "\n".join(f"{function.name}({overload})" for overload in function.overloads)
     return (
-        f"Function '{function.name.lower()}' does not accept parameters ({shown}).\nValid alternatives are:\n{options}\n"
+        f"Function '{function.name}' does not accept parameters ({shown}).\nValid alternatives are:\n{options}\n"
         f"For detailed information on a function run: DESCRIBE FUNCTION <Function-Name>;"
     )
 
