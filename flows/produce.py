@@ -59,6 +59,8 @@ def produce(
     ] = None,
     speed: Annotated[float | None, Field(gt=0, description="seconds of event time a second; 1 is real time")] = None,
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None,
+    hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False,
+    stagger_ms: Annotated[int, Field(ge=0, description="recordings: people begin this much later at most, ms")] = 0,
     ranges: Annotated[str | None, Field(description="file of own ranges that the simulator's people get")] = None,
     start: Annotated[
         datetime | None, Field(description="first event time; None: now, after all that was sent before")
@@ -86,6 +88,8 @@ def produce(
         events_per_second=events_per_second,
         speed=speed,
         path=path,
+        hold_position=hold_position,
+        stagger_ms=stagger_ms,
         ranges=ranges,
         batch_events=producer.batch_events,
         transaction_interval_ms=producer.transaction_interval_ms,

@@ -22,8 +22,10 @@ from heartwatch.produce.messages import Events, RawMessage
 from heartwatch.produce.run import Source
 from heartwatch.produce.shards import Shard, plan_shards, whole_shards
 from heartwatch.produce.spec import RunSpec
-from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events
+from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events, with_times
+from heartwatch.simulate.recordings import RecordingError, Replay, read_recordings
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
+from heartwatch.simulate.uniform import UniformError, UniformGenerator
 
 _ENDLESS_TICKS = 2**31  # of two seconds each: 136 years
 
@@ -47,11 +49,8 @@ def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables:
         variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
     """
     window_ms, grace_ms = (int(variables.get(name, 0)) for name in ("window_ms", "grace_ms"))
-    length_ms = 0
-    if spec.source in ("simulator", "uniform") and spec.speed is None and spec.repeat:
-        simulation = simulation_of(spec)
-        length_ms = simulation.end_ms - simulation.start_ms
-    begin = now_ms - length_ms
+    at_once = spec.source in ("simulator", "uniform") and spec.speed is None
+    begin = now_ms - (ticks_of(spec) * spec.sample_interval_ms if at_once else 0)
     if newest_ms is not None:
         begin = max(begin, newest_ms + 2 * window_ms + grace_ms)
     return -(-begin // window_ms) * window_ms if window_ms else begin
@@ -71,12 +70,29 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
         SourceError: the source can't be opened.
     """
     event_time = _event_time(analytic.topics["realtime"])
-    source: Source
-    if spec.source == "simulator":
-        source = SimulatorSource(simulation_of(spec), spec, shard, schema_id)
-    else:
-        source = _open_file(spec, analytic, event_time, rejects)
+    schema = codec.parse(analytic.schema_text("realtime"))
+    try:
+        source = _open(spec, shard, schema, event_time, schema_id, rejects)
+    except (UniformError, RecordingError) as error:
+        raise SourceError(f"source {spec.source!r} can't be opened: {error}") from error
     return StampedNow(source, event_time) if spec.distribution == "whole" else source
+
+
+def _open(
+    spec: RunSpec, shard: Shard, schema: codec.AvroSchema, event_time: str, schema_id: int, rejects: Path
+) -> Source:
+    if spec.source == "simulator":
+        return GeneratedSource(replace(simulation_of(spec), schema_id=schema_id), spec, shard)
+    if spec.source == "uniform":
+        return UniformSource(UniformGenerator(schema, spec.seed), spec, event_time)
+    if spec.source == "recordings":
+        return GeneratedSource(replay_of(spec), spec, shard)
+    return _open_file(spec, schema, event_time, rejects)
+
+
+def ticks_of(spec: RunSpec) -> int:
+    """Return how many samples each person sends; 0 for a run without end."""
+    return -(-spec.events * spec.repeat // spec.people)
 
 
 def simulation_of(spec: RunSpec) -> Simulation:
@@ -85,7 +101,7 @@ def simulation_of(spec: RunSpec) -> Simulation:
     Raises:
         SourceError: the simulation's parameters can't be used.
     """
-    ticks = -(-spec.events * max(1, spec.repeat) // spec.people) if spec.repeat else _ENDLESS_TICKS
+    ticks = ticks_of(spec) or _ENDLESS_TICKS
     try:
         return Simulation(
             seed=spec.seed,
@@ -100,30 +116,47 @@ def simulation_of(spec: RunSpec) -> Simulation:
         raise SourceError(f"the simulator can't run: {error}") from error
 
 
+def replay_of(spec: RunSpec) -> Replay:
+    """Return the replay of recordings that a run sends.
+
+    Raises:
+        SourceError: the run names no recording.
+        RecordingError: one can't be read.
+    """
+    if spec.path is None:
+        raise SourceError("source='recordings' needs path: a .fit, .gpx or .tcx file, or a folder of them")
+    return Replay(
+        recordings=list(read_recordings(Path(spec.path)).values()),
+        start=datetime.fromtimestamp(spec.start_ms / 1000, UTC),
+        people=spec.people,
+        stagger_ms=spec.stagger_ms,
+        hold_position=spec.hold_position,
+        repeat=spec.repeat,
+        seed=spec.seed,
+    )
+
+
 def _ranges(path: Path) -> pl.DataFrame:
     """Read a file of own ranges; its bad rows were named when it was loaded into the database."""
     with tempfile.TemporaryDirectory() as folder, RejectFile(Path(folder) / "rejects.jsonl") as rejects:
         return pl.concat(read_ranges(path, rejects))
 
 
-class SimulatorSource:
-    """Batches of the simulator: those people of a shard whose events go to its partitions."""
+class GeneratedSource:
+    """Batches of the simulator or of a replay: those people of a shard whose events go to its partitions."""
 
-    def __init__(self, simulation: Simulation, spec: RunSpec, shard: Shard, schema_id: int) -> None:
+    def __init__(self, made: Simulation | Replay, spec: RunSpec, shard: Shard) -> None:
         """Prepare; nothing is generated yet.
 
         Args:
-            simulation: the whole simulation.
+            made: the whole simulation or replay.
             spec: the run.
             shard: whose people to take.
-            schema_id: the registry's id of the event schema, for malformed messages that look like events.
         """
         ids = np.arange(1, spec.people + 1, dtype=np.int64)
         homes = partitions_of(pa.array(ids).cast(pa.string()), spec.partitions)
         chosen = ids[np.isin(homes, shard.partitions)]
-        self._batches = None
-        if len(chosen):
-            self._batches = replace(simulation, schema_id=schema_id).shard(chosen).batches(spec.batch_events)
+        self._batches = made.shard(chosen).batches(spec.batch_events) if len(chosen) else None
 
     def batch(self, index: int) -> Events | None:
         """Return the batch of an index; None after the last one, and for a shard without people."""
@@ -135,12 +168,39 @@ class SimulatorSource:
         return Events(batch.records, raw, due_ms)
 
 
-def _open_file(spec: RunSpec, analytic: Analytic, event_time: str, rejects: Path) -> TableSource:
+class UniformSource:
+    """Batches of the original's generator: random users, places and rates, spread evenly over the event time.
+
+    As many events come in a second of event time as the run's people would send.
+    """
+
+    def __init__(self, generator: UniformGenerator, spec: RunSpec, event_time: str) -> None:
+        """Take a generator.
+
+        Args:
+            generator: of the realtime schema.
+            spec: the run.
+            event_time: the timestamp column.
+        """
+        self._generator, self._event_time, self._size = generator, event_time, spec.batch_events
+        self._start_ms, self._spacing_ms = spec.start_ms, spec.sample_interval_ms / spec.people
+        self._total = spec.events * spec.repeat if spec.repeat else None
+
+    def batch(self, index: int) -> Events | None:
+        """Return the batch of an index; None after the last one."""
+        first = index * self._size
+        count = self._size if self._total is None else min(self._size, self._total - first)
+        if count <= 0:
+            return None
+        times = self._start_ms + ((first + np.arange(count)) * self._spacing_ms).astype(np.int64)
+        return Events(with_times(self._generator.batch(first, count, self._start_ms), self._event_time, times))
+
+
+def _open_file(spec: RunSpec, schema: codec.AvroSchema, event_time: str, rejects: Path) -> TableSource:
     if spec.path is None:
         raise SourceError("source='file' needs path: a .jsonl, .ndjson, .csv or .parquet file of events")
-    schema = codec.arrow_schema(codec.parse(analytic.schema_text("realtime")))
     with RejectFile(rejects) as reject_file:
-        events = read_events(Path(spec.path), schema, event_time, reject_file)
+        events = read_events(Path(spec.path), codec.arrow_schema(schema), event_time, reject_file)
     return TableSource(events, event_time, spec.batch_events, spec.repeat, start_ms=spec.start_ms or None)
 
 

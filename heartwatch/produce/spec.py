@@ -39,6 +39,8 @@ class RunSpec(BaseModel):
     faults: Annotated[bool, Field(description="whether some simulated events come late, twice or malformed")] = True
     start_ms: Annotated[int, Field(ge=0, description="first event time, ms since the epoch")] = 0
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None
+    hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False
+    stagger_ms: Annotated[int, Field(ge=0, description="recordings: people begin this much later at most, ms")] = 0
     ranges: Annotated[str | None, Field(description="file of own ranges that the simulator's people get")] = None
     repeat: Annotated[int, Field(ge=0, description="passes over the source; 0 until stopped")] = 1
     events_per_second: Annotated[

@@ -1,0 +1,127 @@
+"""Every source that a run can name: shards together send all of it once, and any batch can be asked for by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from heartwatch import codec
+from heartwatch.analytic import Analytic
+from heartwatch.produce.messages import Encoder
+from heartwatch.produce.run import Source
+from heartwatch.produce.sources import first_event_ms, open_source, shards_of
+from heartwatch.produce.spec import RunSpec
+from heartwatch.produce.table_source import SourceError
+
+ANALYTIC = Analytic.load("heart_rate", 1)
+SCHEMA = codec.parse(ANALYTIC.schema_text("realtime"))
+START = 1_740_000_000_000
+SAMPLE = {"zipcode": 10001, "latitude": 40.7, "longitude": -74.0, "heart_rate": 70}
+
+
+def spec(tmp_path: Path, source: str, **fields: object) -> RunSpec:
+    if source == "file":
+        path = tmp_path / "events.jsonl"
+        rows = [{"user_id": str(row % 50), "event_time": START + row * 100, **SAMPLE} for row in range(500)]
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+        fields["path"] = str(path)
+    if source == "recordings":
+        points = "".join(
+            f'<trkpt lat="{40.7 + row / 1e4}" lon="-74"><time>2024-05-01T10:00:{row:02d}Z</time><extensions>'
+            f"<TrackPointExtension><hr>{120 + row}</hr></TrackPointExtension></extensions></trkpt>"
+            for row in range(50)
+        )
+        path = tmp_path / "run.gpx"
+        path.write_text(f'<gpx version="1.1" creator="test"><trk><trkseg>{points}</trkseg></trk></gpx>')
+        fields["path"] = str(path)
+    given = {
+        "people": 50,
+        "events": 500,
+        "seed": 3,
+        "start_ms": START,
+        "batch_events": 90,
+        "partitions": 4,
+        "faults": False,
+    }
+    return RunSpec.model_validate({"run_id": "r", "source": source, "processes": 2, **given, **fields})
+
+
+def sent(run: RunSpec, tmp_path: Path) -> list[tuple[int, int, str, int]]:
+    """Return (shard, partition, user, time) of every event."""
+    found = []
+    for shard in shards_of(run):
+        source = open_source(run, shard, ANALYTIC, 7, tmp_path / "rejects")
+        encoder = Encoder(SCHEMA, 7, "user_id", "event_time", run.partitions, shard.partitions)
+        for messages in map(encoder.encode, batches(source)):
+            found += [
+                (shard.index, *row) for row in zip(messages.partitions, messages.keys, messages.timestamps, strict=True)
+            ]
+    return [(shard, partition, key.decode(), time) for shard, partition, key, time in found]
+
+
+def batches(source: Source):
+    index = 0
+    while (events := source.batch(index)) is not None:
+        yield events
+        index += 1
+
+
+@pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
+def test_shards_together_send_everything_once(tmp_path: Path, source: str) -> None:
+    events = sent(spec(tmp_path, source), tmp_path)
+    expected = 50 * 50 if source == "recordings" else 500
+    assert expected * 0.9 <= len(events) <= expected, "devices of the simulator are off now and then"
+    assert all(partition % 2 == shard for shard, partition, _, _ in events)
+    assert sent(spec(tmp_path, source, processes=1), tmp_path) != []
+    one = sorted(event[1:] for event in sent(spec(tmp_path, source, processes=1), tmp_path))
+    assert one == sorted(event[1:] for event in events), "the cut into shards changes nothing"
+
+
+@pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
+def test_a_batch_is_the_same_whenever_it_is_asked_for(tmp_path: Path, source: str) -> None:
+    run = spec(tmp_path, source)
+    opened = [open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects") for _ in range(2)]
+    forward = list(batches(opened[0]))
+    assert len(forward) > 1
+    for index in reversed(range(len(forward))):
+        again = opened[1].batch(index)
+        assert again is not None
+        assert again.columns.equals(forward[index].columns)
+        assert again.due_ms == forward[index].due_ms
+
+
+@pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
+def test_without_end_there_is_always_another_batch(tmp_path: Path, source: str) -> None:
+    run = spec(tmp_path, source, repeat=0)
+    opened = open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects")
+    assert opened.batch(100_000) is not None
+
+
+def test_a_run_begins_after_every_earlier_window(tmp_path: Path) -> None:
+    run = spec(tmp_path, "simulator")
+    now, variables = START + 3_456, {"window_ms": "10000", "grace_ms": "5000"}
+    length = 500 // 50 * 2_000
+    first = first_event_ms(run, None, now, variables)
+    assert first % 10_000 == 0
+    assert 0 <= first - (now - length) < 10_000
+    assert first_event_ms(run, now + 1_000, now, variables) >= now + 1_000 + 15_000
+    real_time = first_event_ms(run.model_copy(update={"speed": 1.0}), None, now, variables)
+    assert 0 <= real_time - now < 10_000
+    assert first_event_ms(run, None, now, {}) == now - length
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "words"),
+    [
+        ("file", {"path": None}, "needs path"),
+        ("recordings", {"path": None}, "needs path"),
+        ("recordings", {"path": "nowhere.gpx"}, "nowhere.gpx"),
+        ("simulator", {"ranges": "nowhere.csv"}, "nowhere.csv"),
+    ],
+)
+def test_a_source_that_is_no_use_is_refused(tmp_path: Path, source: str, fields: dict[str, object], words: str) -> None:
+    run = spec(tmp_path, "simulator").model_copy(update={"source": source, **fields})
+    with pytest.raises(SourceError, match=words):
+        open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects")
