@@ -88,6 +88,9 @@ class PostgresSettings(BaseModel):
     database: str = Field("heartwatch", description="database")
     user: str = Field("heartwatch", description="role")
     password: SecretStr = Field(SecretStr(""), description="HEARTWATCH_POSTGRES__PASSWORD or the platform's secrets")
+    historical_table: str = Field(
+        "historical", pattern=r"^[a-z][a-z0-9_]*$", description="table of the own ranges, in the schema public"
+    )
 
 
 class S3Settings(BaseModel):

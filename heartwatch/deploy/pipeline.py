@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Literal
 
@@ -14,9 +15,11 @@ from heartwatch.deploy.plan import Deployer
 from heartwatch.deploy.schemas import Schemas
 from heartwatch.deploy.teardown import Clients, Footprint, Teardown
 from heartwatch.deploy.topics import Topics, analytic_topics, service_topics
+from heartwatch.historical.load import create_table
 from heartwatch.iceberg import open_catalog
 from heartwatch.kafka import KafkaAdmin
 from heartwatch.ksqldb import Ksqldb
+from heartwatch.postgres import connect
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings
 
@@ -46,8 +49,7 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
     if stage == "schemas":
         return Schemas(Registry(settings.registry), analytic, settings.registry)
     if stage == "connect":
-        prepare = partial(_prepare_catalog, settings)
-        return Connectors(Connect(settings.connect), connector_configs(analytic, settings), prepare)
+        return Connectors(Connect(settings.connect), connector_configs(analytic, settings), partial(_prepare, settings))
     ksqldb = Ksqldb(settings.ksqldb)
     return Migrations(
         ksqldb,
@@ -58,10 +60,13 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
     )
 
 
-def _prepare_catalog(settings: Settings, config: Config) -> None:
-    """Make the catalog and namespace of an Iceberg sink: its tasks make them themselves, but the second one fails."""
+def _prepare(settings: Settings, config: Config) -> None:
+    """Make what a connector doesn't make itself, or what its tasks would race for."""
     if "iceberg.catalog" in config:
         open_catalog(settings.postgres, settings.s3).create_namespace_if_not_exists(settings.s3.namespace)
+    if config.get("table.include.list") == f"public.{settings.postgres.historical_table}":
+        with closing(connect(settings.postgres)) as connection:
+            create_table(connection, settings.postgres.historical_table)
 
 
 def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:

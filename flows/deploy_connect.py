@@ -1,0 +1,31 @@
+"""Create or update the analytic's connectors, and wait until every task runs.
+
+Requires: Kafka Connect, and what its connectors reach: Kafka, the registry, Postgres, S3. Topics and schemas come first. Safe to
+run again: only what differs is changed, and a failed run leaves what was there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from pydantic import Field
+
+from heartwatch.deploy.plan import Plan
+from tasks.deploy import Target, deploy_stage
+
+
+@flow(name="deploy-connect")
+def deploy_connect(
+    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
+    dry_run: Annotated[bool, Field(description="show the plan and change nothing")] = False,
+) -> Plan:
+    """Deploy the connectors; one that Connect finds wrong is refused with the reason for each field.
+
+    Returns:
+        the changes that were made; in a dry run, those that would be made.
+
+    Raises:
+        DeployError: a change is refused or failed; nothing is left changed.
+    """
+    return deploy_stage("connect", target or Target(), dry_run)
