@@ -32,10 +32,20 @@ class _AnalyticFile(BaseModel):
 
     topics: dict[str, TopicDefinition]
     variables: dict[str, str | int | float]
+    summary: dict[str, str] = Field(default_factory=dict)
 
 
 class Analytic(BaseModel):
-    """One version of one analytic."""
+    """One version of one analytic.
+
+    Attributes:
+        analytic: its folder's name.
+        version: in every resource name.
+        root: top folder of the project.
+        topics: by resource.
+        default_variables: the KSQL variables' defaults.
+        summary: how a result is shown to people: column → ``str.format`` template over the result's fields.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,6 +54,7 @@ class Analytic(BaseModel):
     root: Path
     topics: dict[str, TopicDefinition]
     default_variables: dict[str, str]
+    summary: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def load(cls, analytic: str, version: int, root: Path = ROOT) -> Analytic:
@@ -73,6 +84,7 @@ class Analytic(BaseModel):
             root=root,
             topics=definition.topics,
             default_variables={name: _sql_text(value) for name, value in definition.variables.items()},
+            summary=definition.summary,
         )
 
     @classmethod
