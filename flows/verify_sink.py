@@ -26,6 +26,10 @@ def verify_sink(
     most_records: Annotated[
         int | None, Field(ge=1, description="newest offsets of each partition to look at; None: all")
     ] = 500_000,
+    since: Annotated[
+        dict[str, dict[int, int]] | None,
+        Field(description="by topic and partition the first offset to look at; other topics from their beginning"),
+    ] = None,
 ) -> list[SinkReport]:
     """Prove the sinks.
 
@@ -33,7 +37,9 @@ def verify_sink(
         SinkIncompleteError: a record is missing, there twice, changed, or one that Kafka never had.
     """
     resources = topics if topics is not None else sink_topics(Analytic.of(load_settings().pipeline))
-    found = [prove_sink(resource, deadline_seconds, most_records) for resource in resources]
+    found = [
+        prove_sink(resource, deadline_seconds, most_records, (since or {}).get(resource)) for resource in resources
+    ]
     reports = [report for report in found if report is not None]
     publish_sinks(reports)
     wrong = [report.sentence for report in reports if not report.proven]

@@ -78,7 +78,7 @@ def prove_sink(
     resource: str,
     deadline_seconds: float,
     most_records: int | None = None,
-    ranges: Mapping[int, tuple[int, int]] | None = None,
+    since: Mapping[int, int] | None = None,
 ) -> SinkReport | None:
     """Prove one topic's sink.
 
@@ -86,7 +86,7 @@ def prove_sink(
         resource: topic, as `analytic.toml` names it.
         deadline_seconds: how long the sink may take to get what Kafka has now.
         most_records: look at so many offsets of each partition at most, the newest; None for all.
-        ranges: partitions and offsets to look at instead.
+        since: by partition the first offset to look at.
 
     Returns:
         what was found; None where the topic isn't deployed.
@@ -100,7 +100,7 @@ def prove_sink(
     topic, admin = analytic.topic(resource), KafkaAdmin(settings.kafka)
     if not admin.describe([topic]):
         return None
-    chosen = dict(ranges) if ranges is not None else _newest(committed_ranges(admin, topic), most_records)
+    chosen = _chosen(committed_ranges(admin, topic), most_records, since or {})
     dead_letters = partial(read_dead_letters, settings.kafka, admin, analytic.name(f"{resource}_dead_letters"), topic)
     sink = IcebergSink.of(settings.postgres, settings.s3)
     try:
@@ -121,9 +121,11 @@ def prove_sink(
     return _report(proof, dead_letters().reasons())
 
 
-def _newest(ranges: Mapping[int, tuple[int, int]], most: int | None) -> dict[int, tuple[int, int]]:
+def _chosen(
+    ranges: Mapping[int, tuple[int, int]], most: int | None, since: Mapping[int, int]
+) -> dict[int, tuple[int, int]]:
     return {
-        partition: (begin if most is None else max(begin, end - most), end)
+        partition: (max(begin, since.get(partition, begin), begin if most is None else end - most), end)
         for partition, (begin, end) in ranges.items()
     }
 

@@ -1,0 +1,146 @@
+"""Everything in order: historical data, pipeline, producers; then the proof of what came out.
+
+Requires: Kafka, the schema registry, Connect, a KSQL server, Postgres, S3, workers of the producers' pool. Safe to run again: a
+run is told from those before by where the topics ended when it began, and by its event times, which follow on theirs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import BaseModel, Field
+
+from flows.deploy_pipeline import deploy_pipeline
+from flows.generate_historical import generate_historical
+from flows.load_historical import load_historical
+from flows.produce import ProduceReport, produce
+from flows.verify_sink import verify_sink
+from heartwatch.produce.spec import SourceName
+from heartwatch.settings import load_settings
+from heartwatch.verify.throughput import breaches, headline, stage_rates
+from tasks.result import publish_result, write_result
+from tasks.sink import SinkReport
+from tasks.throughput import ALERTS, REALTIME, Recorder, publish_rates
+from tasks.verify import AlertsReport, note_offsets, verify_alerts, wait_for_table
+
+
+class DetectionError(Exception):
+    """The query's results are not those of the batch computation; the message says what differs."""
+
+
+class HeartWatchReport(BaseModel):
+    """What a run did and found.
+
+    Attributes:
+        run_id: the flow run.
+        people: rows of the historical table.
+        sent: what the producers sent.
+        alerts: the results, compared with the batch computation and the truth.
+        sinks: what was found of the sinks.
+        events_per_second: the original's figure, from the first event to the last result.
+        peak_events_per_second: largest rate into the realtime topic between two samples.
+        missed: objectives that the run missed, one sentence each.
+    """
+
+    run_id: str
+    people: int
+    sent: ProduceReport
+    alerts: AlertsReport
+    sinks: list[SinkReport]
+    events_per_second: float
+    peak_events_per_second: float
+    missed: list[str]
+
+
+@flow(name="heart-watch")
+def heart_watch(
+    people: Annotated[int, Field(ge=1, le=2_147_483_647, description="people of the simulator")] = 20_000,
+    events: Annotated[int, Field(ge=1, description="events, all people together")] = 1_100_000,
+    seed: Annotated[int, Field(ge=0, description="which people, and what happens to them")] = 1,
+    faults: Annotated[bool, Field(description="whether some events come late, twice or malformed")] = True,
+    source: Annotated[SourceName, Field(description="where the events come from")] = "simulator",
+    path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None,
+    hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False,
+    ranges: Annotated[
+        str | None, Field(description="file of own ranges; None: those of the simulator's people")
+    ] = None,
+    deadline_seconds: Annotated[
+        float, Field(gt=0, le=900, description="how long results and sink may take after the last event")
+    ] = 150,
+) -> HeartWatchReport:
+    """Watch hearts from end to end.
+
+    Raises:
+        DetectionError: the results are not those of the batch computation.
+        SinkIncompleteError: the sink does not hold what Kafka holds.
+    """
+    settings = load_settings()
+    load_ranges(people, seed, ranges)
+    deploy_pipeline()
+    rows = wait_for_table(deadline_seconds)
+    offsets = note_offsets(["realtime", "alerts"])
+    with Recorder(settings) as recorder:
+        sent = produce(
+            source=source,
+            events=events,
+            people=people,
+            seed=seed,
+            faults=faults,
+            path=path,
+            hold_position=hold_position,
+            ranges=ranges,
+        )
+        alerts = verify_alerts(sent.spec, offsets, settings.pipeline.variables, deadline_seconds)
+    sinks = verify_sink(deadline_seconds=deadline_seconds, most_records=None, since=offsets)
+    rates, figure = stage_rates(recorder.samples), headline(recorder.samples, REALTIME, ALERTS)
+    missed = breaches(rates, recorder.samples, REALTIME, settings.objectives)
+    publish_rates(rates, "; ".join(missed) or "all objectives are met")
+    report = HeartWatchReport(
+        run_id=str(flow_run.id or "local"),
+        people=rows,
+        sent=sent,
+        alerts=alerts,
+        sinks=sinks,
+        events_per_second=figure.events_per_second if figure else 0.0,
+        peak_events_per_second=next(rate.peak_events_per_second for rate in rates if rate.stage == REALTIME),
+        missed=missed,
+    )
+    write_result(report.run_id, report.model_dump(mode="json"))
+    publish_result(report.run_id, summary(report), alerts.rows)
+    if not alerts.exact:
+        raise DetectionError(
+            f"alerts of run {report.run_id!r} are not those of the batch computation: {alerts.sentence}"
+        )
+    return report
+
+
+def load_ranges(people: int, seed: int, ranges: str | None) -> None:
+    """Bring people's own ranges into the database, from a file or from the simulator's people."""
+    if ranges is None:
+        generate_historical(people=people, seed=seed)
+        load_historical()
+    else:
+        load_historical(source="file", path=ranges)
+
+
+def summary(report: HeartWatchReport) -> dict[str, str]:
+    """Return what a person wants to know of a run, as short texts."""
+    alerts, sent = report.alerts, report.sent
+    found = {
+        "events sent": f"{sent.delivered:,} by {len(sent.shards)} producers, {sent.failed:,} of them sent again",
+        "people": f"{report.people:,} with their own range",
+        "alerts": f"{alerts.alerts:,}; against the batch computation: {alerts.sentence}",
+        "records that are no events": f"{alerts.rejected:,}",
+        "rows proven in the sink": f"{sum(sink.rows for sink in report.sinks):,} of {len(report.sinks)} topics",
+        "events/s": f"{report.events_per_second:,.0f} from the first event to the last result",
+    }
+    if alerts.recall is not None and alerts.precision is not None:
+        found["recall"] = f"{alerts.recall:.3f} ({alerts.misses:,} missed)"
+        found["precision"] = f"{alerts.precision:.3f} ({alerts.false_alarms:,} false alarms)"
+    if alerts.unknown_events:
+        found["without historical row"] = f"{alerts.unknown_events:,} events of {alerts.unknown_users:,} users"
+    if report.missed:
+        found["objectives missed"] = "; ".join(report.missed)
+    return found
