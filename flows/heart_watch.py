@@ -6,6 +6,7 @@ run is told from those before by where the topics ended when it began, and by it
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from prefect import flow
@@ -122,7 +123,7 @@ def load_ranges(people: int, seed: int, ranges: str | None) -> None:
         generate_historical(people=people, seed=seed)
         load_historical()
     else:
-        load_historical(source="file", path=ranges)
+        load_historical(source="file", path=Path(ranges))
 
 
 def summary(report: HeartWatchReport) -> dict[str, str]:
