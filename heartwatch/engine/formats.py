@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import struct
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
@@ -30,6 +31,7 @@ from heartwatch.engine.types import ArrayType, DecimalType, MapType, SqlType, St
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1)
+_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}  # Jackson writes them, and NaN, as text
 _LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63}
 
 
@@ -95,6 +97,8 @@ class RowSerde(Serde):
 
     def write(self, frame: pl.DataFrame) -> list[bytes | None]:
         """Turn the columns of a frame into messages, one a row."""
+        if not self.schema:
+            return [self.write_one(())] * len(frame)
         return [self.write_one(row) for row in frame.select(*self.schema).iter_rows()]
 
     @abstractmethod
@@ -404,6 +408,8 @@ def to_json(value: Any, type_: SqlType) -> Any:
     if isinstance(type_, StructType):
         return {name: to_json(value[name], inner) for name, inner in type_.fields}
     match type_.name:
+        case "DOUBLE":
+            return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
         case "BYTES":
             return b64encode(value).decode()
         case "DATE":

@@ -31,7 +31,9 @@ from heartwatch.engine.state import ABSENT, Ints, Keys, Mask, Rows, runs
 
 KEY = "__KEY"  # code of the row's key, Int64; below 0 there is none
 DELETED = "__DELETED"  # the row deletes its key (a table's tombstone), Boolean; only in changes of tables
-INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED)
+VALUELESS = "__VALUELESS"  # the record's value is null, Boolean; only in streams, and only where there are such records
+SLOT = "__SLOT"  # where an aggregate keeps the row's group, Int64; only in changes of groups
+INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT)
 
 # Rows gathered before they are aggregated: grouping few rows at a time costs the most in fixed overhead.
 _PENDING_ROWS = 131_072
@@ -66,6 +68,8 @@ class Filter:
         if DELETED in frame.columns:
             passed = self._predicate.fill_null(False)
             return frame.with_columns((pl.col(DELETED) | ~passed).alias(DELETED))
+        if VALUELESS in frame.columns:
+            return frame.filter(self._predicate & ~pl.col(VALUELESS))
         return frame.filter(self._predicate)
 
 
@@ -288,6 +292,10 @@ class FinalWindows:
         """Return an empty result."""
         return pl.DataFrame()
 
+    def settle(self, results: pl.DataFrame) -> pl.DataFrame:
+        """Return what is to be written of results that have been through HAVING: all of them."""
+        return results
+
     def codes(self) -> Ints:
         """Return the key codes in use."""
         frames = [*self._pending, *(part for bucket in self._buckets.values() for part in bucket.parts)]
@@ -341,7 +349,7 @@ class Changes:
 
     def __init__(
         self, window: Window | None, aggregates: Aggregates, states: Mapping[str, pl.DataType], counters: Counters
-    ):
+    ) -> None:
         """Begin without groups.
 
         Args:
@@ -361,9 +369,11 @@ class Changes:
         self._slots: dict[tuple[int, int], int] = {}  # (window start, key code) → slot
         self._free: list[int] = []
         self._by_window: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._shown: Mask = np.zeros(1024, dtype=bool)  # by slot: the group's last result passed HAVING
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Take rows; return the new results of the groups that they changed."""
+        self._expire()
         frame = _with_keys_only(frame, self._counters)
         if self.windowing is not None and len(frame):
             frame = self.windowing.assign(frame)
@@ -377,9 +387,23 @@ class Changes:
         merged = parts.group_by(*self._keys, maintain_order=True).agg(*self._own, *self._aggregates.merge)
         merged = partial.select(self._keys).join(merged, on=self._keys, how="left", maintain_order="left")
         self._rows.put(slots, merged)
-        results = self._results(merged)
-        self._expire()
-        return results
+        return self._results(merged).with_columns(pl.Series(SLOT, slots))
+
+    def settle(self, results: pl.DataFrame) -> pl.DataFrame:
+        """Return what is to be written of results that have been through HAVING.
+
+        A group that HAVING keeps out is deleted if it was written before, and says nothing otherwise.
+        """
+        if not len(results):
+            return results
+        slots = results[SLOT].to_numpy()
+        shown = ~results[DELETED].to_numpy()
+        if slots.max() >= len(self._shown):
+            self._shown = np.concatenate([self._shown, np.zeros(int(slots.max()) + 1, dtype=bool)])
+        told = shown | self._shown[slots]
+        self._shown[slots] = shown
+        again = self._seen_before(results)
+        return results.filter(pl.Series(told if again is None else told & ~again)).drop(SLOT)
 
     def emit(self) -> pl.DataFrame:
         """Drop closed windows' states; nothing comes out by the passing of time alone."""
@@ -427,23 +451,21 @@ class Changes:
             self._remove(where)
 
     def _remove(self, where: tuple[int, int]) -> None:
-        slots = [self._slots.pop(group) for group in self._by_window.pop(where, [])]
-        self._rows.drop(np.array(slots, dtype=np.int64))
-        self._free.extend(slots)
+        slots = np.array([self._slots.pop(group) for group in self._by_window.pop(where, [])], dtype=np.int64)
+        self._rows.drop(slots)
+        self._shown[slots[slots < len(self._shown)]] = False
+        self._free.extend(slots.tolist())
 
     def _results(self, states: pl.DataFrame) -> pl.DataFrame:
         deleted = pl.lit(False).alias(DELETED)
         if self.windowing is None:
             return states.select(*self._aggregates.result, *PSEUDO_COLUMNS, KEY, deleted)
-        again = self._seen_before(states)
         end = (pl.col(WINDOWSTART) + self.windowing.window.size_ms).alias(WINDOWEND)
-        results = states.select(*self._aggregates.result, *PSEUDO_COLUMNS, WINDOWSTART, end, KEY, deleted)
-        return results if again is None else results.filter(pl.Series(~again))
+        return states.select(*self._aggregates.result, *PSEUDO_COLUMNS, WINDOWSTART, end, KEY, deleted)
 
     def _seen_before(self, states: pl.DataFrame) -> Mask | None:
         """Return which groups were only changed by records that are read again, None where none can be."""
-        assert self.windowing is not None
-        if not self.windowing.seen_before:
+        if self.windowing is None or not self.windowing.seen_before:
             return None
         limits = pl.Series([self.windowing.seen_before.get(partition, 0) for partition in states[ROWPARTITION]])
         return (states[ROWOFFSET] < limits).to_numpy()

@@ -248,6 +248,8 @@ class QueryPlan:
         root: last step; its schema is the sink's.
         properties: the query's settings, as SET gave them.
         statement: the statement's text, variables replaced.
+        timestamp_column: column of the result that gives the records' timestamp, None for the rows' own time.
+        timestamp_format: its pattern where it is text.
     """
 
     query_id: str
@@ -262,3 +264,5 @@ class QueryPlan:
     root: Step
     properties: dict[str, str] = field(default_factory=dict)
     statement: str = ""
+    timestamp_column: str | None = None
+    timestamp_format: str | None = None

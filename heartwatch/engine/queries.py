@@ -129,9 +129,11 @@ class PersistentQuery(QueryAnalysis):
         root = ProjectStep(schema, step, (*keys, *values))
         source = self._sink_source(schema, window, kind)
         properties = self.sink.properties
+        timed = (source.timestamp_column, source.timestamp_format) if self.sink.existing is None else (None, None)
         plan = QueryPlan(
             self.query_id, source.name, source.kind, source.topic, properties.get("PARTITIONS"), properties.get("REPLICAS"),
             source.key_format, source.value_format, source.key_window, root, self.settings, self.text,
+            *timed,
         )  # fmt: skip
         return source, plan
 

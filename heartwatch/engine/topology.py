@@ -21,10 +21,12 @@ from heartwatch import codec
 from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
 from heartwatch.engine.errors import NotSupportedError
-from heartwatch.engine.formats import JsonSerde, KafkaSerde, Serde, serde
+from heartwatch.engine.formats import JsonSerde, KafkaSerde, Read, Serde, serde
+from heartwatch.engine.functions.datetime import timestamps_of
 from heartwatch.engine.operators import (
     DELETED,
     KEY,
+    VALUELESS,
     Aggregates,
     Changes,
     Counters,
@@ -67,7 +69,7 @@ SchemaLookup = Callable[[int], codec.AvroSchema]
 
 @dataclass(frozen=True)
 class SinkSpec:
-    """What a stage writes: topic, columns and formats."""
+    """What a stage writes: topic, columns, formats, and the column that gives the records' timestamps where there is one."""
 
     topic: str
     schema: Schema
@@ -75,6 +77,8 @@ class SinkSpec:
     value_format: Format
     key_window: Window | None
     internal: bool
+    timestamp_column: str | None = None
+    timestamp_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,10 @@ def internal_topic(service_id: str, query_id: str, suffix: str) -> str:
 def stages(plan: QueryPlan, service_id: str) -> list[Stage]:
     """Cut a plan into its stages, upstream ones first."""
     found: list[Stage] = []
-    sink = SinkSpec(plan.topic, plan.root.schema, plan.key_format, plan.value_format, plan.key_window, internal=False)
+    sink = SinkSpec(
+        plan.topic, plan.root.schema, plan.key_format, plan.value_format, plan.key_window, False,
+        plan.timestamp_column, plan.timestamp_format,
+    )  # fmt: skip
     root = _cut(plan.root, plan, service_id, found)
     return [*found, _stage("", root, sink)]
 
@@ -139,10 +146,12 @@ def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> St
     """Replace what lies below each repartitioning by a source on its topic; add the upstream stages to `found`."""
     if isinstance(step, RepartitionStep):
         topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
-        sink = SinkSpec(topic, step.schema, step.key_format, step.value_format, None, internal=True)
+        # A null value would be no row; JSON tells the two apart where there are no value columns.
+        value_format = step.value_format if step.schema.value else Format("JSON")
+        sink = SinkSpec(topic, step.schema, step.key_format, value_format, None, internal=True)
         upstream = replace(step, source=_cut(step.source, plan, service_id, found))
         found.append(_stage(step.topic_suffix, upstream, sink))
-        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, step.value_format)
+        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, value_format)
     if isinstance(step, StreamTableJoinStep):
         return replace(step, left=_cut(step.left, plan, service_id, found))
     if isinstance(step, FilterStep | ProjectStep | AggregateStep):
@@ -240,8 +249,11 @@ class KeyReader:
 
     def window_starts(self, keys: pa.LargeBinaryArray) -> Ints:
         """Return the window starts that windowed keys end with, ms; 0 for null keys."""
-        ends = [key[len(key) - self._window_bytes :][:8] if key else b"" for key in keys.to_pylist()]
-        return np.array([int.from_bytes(end, "big") for end in ends], dtype=np.int64)
+        return np.array([int.from_bytes(key[-8:], "big") if key else 0 for key in keys.to_pylist()], dtype=np.int64)
+
+    def session_ends(self, keys: pa.LargeBinaryArray) -> Ints:
+        """Return the ends of sessions, which stand before their starts, ms; 0 for null keys."""
+        return np.array([int.from_bytes(key[-16:-8], "big") if key else 0 for key in keys.to_pylist()], dtype=np.int64)
 
 
 def _window_bytes(window: Window | None) -> int:
@@ -259,8 +271,19 @@ def _field(step: SourceStep, column: str) -> str:
 class SourceReader:
     """Turns a topic's messages into a frame of the columns that the plan uses."""
 
-    def __init__(self, step: SourceStep, needed: set[str], schemas: SchemaLookup) -> None:
+    def __init__(
+        self, step: SourceStep, needed: set[str], schemas: SchemaLookup, *, keeps_valueless: bool = False
+    ) -> None:
+        """Prepare.
+
+        Args:
+            step: what to read.
+            needed: columns that are used.
+            schemas: gives the Avro schema of an id.
+            keeps_valueless: a stream's records with null values come out too; joins and aggregates don't see them.
+        """
         self.step = step
+        self._keeps_valueless = keeps_valueless
         self.key = KeyReader(step, schemas)
         self._time = self._time_column()
         wanted = [column for column in step.schema.value if column.name in needed or column.name == self._time]
@@ -289,26 +312,33 @@ class SourceReader:
         """
         read = self._value.read(batch.value)
         rejects = dict(read.rejects)
-        rejects.update(dict.fromkeys(read.nulls.tolist(), "the value is null"))
-        frame = self._with_keys(self._pseudo(read.frame, batch, read.rows), batch, read.rows, keys, add, rejects)
+        rows, frame = read.rows, read.frame
+        if len(read.nulls) and self._keeps_valueless:
+            rows, frame = self._with_nulls(read, len(batch))
+        frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, add, rejects)
+        if len(rows) > len(read.rows):
+            frame = frame.with_columns(pl.Series(VALUELESS, np.isin(rows, read.nulls)))
         if self._time is not None:
             frame = self._with_time(frame, self._time)
-        self._check_times(frame, read.rows, rejects)
-        return self._without_rejected(frame, batch, read.rows, rejects)
+        self._check_times(frame, rows, rejects)
+        return self._without_rejected(frame, batch, rows, rejects)
+
+    @staticmethod
+    def _with_nulls(read: Read, count: int) -> tuple[Ints, pl.DataFrame]:
+        """Return rows and frame with rows of nulls for the null values of `count` messages."""
+        source_rows = np.full(count, -1)
+        source_rows[read.rows] = np.arange(len(read.rows))
+        rows = np.sort(np.concatenate([read.rows, read.nulls]))
+        return rows, read.frame.select(pl.all().gather(pl.Series(source_rows[rows]).replace(-1, None)))
 
     def read_changes(self, batch: MessageBatch, keys: Keys | None) -> tuple[pl.DataFrame, list[Rejected]]:
         """Read a table's messages as changes: `DELETED` marks the tombstones, whose values are null."""
         read = self._value.read(batch.value)
         rejects = dict(read.rejects)
         rejects.update(dict.fromkeys(np.flatnonzero(batch.key.is_null()).tolist(), "the key of a table's row is null"))
-        source_rows = np.full(len(batch), -1)
-        source_rows[read.rows] = np.arange(len(read.rows))
-        rows = np.sort(np.concatenate([read.rows, read.nulls]))
-        frame = read.frame
-        if len(read.nulls):
-            frame = frame.select(pl.all().gather(pl.Series(source_rows[rows]).replace(-1, None)))
+        rows, frame = self._with_nulls(read, len(batch)) if len(read.nulls) else (read.rows, read.frame)
         frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, True, rejects)
-        frame = frame.with_columns(pl.Series(DELETED, source_rows[rows] < 0))
+        frame = frame.with_columns(pl.Series(DELETED, np.isin(rows, read.nulls)))
         return self._without_rejected(frame, batch, rows, rejects)
 
     def _pseudo(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints) -> pl.DataFrame:
@@ -341,14 +371,19 @@ class SourceReader:
         frame = frame.hstack(columns if whole else columns[rows])
         if self.step.key_window is None:
             return frame
-        starts = pl.Series(WINDOWSTART, self.key.window_starts(batch.key)[rows])
-        return frame.with_columns(starts, (starts + self.step.key_window.size_ms).alias(WINDOWEND))
+        starts = self.key.window_starts(batch.key)[rows]
+        session = self.step.key_window.kind is WindowKind.SESSION
+        ends = self.key.session_ends(batch.key)[rows] if session else starts + self.step.key_window.size_ms
+        return frame.with_columns(pl.Series(WINDOWSTART, starts), pl.Series(WINDOWEND, ends))
 
     def _with_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         time = pl.col(column)
         if frame.schema[column] == pl.String:
-            time = time.str.to_datetime(_chrono(self.step.timestamp_format), time_unit="ms", strict=False)
-        return frame.with_columns(time.cast(pl.Int64).alias(ROWTIME))
+            time = timestamps_of(time, self.step.timestamp_format or "")
+        time = time.cast(pl.Int64)
+        if VALUELESS in frame.columns:
+            time = pl.when(VALUELESS).then(ROWTIME).otherwise(time)
+        return frame.with_columns(time.alias(ROWTIME))
 
     def _check_times(self, frame: pl.DataFrame, rows: Ints, rejects: dict[int, str]) -> None:
         times = frame[ROWTIME]
@@ -374,24 +409,6 @@ class SourceReader:
             )
             for row in sorted(rejects)
         ]
-
-
-def _chrono(pattern: str | None) -> str | None:
-    """Return Polars' (chrono's) form of a Java date pattern."""
-    if pattern is None:
-        return None
-    for java, chrono in (
-        ("yyyy", "%Y"),
-        ("MM", "%m"),
-        ("dd", "%d"),
-        ("HH", "%H"),
-        ("mm", "%M"),
-        ("ss", "%S"),
-        ("SSS", "%3f"),
-        ("'", ""),
-    ):
-        pattern = pattern.replace(java, chrono)
-    return pattern.replace("XXX", "%:z").replace("X", "%#z")
 
 
 # --------------------------------------------------------------------------------------------------------- running
@@ -429,11 +446,13 @@ class SinkWriter:
             frame: rows with the sink's columns and the pseudo columns.
             partitions: partitions of the sink's topic.
         """
-        keys = self._key.write(frame) if self.spec.schema.key else [None] * len(frame)
+        if self.spec.timestamp_column is not None:
+            frame = self._with_own_time(frame, self.spec.timestamp_column)
+        keys: list[bytes | None] = self._key.write(frame) if self.spec.schema.key else [None] * len(frame)
         values = self._value.write(frame)
-        if DELETED in frame.columns:
-            deleted = frame[DELETED].to_list()
-            values = [None if gone else value for value, gone in zip(values, deleted, strict=True)]
+        for name in (DELETED, VALUELESS):
+            if name in frame.columns:
+                values = [None if gone else value for value, gone in zip(values, frame[name], strict=True)]
         timestamps = frame[ROWTIME].to_list()
         if self.spec.key_window is None:
             return Outgoing(keys, values, timestamps, None)
@@ -443,8 +462,21 @@ class SinkWriter:
         return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets)
 
 
+    def _with_own_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
+        """Take the records' timestamps from a column; rows where it gives none are left out, as in ksqlDB."""
+        time = pl.col(column)
+        if frame.schema[column] == pl.String:
+            time = timestamps_of(time, self.spec.timestamp_format or "")
+        time = time.cast(pl.Int64)
+        for name in (DELETED, VALUELESS):
+            if name in frame.columns:
+                time = pl.when(name).then(ROWTIME).otherwise(time)
+        return frame.with_columns(time.alias(ROWTIME)).filter(pl.col(ROWTIME) >= 0)
+
+
 def _windowed_keys(keys: list[bytes | None], frame: pl.DataFrame, window: Window) -> list[bytes | None]:
-    names = (WINDOWSTART, WINDOWEND) if window.kind is WindowKind.SESSION else (WINDOWSTART,)
+    # Source: Kafka Streams' SessionKeySchema and WindowKeySchema.
+    names = (WINDOWEND, WINDOWSTART) if window.kind is WindowKind.SESSION else (WINDOWSTART,)
     bounds = np.stack([frame[name].to_numpy() for name in names], axis=1).astype(">i8")
     return [(key or b"") + bound.tobytes() for key, bound in zip(keys, bounds, strict=True)]
 
@@ -483,13 +515,15 @@ class Pipeline:
         if self.aggregate is None:
             return frame, rejects
         results = self.aggregate.push(frame) if len(frame) else self.aggregate.emit()
-        results = run_chain(self.after, results)
+        results = self.aggregate.settle(run_chain(self.after, results))
         self._forget_unused_keys()
         return results, rejects
 
     def emit(self) -> pl.DataFrame:
         """Return what has become final since, without new messages."""
-        return run_chain(self.after, self.aggregate.emit()) if self.aggregate is not None else pl.DataFrame()
+        if self.aggregate is None:
+            return pl.DataFrame()
+        return self.aggregate.settle(run_chain(self.after, self.aggregate.emit()))
 
     def drop_partition(self, partition: int) -> None:
         """Forget a partition that another engine process has now."""
@@ -552,9 +586,9 @@ class _Builder:
         self._counters = Counters()
         self._tables: list[TableInput] = []
         self._needed = self._needed_below()
-        self._source = SourceReader(stage.source, self._needed[0], schemas)
         self._aggregates = [step for step in self._path if isinstance(step, AggregateStep)]
         coded = bool(self._aggregates or stage.tables)
+        self._source = SourceReader(stage.source, self._needed[0], schemas, keeps_valueless=not coded)
         self._keys = Keys(self._source.key.valid) if coded else None
 
     def build(self, write: WriteSchemas) -> Pipeline:
@@ -566,6 +600,9 @@ class _Builder:
         operators = before
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
             if isinstance(step, AggregateStep):
+                if len(step.keys) > 1:
+                    # A row is grouped only where no grouping column is NULL; with one, that is a null key.
+                    before.append(Filter(pl.all_horizontal(pl.col(step.keys).is_not_null())))
                 aggregate = self._aggregate(step)
                 operators = after
             else:
@@ -600,7 +637,7 @@ class _Builder:
             elif isinstance(step, FilterStep):
                 needed = needed | set(columns_read([_polars(step.predicate)]))
             elif isinstance(step, AggregateStep):
-                needed = set(aggregates_of(step).inputs)
+                needed = set(aggregates_of(step).inputs) | (set(step.keys) if len(step.keys) > 1 else set())
             result.append(needed)
         return result[::-1]
 

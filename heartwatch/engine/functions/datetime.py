@@ -171,6 +171,20 @@ def _row_parser(parse: Callable[..., Any], type_: pl.DataType) -> Callable[[list
     return build
 
 
+def timestamps_of(texts: pl.Expr, pattern: str) -> pl.Expr:
+    """Return the times that texts say by a Java pattern, NULL where one doesn't follow it.
+
+    Args:
+        texts: column of text.
+        pattern: DateTimeFormatter pattern; without a zone in it, the times are UTC.
+    """
+    columnar = columnar_pattern(pattern)
+    if columnar is None:
+        return _row_parser(_parse_timestamp, TIMESTAMP.polars)([texts, pl.lit(pattern)])
+    polars, regex = columnar
+    return pl.when(texts.str.contains(regex)).then(texts).str.to_datetime(polars, time_unit="ms", strict=False)
+
+
 def _parser(parse: Callable[..., Any], kind: pl.DataType) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
     """Return a builder for PARSE_…: column-wise for patterns of fixed width, else row by row."""
     by_row = _row_parser(parse, kind)
