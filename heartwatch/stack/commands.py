@@ -73,7 +73,8 @@ def demo() -> None:
 
 def down() -> None:
     """Stop the platform; its data stays."""
-    names = Platform(load_settings().home).down()
+    with Console().status("stopping"):
+        names = Platform(load_settings().home).down()
     print(f"stopped {', '.join(names)}" if names else "nothing was running")
 
 
@@ -184,10 +185,11 @@ class _Display(Progress):
 
 
 def _print_status(console: Console, statuses: list[PartStatus]) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    # Fits into 80 columns.
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for heading in ("part", "state", "address", "health", "pid", "memory", "restarts"):
         # A reason may be long; the rest must stay whole.
-        table.add_column(heading, no_wrap=heading != "health")
+        table.add_column(heading, no_wrap=heading != "health", min_width=len(heading) + 1)
     for item in statuses:
         health = {True: "[green]healthy[/]", False: f"[red]{item.reason}[/]", None: item.reason}[item.healthy]
         table.add_row(

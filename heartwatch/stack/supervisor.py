@@ -362,14 +362,17 @@ class Supervisor:
         process = self._processes.get(name)
         if process is None or process.poll() is not None:
             return
-        part = self._parts[name]
+        part, context = self._parts[name], self._context()
+        limit = part.stop_limit(context)
         try:
-            gentle = processes.stop(psutil.Process(process.pid), part.stop_signal, part.stop_seconds)
+            gentle = processes.stop(psutil.Process(process.pid), part.stop_signal, limit)
         except psutil.NoSuchProcess:
             gentle = True
         process.wait()
-        if not gentle:
-            logger.warning("%s was killed: it didn't end within %.0f s", name, part.stop_seconds)
+        if gentle:
+            part.stopped(context)
+        else:
+            logger.warning("%s was killed: it didn't end within %.0f s", name, limit)
 
     # --- records ----------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,13 @@ class Part(ABC):
     def command(self, context: Context) -> list[str]:
         """Return the command line; it must hold no secret."""
 
+    def stop_limit(self, context: Context) -> float:
+        """Return how long it may take to end now, in seconds."""
+        return self.stop_seconds
+
+    def stopped(self, context: Context) -> None:  # noqa: B027  most parts leave nothing to do
+        """Do what is to be done after it ended by itself."""
+
     def environment(self, context: Context) -> dict[str, str]:
         """Return the environment of the process."""
         return dict(os.environ)

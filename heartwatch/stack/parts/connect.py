@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heartwatch.stack import java
 from heartwatch.stack.parts.base import Context, HttpPart
 from heartwatch.stack.parts.kafka import java_command, render, write_logging
 from heartwatch.stack.ports import LOOPBACK
@@ -42,7 +43,16 @@ class Connect(HttpPart):
         """Return the command line."""
         folder = context.data("connect")
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
-        return [*java_command(context, folder, _HEAP_MIB), main, str(folder / "worker.properties")]
+        archive = java.archive_options("connect", context)
+        return [*java_command(context, folder, _HEAP_MIB, archive), main, str(folder / "worker.properties")]
+
+    def stop_limit(self, context: Context) -> float:
+        """Allow for the class archive."""
+        return self.stop_seconds + (java.ARCHIVE_SECONDS if java.writes_archive("connect", context) else 0)
+
+    def stopped(self, context: Context) -> None:
+        """Keep the class archive, if one was written."""
+        java.keep_archive("connect", context)
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the REST API's address, and the file that connectors' secrets come from."""

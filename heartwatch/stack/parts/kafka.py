@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,16 @@ class Kafka(Part):
     def command(self, context: Context) -> list[str]:
         """Return the command line."""
         folder = context.data(self.name)
-        return [*java_command(context, folder, _HEAP_MIB), "kafka.Kafka", str(folder / "server.properties")]
+        archive = java.archive_options("kafka", context)
+        return [*java_command(context, folder, _HEAP_MIB, archive), "kafka.Kafka", str(folder / "server.properties")]
+
+    def stop_limit(self, context: Context) -> float:
+        """Allow for the class archive."""
+        return self.stop_seconds + (java.ARCHIVE_SECONDS if java.writes_archive("kafka", context) else 0)
+
+    def stopped(self, context: Context) -> None:
+        """Keep the class archive, if one was written."""
+        java.keep_archive("kafka", context)
 
     def check(self, context: Context) -> None:
         """Ask this broker which brokers it sees."""
@@ -163,11 +172,12 @@ def write_logging(folder: Path) -> None:
     write_atomically(folder / "log4j2.properties", _LOGGING)
 
 
-def java_command(context: Context, folder: Path, heap_mib: int) -> list[str]:
+def java_command(context: Context, folder: Path, heap_mib: int, options: Iterable[str] = ()) -> list[str]:
     """Return the start of a command line that runs a class of Kafka's packages."""
     return [
         str(java.find_java()),
         *java.options(heap_mib),
+        *options,
         f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
         "-cp",
         ":".join(str(jar) for jar in context.packages.jars("kafka")),

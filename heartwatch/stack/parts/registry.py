@@ -32,7 +32,21 @@ class Registry(HttpPart):
     def command(self, context: Context) -> list[str]:
         """Return the command line."""
         jar = next(context.packages.path("registry").glob("apicurio-registry-app-*-runner.jar"))
-        return [str(java.find_java()), *java.options(_HEAP_MIB), "-jar", str(jar)]
+        return [
+            str(java.find_java()),
+            *java.options(_HEAP_MIB),
+            *java.archive_options("registry", context),
+            "-jar",
+            str(jar),
+        ]
+
+    def stop_limit(self, context: Context) -> float:
+        """Allow for the class archive."""
+        return self.stop_seconds + (java.ARCHIVE_SECONDS if java.writes_archive("registry", context) else 0)
+
+    def stopped(self, context: Context) -> None:
+        """Keep the class archive, if one was written."""
+        java.keep_archive("registry", context)
 
     def environment(self, context: Context) -> dict[str, str]:
         """Return the configuration: variables, unlike the command line, are not shown to other users."""
