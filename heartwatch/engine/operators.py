@@ -260,6 +260,7 @@ class FinalWindows:
 
     def __init__(self, window: Window, aggregates: Aggregates, counters: Counters) -> None:
         self.windowing = _Windowing(window, counters)
+        self.seen_before = self.windowing.seen_before
         self._aggregates = aggregates
         self._counters = counters
         self._pending: list[pl.DataFrame] = []
@@ -269,7 +270,7 @@ class FinalWindows:
         self._own = [pl.col(ROWOFFSET).min(), pl.col(ROWTIME).max()]
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Take rows; return the groups of windows that they closed, by partition, window end and first record."""
+        """Take rows; return the groups of windows that they closed (`KeyColumns` puts them in order)."""
         frame = _with_keys_only(frame, self._counters)
         if len(frame):
             assigned = self.windowing.assign(frame).select(self._columns)
@@ -285,8 +286,7 @@ class FinalWindows:
         parts = [part for one in due if one in self._buckets for part in self._buckets.pop(one).parts]
         if not parts:
             return self.empty()
-        merged = self._merge(parts).sort(ROWPARTITION, WINDOWSTART, ROWOFFSET)
-        return self._results(merged)
+        return self._results(self._merge(parts))
 
     def empty(self) -> pl.DataFrame:
         """Return an empty result."""
@@ -369,6 +369,7 @@ class Changes:
         self._slots: dict[tuple[int, int], int] = {}  # (window start, key code) → slot
         self._free: list[int] = []
         self._by_window: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self.seen_before = self.windowing.seen_before if self.windowing is not None else {}
         self._shown: Mask = np.zeros(1024, dtype=bool)  # by slot: the group's last result passed HAVING
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -427,6 +428,7 @@ class Changes:
         """Forget a partition's groups."""
         if self.windowing is not None:
             self.windowing.forget(partition)
+        self.seen_before.pop(partition, None)
         for where in [where for where in self._by_window if where[0] == partition]:
             self._remove(where)
 
@@ -465,22 +467,35 @@ class Changes:
 
     def _seen_before(self, states: pl.DataFrame) -> Mask | None:
         """Return which groups were only changed by records that are read again, None where none can be."""
-        if self.windowing is None or not self.windowing.seen_before:
+        if not self.seen_before:
             return None
-        limits = pl.Series([self.windowing.seen_before.get(partition, 0) for partition in states[ROWPARTITION]])
+        limits = pl.Series([self.seen_before.get(partition, 0) for partition in states[ROWPARTITION]])
         return (states[ROWOFFSET] < limits).to_numpy()
 
 
 class KeyColumns:
     """Gives a frame its key columns back from the codes."""
 
-    def __init__(self, keys: Keys, decode: Callable[[list[bytes]], pl.DataFrame]) -> None:
+    def __init__(self, keys: Keys, decode: Callable[[list[bytes]], pl.DataFrame], ordered: bool) -> None:
+        """Prepare.
+
+        Args:
+            keys: the codes.
+            decode: gives the columns of keys.
+            ordered: put rows in order of partition, window and key bytes, as Kafka Streams' suppress buffer keeps them.
+        """
         self._keys = keys
         self._decode = decode
+        self._ordered = ordered
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame with its key columns."""
-        return frame.hstack(self._decode(self._keys.bytes_of(frame[KEY].to_numpy())))
+        keys = self._keys.bytes_of(frame[KEY].to_numpy())
+        if self._ordered:
+            by = frame.select(ROWPARTITION, WINDOWEND, pl.Series(KEY, keys, dtype=pl.Binary), WINDOWSTART)
+            order = by.select(pl.arg_sort_by(by.columns)).to_series()
+            frame, keys = frame[order], [keys[row] for row in order]
+        return frame.hstack(self._decode(keys))
 
 
 def run_chain(operators: Iterable[Operator], frame: pl.DataFrame) -> pl.DataFrame:

@@ -3,10 +3,11 @@
 A stage is one thread with its own clients. Membership of the consumer group, which spreads the partitions over the engine
 processes, is confluent-kafka's; the records themselves are read as columns by a `BatchConsumer`.
 
-Exactly once: results, bad records' log entries and input offsets are one Kafka transaction. The offset committed of a partition is the
-lowest that an open window still needs; the position reached and the stream time are in the commit's metadata
-(`state.Progress`), so that a restart rebuilds the open windows from the topic alone and emits nothing twice. Any error aborts the
-transaction, drops the stage's memory and begins anew from what is committed.
+Exactly once: results, bad records' log entries and input offsets are one Kafka transaction. The offset committed of a
+partition is the lowest that an open window still needs (the first of all, for an aggregate without windows); the position
+reached and the stream time are in the commit's metadata (`state.Progress`), so that a restart rebuilds the state from the
+topic alone and emits nothing twice. Any error aborts the transaction, drops the stage's memory and begins anew from what is
+committed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from heartwatch import codec
 from heartwatch.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from heartwatch.engine import processing_log
 from heartwatch.engine.metrics import QueryMetrics
+from heartwatch.engine.plan import SourceKind
 from heartwatch.engine.state import Progress, runs
 from heartwatch.engine.topology import Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
 from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
@@ -46,6 +48,7 @@ _OUTPUT_COMMIT_SECONDS = 0.1  # with results waiting, they decide how old an ale
 _INPUT_COMMIT_SECONDS = 1.0  # without results only a restart's re-reading depends on it
 _REQUEST_SECONDS = 30.0
 _TRANSACTION_TIMEOUT_MS = 60_000
+_DELETION_SECONDS = 30.0
 _NO_LIMIT = 2**62
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.2, 10.0
 
@@ -111,6 +114,10 @@ class StageContext:
 
 class AssignmentLostError(Exception):
     """The group gave this process's partitions away while it was cut off; what it did since can't be committed."""
+
+
+class ForgottenRecordsError(Exception):
+    """Records that a query's state must be rebuilt from are gone."""
 
 
 class StageThread:
@@ -199,12 +206,14 @@ class _Owned:
         progress: where it is.
         committed: what was committed last, None before the first commit.
         seen_before: offsets below are read again.
+        begin: offset from which it is read since the take-over.
         last_record: wall clock of the last record or of the take-over, s.
     """
 
     progress: Progress
     committed: tuple[int, int, int] | None
     seen_before: int
+    begin: int
     last_record: float
     ended_at: int = -1
 
@@ -224,7 +233,7 @@ class StageSession:
         self._in_transaction = False
         self._uncommitted = 0
         self._first_output: float | None = None
-        self._last_commit = time.monotonic()
+        self._last_commit = self._last_deletion = time.monotonic()
         self.has_committed = False
         self._clients: list[Callable[[], Any]] = []
         try:
@@ -322,8 +331,9 @@ class StageSession:
 
     def _serve_group(self) -> None:
         message = self._group.poll(0)
-        if message is not None and message.error() is not None and not message.error().retriable():
-            logger.info("query %s: group: %s", self._context.query_id, message.error().str())
+        error = message.error() if message is not None else None
+        if error is not None:
+            logger.info("query %s: group: %s", self._context.query_id, error.str())
         if self._lost:
             raise AssignmentLostError(f"the group {self._stage.source.topic!r} is read by gave the partitions away")
         if self._gained:
@@ -452,6 +462,21 @@ class StageSession:
         self._metrics.produced_rate.add(self._uncommitted)
         self._uncommitted, self._first_output = 0, None
         self._last_commit = time.monotonic()
+        self._delete_used()
+
+    def _delete_used(self) -> None:
+        """Delete what has been read of a repartition topic: nobody else reads it."""
+        topic, now = self._stage.source.topic, time.monotonic()
+        if not topic.startswith("_confluent-ksql-") or now - self._last_deletion < _DELETION_SECONDS:
+            return
+        self._last_deletion = now
+        used = [
+            TopicPartition(topic, partition, owned.committed[0])
+            for partition, owned in self._owned.items()
+            if owned.committed is not None and owned.committed[0] > 0
+        ]
+        if used:
+            self._admin.delete_records(used, request_timeout=_REQUEST_SECONDS)
 
     def _commit_transaction(self, offsets: list[TopicPartition]) -> None:
         self._begin()
@@ -463,10 +488,14 @@ class StageSession:
 
     def _state_of(self, partition: int) -> tuple[int, int, int]:
         """Return (offset needed, position, stream time) of a partition."""
-        position = self._owned[partition].progress.position
-        windowing = self._aggregate.windowing if self._aggregate is not None else None
-        if windowing is None:
+        owned = self._owned[partition]
+        position = owned.progress.position
+        if self._aggregate is None:
             return position, position, -1
+        windowing = self._aggregate.windowing
+        if windowing is None:
+            # An aggregate for ever needs every record it ever saw.
+            return owned.begin, position, -1
         needed = windowing.needed_offset(partition)
         return position if needed is None else needed, position, windowing.times[partition]
 
@@ -510,10 +539,11 @@ class StageSession:
         for partition, progress in self._committed_progress(partitions).items():
             offset, found = progress
             seen_before = found.position
-            self._owned[partition] = _Owned(replace(found, position=offset), None, seen_before, time.time())
-            if self._aggregate is not None and self._aggregate.windowing is not None:
-                self._aggregate.windowing.times.advance(partition, found.stream_time)
-                self._aggregate.windowing.seen_before[partition] = seen_before
+            self._owned[partition] = _Owned(replace(found, position=offset), None, seen_before, offset, time.time())
+            if self._aggregate is not None:
+                self._aggregate.seen_before[partition] = seen_before
+                if self._aggregate.windowing is not None:
+                    self._aggregate.windowing.times.advance(partition, found.stream_time)
         self._tables.take_over({partition: self._owned[partition] for partition in partitions})
         self._send_rejects(self._tables.take_rejects())
         self._assign()
@@ -535,17 +565,33 @@ class StageSession:
                 raise KafkaException(one.error)
             partition, first = one.partition, earliest[topic, one.partition]
             if one.offset < 0:
-                start = first if self._options.reset == "earliest" else ends[topic, partition]
+                start = first if self._from_earliest else ends[topic, partition]
                 result[partition] = (start, Progress(position=start))
                 continue
             progress = Progress.from_metadata(one.metadata, one.offset)
             if one.offset < first:
+                self._check_forgotten(partition, first)
                 logger.warning(
                     "query %s: records %d to %d of %s/%d were deleted by retention before they were read",
                     self._context.query_id, one.offset, first - 1, topic, partition,
                 )  # fmt: skip
             result[partition] = (max(one.offset, first), progress)
         return result
+
+    @property
+    def _from_earliest(self) -> bool:
+        """Whether a partition without a commit is read from its beginning: always for tables, and for topics of our own."""
+        source = self._stage.source
+        internal = source.topic.startswith("_confluent-ksql-")
+        return self._options.reset == "earliest" or source.kind is SourceKind.TABLE or internal
+
+    def _check_forgotten(self, partition: int, first: int) -> None:
+        if self._aggregate is not None and self._aggregate.windowing is None:
+            topic = self._stage.source.topic
+            raise ForgottenRecordsError(
+                f"records of {topic}/{partition} before offset {first} were deleted by retention, and an aggregate without a "
+                "window needs them all to be rebuilt; give the topic unlimited retention, or create the query anew"
+            )
 
     def _earliest(self, topic: str) -> dict[Partition, int]:
         return self._kafka.offsets([topic], "earliest")

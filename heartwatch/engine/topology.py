@@ -315,6 +315,8 @@ class SourceReader:
         rows, frame = read.rows, read.frame
         if len(read.nulls) and self._keeps_valueless:
             rows, frame = self._with_nulls(read, len(batch))
+        else:
+            rejects.update(dict.fromkeys(read.nulls.tolist(), "the value is null"))
         frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, add, rejects)
         if len(rows) > len(read.rows):
             frame = frame.with_columns(pl.Series(VALUELESS, np.isin(rows, read.nulls)))
@@ -689,7 +691,9 @@ class _Builder:
         assert keys is not None
         reader = self._source.key
         back = KeyColumns(
-            keys, lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True)))
+            keys,
+            lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True))),
+            ordered=step.emit_final,
         )
         steps = self._path[self._path.index(step) + 1 :]
         first = 0
