@@ -155,7 +155,8 @@ def read_folder(folder: Path) -> list[Case]:
     """Read the tests of a folder: its sub-folders, or the tests of the migrations that it holds.
 
     A folder of migrations (``V000001__what.sql``) has its tests in ``tests/``: the migrations themselves are the statements,
-    with the variables of the analytic that the folder is named after; a test's ``variables.json`` sets some of them differently.
+    with the variables of the analytic that the folder is named after. ``tests/variables.json`` sets some of them for all tests, a
+    test's own ``variables.json`` for that one.
 
     Raises:
         CaseFileError: there are no tests, or a file is wrong.
@@ -191,13 +192,21 @@ def _migration_cases(folder: Path, migrations: list[Path]) -> list[Case]:
         sql = "\n".join(read_text(path) for path in migrations)
         schemas = {f"{analytic.name(topic)}-value": analytic.schema_text(topic) for topic in analytic.topics}
         cases = []
+        common = _variables(folder / _TESTS)
         for path in sorted((folder / _TESTS).glob("*/")):
-            changed = _json(path / VARIABLES) if (path / VARIABLES).exists() else {}
-            variables = analytic.variables(changed)
+            variables = analytic.variables(common | _variables(path))
             cases.append(make_case(path.name, sql, _there(path / INPUT), path / OUTPUT, variables, schemas))
     except AnalyticError as error:
         raise CaseFileError(str(error)) from error
     return cases
+
+
+def _variables(folder: Path) -> dict[str, Any]:
+    path = folder / VARIABLES
+    found = _json(path) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise CaseFileError(f"file {str(path)!r} must be a JSON object of variables and their values; mend it")
+    return found
 
 
 def read_text(path: Path) -> str:
