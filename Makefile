@@ -66,8 +66,8 @@ docker-up: docker-env ## Start the whole system with Docker; PROFILE=kafka-ui or
 docker-down: ## Stop it; its volumes stay
 	docker compose --file docker/compose.yaml --profile '*' down
 
-clusters-rehearsal: setup ## Rehearse the EC2 clusters against a local AWS: provision, sync, start, replace, stop, terminate
-	$(BIN)/python -m pytest -v tests/integration/clusters
+clusters-rehearsal: setup ## Rehearse the clusters: provision to terminate against a local AWS, deploys against the embedded platform
+	$(BIN)/python -m pytest -v tests/integration/clusters tests/integration/deploy
 
 debian-packages: ## Install the Debian packages that are missing (root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
