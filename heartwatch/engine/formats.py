@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -117,7 +117,7 @@ class RowSerde(Serde):
 class KafkaSerde(RowSerde):
     """KAFKA: one column in the Java client's plain serializers: UTF-8 text or big-endian numbers."""
 
-    _STRUCTS = {"INTEGER": ">i", "BIGINT": ">q", "DOUBLE": ">d"}
+    _STRUCTS: ClassVar = {"INTEGER": ">i", "BIGINT": ">q", "DOUBLE": ">d"}
 
     def __init__(self, columns: Sequence[Column]) -> None:
         """Prepare for one column.
@@ -240,14 +240,14 @@ class JsonSerde(RowSerde):
         """Return the fields of one object; names are looked up as they are, then without regard to case."""
         body = orjson.loads(value)
         if not self._wrapped:
-            return (_from_json(body, self.columns[0].type),)
+            return (from_json(body, self.columns[0].type),)
         if body is None:
             return tuple(None for _ in self.columns)
         if not isinstance(body, dict):
             raise ValueError(f"a JSON object is wanted, not {type(body).__name__}")
         folded = {name.upper(): item for name, item in body.items()}
         return tuple(
-            _from_json(body[column.name] if column.name in body else folded.get(column.name.upper()), column.type)
+            from_json(body[column.name] if column.name in body else folded.get(column.name.upper()), column.type)
             for column in self.columns
         )
 
@@ -362,11 +362,9 @@ def conform(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame
         return frame
     columns = []
     for series, (name, type_) in zip(frame.iter_columns(), schema.items(), strict=True):
-        if series.dtype != type_:
-            if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone:
-                series = series.dt.replace_time_zone(None)
-            series = series.cast(type_)
-        columns.append(series.alias(name))
+        zoned = isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None
+        local = series.dt.replace_time_zone(None) if zoned else series
+        columns.append((local if local.dtype == type_ else local.cast(type_)).alias(name))
     return pl.DataFrame(columns)
 
 
@@ -421,18 +419,23 @@ def to_json(value: Any, type_: SqlType) -> Any:
     return value
 
 
-def _from_json(value: Any, type_: SqlType) -> Any:
+def from_json(value: Any, type_: SqlType) -> Any:
+    """Return a column's value of a JSON value, converted as ksqlDB's JSON format does.
+
+    Raises:
+        ValueError: it can't be converted.
+    """
     if value is None:
         return None
     if isinstance(type_, ArrayType):
-        return [_from_json(item, type_.element) for item in _expect(value, list, type_)]
+        return [from_json(item, type_.element) for item in _expect(value, list, type_)]
     if isinstance(type_, MapType):
         items = _expect(value, dict, type_).items()
-        return [{"key": _from_text(name, type_.key), "value": _from_json(item, type_.value)} for name, item in items]
+        return [{"key": _from_text(name, type_.key), "value": from_json(item, type_.value)} for name, item in items]
     if isinstance(type_, StructType):
         folded = {name.upper(): item for name, item in _expect(value, dict, type_).items()}
         return {
-            name: _from_json(value[name] if name in value else folded.get(name.upper()), inner)
+            name: from_json(value[name] if name in value else folded.get(name.upper()), inner)
             for name, inner in type_.fields
         }
     if type_.name == "STRING":

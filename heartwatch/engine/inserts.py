@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from heartwatch.engine.catalog import Source
 from heartwatch.engine.errors import SERVER_ERROR, StatementError
 from heartwatch.engine.expressions import TypedExpression
+from heartwatch.engine.formats import from_json
 from heartwatch.engine.operators import DELETED
 from heartwatch.engine.plan import ROWTIME, SourceKind
 from heartwatch.engine.resources import Resources, sink_of
@@ -78,6 +79,25 @@ class Inserter:
     def close(self) -> None:
         """Send what is left."""
         self._producer.flush(_SEND_SECONDS)
+
+
+def row_of(source: Source, values: Mapping[str, Any]) -> pl.DataFrame:
+    """Return a row given as a JSON object as a frame; names are taken without regard to case where they don't fit as they are.
+
+    Raises:
+        StatementError: a column is unknown, or a value has the wrong type.
+    """
+    types = {column.name: column.type for column in source.schema.columns}
+    row: dict[str, pl.Series] = {}
+    for name, value in values.items():
+        found = name if name in types else name.upper()
+        if found not in types:
+            raise StatementError(f"Column name {name} does not exist.")
+        try:
+            row[found] = pl.Series(found, [from_json(value, types[found])], dtype=types[found].polars)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise StatementError(f"Can't coerce a field of column {found} to {types[found]}: {error}") from error
+    return pl.DataFrame(row) if row else pl.DataFrame([{}])
 
 
 def _completed(source: Source, rows: pl.DataFrame) -> pl.DataFrame:

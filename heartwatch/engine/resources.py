@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import fastavro
 import orjson
 
 from heartwatch import codec
@@ -59,6 +61,23 @@ class Resources:
         self._replication_factor = kafka.replication_factor
         self._service_id = service_id
         self._parsed: dict[int, Any] = {}
+
+    def partitions(self, topic: str) -> int:
+        """Return a topic's number of partitions.
+
+        Raises:
+            StatementError: there is no such topic.
+        """
+        found = self.kafka.describe([topic])
+        if topic not in found:
+            raise StatementError(f"Kafka topic does not exist: {topic}")
+        return found[topic].partitions
+
+    def ends(self, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the end of each partition as a read_committed reader sees it."""
+        wanted = list(partitions)
+        found = self.kafka.offsets({topic for topic, _ in wanted}, "latest", committed=True)
+        return {one: found[one] for one in wanted}
 
     # ------------------------------------------------------------------------------------------------ checks
     def check(self, plan: QueryPlan) -> None:
@@ -183,6 +202,18 @@ class Resources:
             except NotRegisteredError as error:
                 raise codec.UnknownSchemaError(f"the registry has no schema of id {schema_id}") from error
         return self._parsed[schema_id]
+
+    def decoded(self, value: bytes) -> Any:
+        """Return what a message in the registry's wire format holds; None where it is none."""
+        if len(value) < codec.HEADER_BYTES or value[0] != 0:
+            return None
+        body = io.BytesIO(value[codec.HEADER_BYTES :])
+        try:
+            schema = self.schema(int.from_bytes(value[1 : codec.HEADER_BYTES], "big"))
+            record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema))
+        except (codec.UnknownSchemaError, ValueError, EOFError, IndexError, TypeError):
+            return None
+        return None if body.read(1) else record
 
     def write_schemas(self, sink: SinkSpec) -> WriteSchemas:
         """Return the schemas that a sink is written with, registered where they aren't yet.

@@ -199,7 +199,7 @@ class StageThread:
 
 
 @dataclass
-class _Owned:
+class Owned:
     """A partition that this process has.
 
     Attributes:
@@ -226,7 +226,7 @@ class StageSession:
         self._context = context
         self._options = context.options
         self._metrics = context.metrics
-        self._owned: dict[int, _Owned] = {}
+        self._owned: dict[int, Owned] = {}
         self._gained: list[int] = []
         self._lost = False
         self._closed = False
@@ -274,7 +274,7 @@ class StageSession:
         }
         self._stream: BatchConsumer = open_batch_consumer(reading)
         self._clients.append(self._stream.close)
-        self._tables = _TableFollower(self._pipeline, reading, self._ends)
+        self._tables = TableFollower(self._pipeline, reading, self._ends)
         self._clients.append(self._tables.close)
         self._group.subscribe(
             [stage.source.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
@@ -539,7 +539,7 @@ class StageSession:
         for partition, progress in self._committed_progress(partitions).items():
             offset, found = progress
             seen_before = found.position
-            self._owned[partition] = _Owned(replace(found, position=offset), None, seen_before, offset, time.time())
+            self._owned[partition] = Owned(replace(found, position=offset), None, seen_before, offset, time.time())
             if self._aggregate is not None:
                 self._aggregate.seen_before[partition] = seen_before
                 if self._aggregate.windowing is not None:
@@ -623,7 +623,7 @@ class _Repeat:
         return self.marks[1][0] if len(self.marks) > 1 else self.until
 
 
-class _TableFollower:
+class TableFollower:
     """Keeps a stage's tables as new as their topics when a stream record is joined.
 
     Which table offsets a stream offset was joined with is noted in `Progress.tables`. After a restart the records of open
@@ -645,7 +645,7 @@ class _TableFollower:
         self._logged: dict[Partition, int] = {}
         self._rejects: list[Rejected] = []
 
-    def take_over(self, owned: dict[int, _Owned]) -> None:
+    def take_over(self, owned: dict[int, Owned]) -> None:
         """Read the partitions of the tables that go with newly gained stream partitions, up to their ends."""
         if self._consumer is None:
             return
@@ -677,7 +677,7 @@ class _TableFollower:
         while any(self._reached.get(one, -1) < end for one, end in wanted.items()):
             self._apply(self._consumer.poll(_POLL_SECONDS, _BATCH_ROWS))
 
-    def pieces(self, batch: MessageBatch, owned: dict[int, _Owned]) -> Iterator[MessageBatch]:
+    def pieces(self, batch: MessageBatch, owned: dict[int, Owned]) -> Iterator[MessageBatch]:
         """Give a stream batch in pieces, the tables being as they must be for each piece when it is given."""
         self.catch_up()
         while self._repeats and len(batch):
@@ -713,7 +713,7 @@ class _TableFollower:
                 [(topic, partition, offset) for (topic, partition), offset in self._positions.items()]
             )
 
-    def _note(self, batch: MessageBatch, owned: dict[int, _Owned]) -> None:
+    def _note(self, batch: MessageBatch, owned: dict[int, Owned]) -> None:
         """Note which table offsets the batch's records are joined with, where they have changed."""
         if self._consumer is None:
             return

@@ -1,6 +1,6 @@
 """The engine's server process: ksqlDB's REST API over HTTP.
 
-Run as ``python -m heartwatch.engine.server --listen 127.0.0.1:8088 --bootstrap-servers … --registry-url … --service-id … --data-dir …``.
+Run as ``python -m heartwatch.engine.server --listen 127.0.0.1:8088 --bootstrap-servers … --registry-url … --data-dir …``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import argparse
 import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from heartwatch.engine import syntax as ast
 from heartwatch.engine.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, SERVER_NOT_READY, KsqlError, StatementError
+from heartwatch.engine.formats import json_bytes
 from heartwatch.engine.options import PROPERTIES, canonical, with_changes
 from heartwatch.engine.session import Engine, EngineConfig
+from heartwatch.engine.transient import TransientQuery, print_topic
 from heartwatch.kafka import KafkaClientError
 from heartwatch.registry import RegistryError
 from heartwatch.settings import KafkaSettings, RegistrySettings
@@ -36,6 +40,7 @@ from heartwatch.settings import KafkaSettings, RegistrySettings
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/vnd.ksql.v1+json"
+ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 # ksqlDB's clients compare the number with their own; the word tells which engine it is.
 VERSION = "7.9.0-heartwatch"
 _GRACE_SECONDS = 10
@@ -55,6 +60,7 @@ class Server:
         self._address = address
         self._starting: asyncio.Task[None] | None = None
         self._failure: str | None = None
+        self._transient: dict[str, TransientQuery] = {}
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -68,6 +74,10 @@ class Server:
             Route("/status/{kind}/{name}/{action}", self._status),
             Route("/is_valid_property/{name}", self._is_valid_property),
             Route("/ksql", self._ksql, methods=["POST"]),
+            Route("/query", self._query, methods=["POST"]),
+            Route("/query-stream", self._query_stream, methods=["POST"]),
+            Route("/close-query", self._close_query, methods=["POST"]),
+            Route("/inserts-stream", self._inserts_stream, methods=["POST"]),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 
@@ -75,6 +85,8 @@ class Server:
     async def _lifespan(self, _: Starlette) -> Any:
         self._starting = asyncio.create_task(self._start())
         yield
+        for query in list(self._transient.values()):
+            query.stop()
         await self._starting
         await run_in_threadpool(self._engine.stop)
 
@@ -163,11 +175,90 @@ class Server:
             text, body.get("streamsProperties"), body.get("sessionVariables"), body.get("commandSequenceNumber")
         )
 
+    # ------------------------------------------------------------------------------------------------ queries
+    async def _query_stream(self, request: Request) -> Response:
+        """Answer a SELECT with a header and rows: one JSON value a line, or one JSON array where the client asks for JSON."""
+        return await self._stream(request, "sql", "properties", lambda query: _delimited(query, _wants_json(request)))
+
+    async def _query(self, request: Request) -> Response:
+        """Answer a SELECT or PRINT in the shape of ksqlDB's older endpoint."""
+        return await self._stream(request, "ksql", "streamsProperties", _rows_in_objects)
+
+    async def _stream(
+        self,
+        request: Request,
+        text_field: str,
+        properties_field: str,
+        shape: Callable[[TransientQuery], Iterator[bytes]],
+    ) -> Response:
+        def prepare(body: Mapping[str, Any]) -> Iterator[bytes]:
+            text = body.get(text_field, body.get("ksql"))
+            if not isinstance(text, str):
+                raise KsqlError(f"Missing required field {text_field!r}: it holds the query", BAD_REQUEST)
+            properties = body.get(properties_field) or body.get("streamsProperties")
+            query = self._engine.transient(text, properties, body.get("sessionVariables"))
+            if isinstance(query, ast.PrintTopic):
+                return print_topic(query, self._engine.config.kafka, self._engine.resources, threading.Event())
+            self._transient[query.query_id] = query
+            return self._ended(query, shape(query))
+
+        try:
+            self._check_ready()
+            lines = await run_in_threadpool(prepare, _body(await request.body()))
+        except KsqlError as error:
+            return _error(error)
+        except Exception as error:
+            logger.exception("a query failed")
+            return _error(KsqlError(str(error), SERVER_ERROR))
+        kind = MEDIA_TYPE if text_field == "ksql" else ROWS_MEDIA_TYPE
+        return StreamingResponse(lines, media_type=kind)
+
+    def _ended(self, query: TransientQuery, lines: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from lines
+        finally:
+            query.stop()
+            self._transient.pop(query.query_id, None)
+
+    async def _close_query(self, request: Request) -> Response:
+        def close(body: Mapping[str, Any]) -> Any:
+            query = self._transient.get(str(body.get("queryId")))
+            if query is None:
+                raise KsqlError(f"No query with id {body.get('queryId')}", BAD_REQUEST)
+            query.stop()
+            return {}
+
+        return await self._answer(request, close)
+
+    async def _inserts_stream(self, request: Request) -> Response:
+        """Write rows, one JSON object a line after a first line with the target; answer each with a line."""
+        try:
+            self._check_ready()
+            first, *rows = [line for line in (await request.body()).split(b"\n") if line.strip()]
+            target = str(_body(first).get("target", ""))
+            name = target[1:-1] if target[:1] == "`" else target.upper()
+            answers = [await run_in_threadpool(self._insert, name, number, row) for number, row in enumerate(rows)]
+        except ValueError:
+            return _error(KsqlError("The first line must be a JSON object with the field 'target'", BAD_REQUEST))
+        except KsqlError as error:
+            return _error(error)
+        return Response(b"".join(orjson.dumps(answer) + b"\n" for answer in answers), media_type=ROWS_MEDIA_TYPE)
+
+    def _insert(self, target: str, number: int, row: bytes) -> dict[str, Any]:
+        try:
+            self._engine.insert_json(target, _body(row))
+        except KsqlError as error:
+            return {"status": "error", "error_code": error.error_code, "message": error.message, "seq": number}
+        return {"status": "ok", "seq": number}
+
+    def _check_ready(self) -> None:
+        if not self._engine.ready:
+            reason = f": {self._failure}" if self._failure else ""
+            raise KsqlError(f"KSQL is not yet ready to serve requests{reason}", SERVER_NOT_READY)
+
     async def _answer(self, request: Request, work: Callable[[Mapping[str, Any]], Any]) -> Response:
         try:
-            if not self._engine.ready:
-                reason = f": {self._failure}" if self._failure else ""
-                raise KsqlError(f"KSQL is not yet ready to serve requests{reason}", SERVER_NOT_READY)
+            self._check_ready()
             body = _body(await request.body())
             return _json(await run_in_threadpool(work, body))
         except KsqlError as error:
@@ -176,6 +267,42 @@ class Server:
             # A client gets every failure in ksqlDB's shape; the log has the rest.
             logger.exception("a request failed")
             return _error(KsqlError(str(error), SERVER_ERROR))
+
+
+def _wants_json(request: Request) -> bool:
+    return "application/json" in request.headers.get("accept", "")
+
+
+def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
+    """Yield a header and rows, each a JSON value with its line end; `as_array` makes one JSON array of them."""
+    header = {
+        "queryId": query.query_id,
+        "columnNames": [column.name for column in query.columns],
+        "columnTypes": [str(column.type) for column in query.columns],
+    }
+    begin, between, end = (b"[", b",\n", b"]\n") if as_array else (b"", b"\n", b"\n")
+    yield begin + json_bytes(header)
+    try:
+        for rows in query.rows():
+            yield b"".join(between + json_bytes(row) for row in rows)
+    except Exception as error:
+        logger.exception("query %s ends", query.query_id)
+        yield between + orjson.dumps(KsqlError(str(error), SERVER_ERROR).entity())
+    yield end
+
+
+def _rows_in_objects(query: TransientQuery) -> Iterator[bytes]:
+    """Yield a JSON array of a header, rows and a final message, each an object of its own."""
+    schema = ", ".join(f"`{column.name}` {column.type}" for column in query.columns)
+    yield b"[" + orjson.dumps({"header": {"queryId": query.query_id, "schema": schema}})
+    final = {"finalMessage": "Query Completed"}
+    try:
+        for rows in query.rows():
+            yield b"".join(b",\n" + json_bytes({"row": {"columns": row}}) for row in rows)
+    except Exception as error:
+        logger.exception("query %s ends", query.query_id)
+        final = {"errorMessage": KsqlError(str(error), SERVER_ERROR).entity()}  # type: ignore[dict-item]
+    yield b",\n" + orjson.dumps(final) + b"]\n"
 
 
 def check_name(name: str) -> None:

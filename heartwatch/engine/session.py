@@ -31,7 +31,7 @@ from heartwatch.engine.errors import (
     StatementError,
     query_endpoint_error,
 )
-from heartwatch.engine.inserts import Inserter
+from heartwatch.engine.inserts import Inserter, row_of
 from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.options import engine_defaults, query_options, with_changes
@@ -39,6 +39,7 @@ from heartwatch.engine.parser import PreparedStatement, parse_statements, prepar
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
 from heartwatch.engine.runtime import StageContext, StageThread, Status
 from heartwatch.engine.topology import stages
+from heartwatch.engine.transient import TransientQuery
 from heartwatch.kafka import KafkaClientError
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
@@ -267,6 +268,50 @@ class Engine:
         elif isinstance(node, ast.UnsetProperty):
             request.properties.pop(node.name, None)
         return isinstance(node, ast.SetProperty | ast.UnsetProperty | ast.DefineVariable | ast.UndefineVariable)
+
+    def transient(
+        self, text: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
+    ) -> TransientQuery | ast.PrintTopic:
+        """Return a request's one SELECT, ready to run, or its PRINT; SET and DEFINE may stand before it.
+
+        Raises:
+            KsqlError: it is something else, or it is wrong.
+        """
+        given = {name: str(value) for name, value in (properties or {}).items()}
+        request = Request(with_changes(self.config.properties, given), dict(variables or {}))
+        *before, last = split_statements(text) or [None]
+        for parsed in before:
+            if parsed is None or not self._change_session(prepare(parsed, request.variables).statement, request):
+                raise StatementError("Expected exactly one KSQL statement; found several", text)
+        if last is None:
+            raise StatementError("Expected exactly one KSQL statement; found none", text)
+        statement = prepare(last, request.variables)
+        node = statement.statement
+        if isinstance(node, ast.PrintTopic):
+            return node
+        if not isinstance(node, ast.QueryStatement):
+            raise StatementError(
+                f"Statement type `{type(node).__name__}` not supported for this resource; send it to /ksql",
+                statement.text,
+            )
+        try:
+            plan = self.analyzer(request.properties).transient(node.query, statement.text)
+            return TransientQuery(plan, self.config.kafka, self.resources, request.properties)
+        except StatementError as error:
+            raise error.with_statement(statement.text) from None
+
+    def insert_json(self, target: str, row: Mapping[str, Any]) -> None:
+        """Write one row, given as a JSON object, into a stream or table.
+
+        Raises:
+            StatementError: there is no such stream or table, or the row doesn't fit it.
+        """
+        source = self.catalog.source(target)
+        if source.read_only:
+            raise StatementError(f"Cannot insert values into read-only {source.kind.value.lower()}: {target}")
+        if source.key_window is not None:
+            raise StatementError("Cannot insert values into windowed stream/table!")
+        self._inserter.insert_rows(source, row_of(source, row))
 
     # ------------------------------------------------------------------------------------------------ changes
     def analyzer(self, properties: Mapping[str, str]) -> Analyzer:
