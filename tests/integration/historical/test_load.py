@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 
 from heartwatch.historical import SCHEMA, HistoricalError
 from heartwatch.historical.generate import generate_ranges
-from heartwatch.historical.load import LoadResult, load_ranges
+from heartwatch.historical.load import LoadResult, create_table, load_ranges
 from heartwatch.historical.read import read_ranges
 from heartwatch.historical.rejects import RejectFile
 from heartwatch.settings import load_settings
@@ -146,3 +146,10 @@ def test_two_loads_at_once_of_a_table_that_is_not_there_both_end_well(platform: 
 def test_a_table_in_a_schema_that_is_not_there_is_named(connection: Connection, table: str):
     with pytest.raises(HistoricalError, match=f"nowhere.{table} can't be loaded"):
         load_ranges(connection, ranges((1, 51, 107)), table, schema="nowhere")
+
+
+def test_a_table_can_be_made_before_its_first_load(connection: Connection, table: str):
+    for _ in range(2):
+        create_table(connection, table)
+    assert rows_of(connection, table) == []
+    assert load_ranges(connection, ranges((1, 51, 107)), table).inserted == 1

@@ -9,7 +9,7 @@ import pytest
 
 from heartwatch.historical import SCHEMA, HistoricalError
 from heartwatch.historical.generate import generate_ranges, write_ranges
-from heartwatch.historical.read import read_ranges
+from heartwatch.historical.read import count_rows, read_ranges
 from heartwatch.historical.rejects import RejectFile
 from heartwatch.settings import ROOT
 
@@ -197,3 +197,13 @@ def test_writing_ranges_leaves_no_half_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HistoricalError, match=r"end the name in \.jsonl or \.csv"):
         write_ranges(generate_ranges(1, 10), tmp_path / "ranges.txt")
+
+
+def test_rows_are_counted_before_they_are_read(tmp_path: Path):
+    for name in ("ranges.jsonl", "ranges.csv"):
+        write_ranges(generate_ranges(1, 1_000), tmp_path / name)
+    pl.concat(generate_ranges(1, 1_000)).write_parquet(tmp_path / "ranges.parquet")
+    counted = {path.suffix: count_rows(path) for path in tmp_path.iterdir()}
+    assert counted == {".jsonl": 1_000, ".csv": 1_001, ".parquet": 1_000}
+    with pytest.raises(HistoricalError, match=r"missing\.jsonl' can't be read"):
+        count_rows(tmp_path / "missing.jsonl")
