@@ -127,15 +127,22 @@ class Resources:
 
     # ------------------------------------------------------------------------------------------------ making
     def prepare_query(self, plan: QueryPlan) -> None:
-        """Make the topics and schemas that a query writes; what is there stays.
+        """Make the topic and schemas of a query's result; what is there stays.
 
         Raises:
-            StatementError: a topic is there with other partitions, or a schema is refused.
+            StatementError: the topic is there with other partitions, or a schema is refused.
         """
-        for stage in stages(plan, self._service_id):
-            partitions, replicas = self._sink_size(stage, plan)
-            self.create_topic(stage.sink.topic, partitions, replicas, _topic_config(stage, plan))
-            self.write_schemas(stage.sink)
+        self._prepare_stage(stages(plan, self._service_id)[-1], plan)
+
+    def prepare_internal(self, plan: QueryPlan) -> None:
+        """Make a query's repartition topics, whose names have the query's id; what is there stays."""
+        for stage in stages(plan, self._service_id)[:-1]:
+            self._prepare_stage(stage, plan)
+
+    def _prepare_stage(self, stage: Stage, plan: QueryPlan) -> None:
+        partitions, replicas = self._sink_size(stage, plan)
+        self.create_topic(stage.sink.topic, partitions, replicas, _topic_config(stage, plan))
+        self.write_schemas(stage.sink)
 
     def prepare_source(self, source: Source, properties: Mapping[str, Any]) -> None:
         """Make the topic of CREATE STREAM or TABLE where PARTITIONS is given; otherwise it must be there.
@@ -176,17 +183,18 @@ class Resources:
             self.registry.delete(f"{topic}-{side}")
 
     def _sink_size(self, stage: Stage, plan: QueryPlan) -> tuple[int, int | None]:
-        if not stage.sink.internal:
-            if plan.partitions is not None:
-                return plan.partitions, plan.replicas
-            there = self.kafka.describe([stage.sink.topic, stage.source.topic])
-            like = there.get(stage.sink.topic) or there[stage.source.topic]
-            return like.partitions, plan.replicas or like.replication_factor
-        # A repartition topic is read together with the tables that the next stage joins.
-        reader = next(one for one in stages(plan, self._service_id) if one.source.topic == stage.sink.topic)
-        topic = reader.tables[0].topic if reader.tables else stage.source.topic
-        like = self.kafka.describe([topic])[topic]
-        return like.partitions, like.replication_factor
+        all_stages = stages(plan, self._service_id)
+        if stage.sink.internal:
+            # A repartition topic is read together with the tables that the next stage joins.
+            reader = next(one for one in all_stages if one.source.topic == stage.sink.topic)
+            topic = reader.tables[0].topic if reader.tables else all_stages[0].source.topic
+            like = self.kafka.describe([topic])[topic]
+            return like.partitions, like.replication_factor
+        if plan.partitions is not None:
+            return plan.partitions, plan.replicas
+        there = self.kafka.describe([stage.sink.topic, all_stages[0].source.topic])
+        found = there.get(stage.sink.topic) or there[all_stages[0].source.topic]
+        return found.partitions, plan.replicas or found.replication_factor
 
     # ------------------------------------------------------------------------------------------------ schemas
     def schema(self, schema_id: int) -> Any:

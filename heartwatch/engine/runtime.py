@@ -97,6 +97,7 @@ class StageContext:
         instance: name of this engine process, the same after a restart: it fences what the dead process left open.
         query_id: the query.
         options: its options.
+        prepare: makes the query's own topics where they aren't there.
         schemas: gives the Avro schema of an id.
         write_schemas: registers (or finds) what a stage writes with.
         metrics: the query's counts.
@@ -107,6 +108,7 @@ class StageContext:
     instance: str
     query_id: str
     options: QueryOptions
+    prepare: Callable[[], None]
     schemas: Callable[[int], codec.AvroSchema]
     write_schemas: Callable[[Stage], WriteSchemas]
     metrics: QueryMetrics
@@ -244,6 +246,7 @@ class StageSession:
 
     def _open(self, group: str) -> None:
         context, stage = self._context, self._stage
+        context.prepare()
         self._pipeline = build(stage, context.schemas, context.write_schemas(stage))
         self._aggregate = self._pipeline.aggregate
         self._admin = AdminClient({"bootstrap.servers": context.kafka.bootstrap_servers})

@@ -395,6 +395,7 @@ class Engine:
             instance=self._instance,
             query_id=plan.query_id,
             options=query_options(plan.properties),
+            prepare=lambda: self.resources.prepare_internal(plan),
             schemas=self.resources.schema,
             write_schemas=lambda stage: self.resources.write_schemas(stage.sink),
             metrics=metrics,
