@@ -201,7 +201,9 @@ _MODES = {"CEILING": "ROUND_CEILING", "FLOOR": "ROUND_FLOOR", "DOWN": "ROUND_DOW
 
 
 def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> pl.Expr:
-    """Return DECIMALs or DOUBLEs rounded to decimal places. Row by row: the digits are decimal, and places may differ.
+    """Return DECIMALs or DOUBLEs rounded to decimal places; NULL where the result's type can't hold it.
+
+    Row by row: the digits are decimal, and places may differ.
 
     Args:
         value: what to round.
@@ -220,7 +222,9 @@ def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> p
         half = "ROUND_HALF_UP" if number > 0 else "ROUND_HALF_DOWN"
         context = Context(prec=400, rounding=_MODES.get(mode, half))
         rounded = number.quantize(Decimal(1).scaleb(-digits), context=context)
-        return float(rounded) if isinstance(given, float) else rounded
+        if isinstance(target, DecimalType):
+            return rounded if abs(rounded) < Decimal(10) ** (target.precision - target.scale) else None
+        return float(rounded)
 
     return by_row({"value": value, "places": places}, compute, target.polars)
 

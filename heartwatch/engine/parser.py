@@ -128,13 +128,25 @@ def prepare(parsed: ParsedStatement, variables: MutableMapping[str, str]) -> Pre
     Raises:
         StatementError: the text is not KSQL, or a variable is unknown.
     """
-    replaced = substitute(parsed, variables)
+    replaced = substitute(_with_variable_name(parsed), variables)
     statement = cast(ast.Statement, _build(replaced, "single_statement"))
     if isinstance(statement, ast.DefineVariable):
         variables[statement.name] = statement.value
     elif isinstance(statement, ast.UndefineVariable):
         variables.pop(statement.name, None)
     return PreparedStatement(replaced.text, statement)
+
+
+def _with_variable_name(parsed: ParsedStatement) -> ParsedStatement:
+    """Return DEFINE or UNDEFINE with its variable as an identifier: keywords may name variables."""
+    if (
+        len(parsed.tokens) < 2
+        or parsed.tokens[0].type not in ("DEFINE", "UNDEFINE")
+        or parsed.tokens[1].type not in KEYWORDS
+    ):
+        return parsed
+    name = parsed.tokens[1].update(type="IDENTIFIER")
+    return ParsedStatement(parsed.text, (parsed.tokens[0], name, *parsed.tokens[2:]))
 
 
 def parse_expression(text: str) -> ast.SyntaxExpression:
@@ -172,8 +184,7 @@ def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseErr
     token = cast(Token, error.token)
     position = Position(token.line or 1, token.column or 1)
     if token.type == "$END":
-        last = statement.tokens[-1] if statement.tokens else None
-        position = Position(last.end_line or 1, last.end_column or 1) if last else Position(1, 1)
+        position = _end(statement)
         text = ";"
     else:
         text = str(token)
@@ -189,6 +200,16 @@ def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseErr
     else:
         message = f"mismatched input '{text}' expecting {_expected(expected)}"
     return ParseError(message, position, statement.text)
+
+
+def _end(statement: ParsedStatement) -> Position:
+    """Return where a statement's semicolon is."""
+    if not statement.tokens:
+        return Position(1, 1)
+    first, before = statement.tokens[0], statement.text.removesuffix(";")
+    newline = before.rfind("\n")
+    column = len(before) - newline if newline >= 0 else (first.column or 1) + len(before)
+    return Position((first.line or 1) + before.count("\n"), column)
 
 
 def _expected(names: set[str]) -> str:

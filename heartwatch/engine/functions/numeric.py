@@ -11,7 +11,7 @@ import polars as pl
 
 from heartwatch.engine.casts import converted, rounded_at
 from heartwatch.engine.functions.registry import ANY_DECIMAL, as_decimal, register
-from heartwatch.engine.types import BIGINT, DOUBLE, INTEGER, STRING, DecimalType, SqlType
+from heartwatch.engine.types import BIGINT, DOUBLE, INTEGER, NULL, STRING, DecimalType, SqlType
 
 if TYPE_CHECKING:
     from heartwatch.engine.expressions import Call
@@ -130,7 +130,7 @@ for _type in (INTEGER, BIGINT, DOUBLE, STRING):
 
 
 def _widest(types: Sequence[SqlType]) -> SqlType:
-    decimals = [cast(DecimalType, as_decimal(type_)) for type_ in types]
+    decimals = [cast(DecimalType, as_decimal(type_)) for type_ in types if type_ != NULL]
     scale = max(one.scale for one in decimals)
     return DecimalType(precision=max(one.precision - one.scale for one in decimals) + scale, scale=scale)
 

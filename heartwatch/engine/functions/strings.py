@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import unicodedata
 import uuid
@@ -170,6 +171,8 @@ register("UUID", _TEXT, "A random UUID.", (), STRING,
 row_by_row(
     "UUID", _TEXT, "The UUID that 16 bytes hold.", (BYTES,), STRING, lambda data: str(uuid.UUID(bytes=data[:16]))
 )
+row_by_row("MD5", _TEXT, "The MD5 digest of a text, as hexadecimal digits.", (STRING,), STRING,
+           lambda text: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())  # fmt: skip
 register("ELT", _TEXT, "The n-th of the texts that follow.", (INTEGER, STRING), STRING,
          lambda n, *texts: pl.concat_list([text.cast(pl.String) for text in texts]).list.get(
              pl.when(n >= 1).then(n - 1), null_on_oob=True), variadic=True, null_gives_null=False)  # fmt: skip
