@@ -151,7 +151,7 @@ class Connect:
         path = f"/connector-plugins/{quote(plugin.rpartition('.')[2])}/config/validate"
         answer = self._ask("PUT", path, f"validate connector {name!r}", dict(config))
         errors = [
-            f"{field['value']['name']}={_shown(field['value'])}: {message}"
+            f"{field['value']['name']}={_shown(field['value']['name'], config)}: {message}"
             for field in answer["configs"]
             for message in field["value"].get("errors", [])
         ]
@@ -333,10 +333,10 @@ def _path(name: str, *rest: str) -> str:
     return "/".join(["/connectors", quote(name, safe=""), *rest])
 
 
-def _shown(value: Mapping[str, Any]) -> str:
+def _shown(field: str, config: Mapping[str, str]) -> str:
     """Return a field's value for an error message; never one that may be secret."""
-    hidden = re.search(r"password|secret|token|credential|key\.id", value["name"], re.IGNORECASE)
-    return "(hidden)" if hidden else repr(value.get("value"))
+    hidden = re.search(r"password|secret|token|credential|key\.id", field, re.IGNORECASE)
+    return "(hidden)" if hidden else repr(config.get(field))
 
 
 def _message(response: httpx.Response) -> str:

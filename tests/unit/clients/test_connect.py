@@ -81,14 +81,16 @@ def test_validation_names_each_field_and_hides_secrets():
         assert request.url.path == "/connector-plugins/Sink/config/validate"
         assert json.loads(request.content)["name"] == "c"
         fields = [
-            {"value": {"name": "tasks.max", "value": "-1", "errors": ["must be at least 1"]}},
+            {"value": {"name": "tasks.max", "value": None, "errors": ["must be at least 1"]}},
             {"value": {"name": "database.password", "value": "hunter2", "errors": ["wrong"]}},
             {"value": {"name": "topics", "value": "t", "errors": []}},
         ]
         return httpx.Response(200, json={"name": "Sink", "error_count": 2, "configs": fields})
 
     with pytest.raises(InvalidConnectorError) as caught:
-        connect(handler).validate({"name": "c", "connector.class": "a.Sink"})
+        connect(handler).validate(
+            {"name": "c", "connector.class": "a.Sink", "tasks.max": "-1", "database.password": "hunter2"}
+        )
     text = str(caught.value)
     assert "tasks.max='-1': must be at least 1" in text
     assert "database.password=(hidden): wrong" in text

@@ -1,0 +1,97 @@
+"""Topics and schemas on a real broker and registry."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from heartwatch.analytic import Analytic
+from heartwatch.deploy import pipeline
+from heartwatch.deploy.plan import Change, DeployError, Plan, RefusedPlanError, apply
+from heartwatch.deploy.schemas import Schemas
+from heartwatch.deploy.topics import Topics, analytic_topics
+from heartwatch.kafka import KafkaAdmin
+from heartwatch.registry import IncompatibleSchemaError, Registry
+from heartwatch.settings import Settings
+
+pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
+
+
+def test_a_changed_retention_is_altered_and_taken_back(settings: Settings):
+    deployer = pipeline.deployer("topics", settings)
+    apply(deployer.plan(), deployer)
+    analytic, admin = Analytic.of(settings.pipeline), KafkaAdmin(settings.kafka)
+    shorter = settings.kafka.model_copy(update={"retention_ms": 60_000})
+    topics = Topics(admin, analytic_topics(analytic, shorter))
+    planned = topics.plan()
+    assert {change.reason for change in planned.needed} == {"differs in retention.ms"}
+
+    def retention() -> str:
+        return admin.describe([analytic.topic("realtime")])[analytic.topic("realtime")].config["retention.ms"]
+
+    applied = apply(planned, topics)
+    assert retention() == "60000"
+    for change in applied.changes:
+        topics.carry_out(change.inverse())
+    assert retention() == str(settings.kafka.retention_ms)
+
+
+def test_more_partitions_are_refused(settings: Settings):
+    deployer = pipeline.deployer("topics", settings)
+    apply(deployer.plan(), deployer)
+    more = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"partitions": 4})})
+    deployer = pipeline.deployer("topics", more)
+    with pytest.raises(RefusedPlanError, match="it has 3 partitions, 4 are wanted: keys would move"):
+        apply(deployer.plan(), deployer)
+
+
+def test_a_failed_creation_leaves_no_topic(settings: Settings):
+    admin = KafkaAdmin(settings.kafka)
+    wanted = analytic_topics(Analytic.of(settings.pipeline), settings.kafka)
+    plan = Topics(admin, wanted).plan()
+    bad = Change("topic", "not/allowed", "create", "is not there", None, {"partitions": 1, "replication.factor": 1})
+    with pytest.raises(DeployError, match=r"'not/allowed' contains [\s\S]*all 4 change.* taken back"):
+        apply(plan + Plan((bad,)), Topics(admin, wanted))
+    assert admin.describe(topic.name for topic in wanted) == {}
+
+
+def schema(files: Analytic) -> dict[str, object]:
+    return json.loads(files.schema_text("realtime"))
+
+
+def write(files: Analytic, content: dict[str, object]) -> None:
+    (files.schemas_folder / "realtime.avsc").write_text(json.dumps(content))
+
+
+def test_a_compatible_schema_becomes_a_version_and_is_taken_back(files: Analytic, settings: Settings):
+    registry, subject = Registry(settings.registry), f"{files.topic('realtime')}-value"
+    first = Schemas(registry, files, settings.registry)
+    apply(first.plan(), first)
+    assert registry.compatibility(subject) == "BACKWARD"
+    content = schema(files)
+    content["fields"] += [{"name": "battery", "type": ["null", "int"], "default": None}]  # type: ignore[operator]
+    write(files, content)
+    second = Schemas(registry, files, settings.registry)
+    planned = second.plan()
+    assert [(change.resource, change.reason) for change in planned.needed] == [(subject, "adds battery")]
+    applied = apply(planned, second)
+    assert registry.latest(subject).version == 2
+    second.carry_out(applied.changes[0].inverse())
+    assert registry.latest(subject).version == 1
+    assert second.plan().needed[0].reason == "adds battery"
+
+
+def test_an_incompatible_schema_is_refused_before_anything_is_registered(files: Analytic, settings: Settings):
+    registry, subject = Registry(settings.registry), f"{files.topic('realtime')}-value"
+    first = Schemas(registry, files, settings.registry)
+    apply(first.plan(), first)
+    content = schema(files)
+    content["fields"] += [{"name": "battery", "type": "int"}]  # type: ignore[operator]
+    write(files, content)
+    changed = Schemas(registry, files, settings.registry)
+    with pytest.raises(RefusedPlanError, match=r"not BACKWARD compatible .*adds battery.*give new fields a default"):
+        apply(changed.plan(), changed)
+    with pytest.raises(IncompatibleSchemaError, match="not BACKWARD to version 1"):
+        registry.register(subject, json.dumps(content))
+    assert registry.latest(subject).version == 1
