@@ -6,16 +6,22 @@ registered. Here only schemas by id are cached: an id never changes its meaning.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
-from confluent_kafka.schema_registry import RegisteredSchema as _Answer
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
+from authlib.deprecate import AuthlibDeprecationWarning
 
 from heartwatch.settings import RegistrySettings
+
+with warnings.catch_warnings():
+    # Of no use to whoever runs a command: it tells the makers of confluent-kafka to import something else.
+    warnings.simplefilter("ignore", AuthlibDeprecationWarning)
+    from confluent_kafka.schema_registry import RegisteredSchema as _Answer
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+    from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 Result = TypeVar("Result")
 
