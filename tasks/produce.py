@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import psutil
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
@@ -227,6 +228,18 @@ class _Dispatched:
     since: float = field(default_factory=time.time)
     beat: float = field(default_factory=time.time)
     progress: Progress = field(default_factory=Progress)
+    gone_since: float | None = None
+    done: bool = False
+
+
+def _is_alive(pid: str | None) -> bool | None:
+    """Tell whether a process of this machine is at work; None where no process is known."""
+    if pid is None or not pid.isdigit():
+        return None
+    try:
+        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 class Dispatcher:
@@ -244,6 +257,8 @@ class Dispatcher:
         self._spec, self._limits, self._on_progress = spec, limits, on_progress
         self._topic = Analytic.of(settings.pipeline).topic("realtime")
         self._admin = KafkaAdmin(settings.kafka, timeout_seconds=10)
+        # The embedded platform's workers are on this machine: their processes can be looked at.
+        self._sees_processes = settings.profile == "local"
         self._logger = get_run_logger()
 
     def run(self, shards: list[Shard]) -> list[ShardReport]:
@@ -261,12 +276,12 @@ class Dispatcher:
                 runs = self._read_runs(client, open_shards)
                 for shown in open_shards:
                     self._look(client, shown, runs.get(shown.run_id))
-                done += [shown for shown in open_shards if self._is_done(runs.get(shown.run_id))]
-                open_shards = [shown for shown in open_shards if shown not in done]
+                done += [shown for shown in open_shards if shown.done]
+                open_shards = [shown for shown in open_shards if not shown.done]
                 self._on_progress(sum(shown.progress.delivered for shown in [*done, *open_shards]))
         seconds = time.monotonic() - began
         reports = [self._final(shown, seconds) for shown in sorted(done, key=lambda shown: shown.shard.index)]
-        forget_progress(self._admin, self._spec.run_id, shards)
+        self._forget(shards)
         return reports
 
     def _dispatch(self, shard: Shard, attempt: int) -> UUID:
@@ -294,20 +309,27 @@ class Dispatcher:
         reachable = self._read_progress(shown)
         if run is None or run.state is None:
             return
-        now = time.time()
-        entered = run.state.timestamp.timestamp()
         if not reachable:
-            shown.beat = now
-        sighting = Sighting(
-            run.state.type.value,
-            now - max(entered, shown.since) if run.state.is_scheduled() else now - entered,
-            now - max(shown.beat, entered) if reachable else None,
-        )
-        verdict, reason = judge(sighting, self._limits)
+            shown.beat = time.time()
+        verdict, reason = judge(self._sighting(shown, run, run.state, reachable), self._limits)
+        shown.done = verdict is Verdict.DONE
         if verdict is Verdict.CANCEL:
             raise ProduceError(f"shard {shown.shard.index} of run {self._spec.run_id!r}: {reason}; start the run again")
         if verdict is Verdict.DISPATCH:
             self._dispatch_again(client, shown, run, reason)
+
+    def _sighting(self, shown: _Dispatched, run: FlowRun, state: State[Any], reachable: bool) -> Sighting:
+        now, entered = time.time(), state.timestamp.timestamp()
+        alive = _is_alive(run.infrastructure_pid) if self._sees_processes else None
+        shown.gone_since = None if alive is not False else shown.gone_since or now
+        return Sighting(
+            state=state.type.value,
+            state_seconds=now - max(entered, shown.since),
+            silent_seconds=now - max(shown.beat, entered) if reachable else None,
+            finished=shown.progress.finished,
+            alive=alive,
+            gone_seconds=0.0 if shown.gone_since is None else now - shown.gone_since,
+        )
 
     def _read_progress(self, shown: _Dispatched) -> bool:
         """Read a shard's committed progress; False when the brokers can't be asked."""
@@ -330,16 +352,20 @@ class Dispatcher:
         shown.attempts += 1
         shown.run_id = self._dispatch(shown.shard, shown.attempts)
         shown.since = shown.beat = time.time()
+        shown.gone_since = None
         self._logger.warning("shard %d is sent out again: %s", shown.shard.index, reason)
 
-    @staticmethod
-    def _is_done(run: FlowRun | None) -> bool:
-        return run is not None and run.state is not None and run.state.is_completed()
-
     def _final(self, shown: _Dispatched, seconds: float) -> ShardReport:
-        """Read what a completed shard reached: its last commit may have come after the last look."""
-        found = read_progress(self._admin, self._topic, self._spec.run_id, shown.shard)
-        return _report(shown.shard, found or shown.progress, seconds, shown.attempts)
+        """Return what a shard reached; its last commit may have come after the last look."""
+        self._read_progress(shown)
+        return _report(shown.shard, shown.progress, seconds, shown.attempts)
+
+    def _forget(self, shards: list[Shard]) -> None:
+        try:
+            forget_progress(self._admin, self._spec.run_id, shards)
+        except KafkaClientError as error:
+            # All was sent; groups that nobody uses are removed by the brokers after a week.
+            self._logger.warning("the shards' progress could not be deleted: %s", error)
 
 
 @task(task_run_name="dispatch-{spec.run_id}", cache_policy=NO_CACHE)

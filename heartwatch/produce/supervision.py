@@ -30,12 +30,16 @@ class Limits:
         scheduled: until a worker takes the run.
         pending: until the worker has started its process.
         silent: between two commits of a running shard.
+        gone: how long a process may be gone before its state says how it ended.
+        patience: by how much `pending` and `silent` are stretched while the process is seen at work: the machine is slow.
         attempts: processes that may run one shard.
     """
 
-    scheduled: float = 60.0
-    pending: float = 45.0
+    scheduled: float = 120.0
+    pending: float = 60.0
     silent: float = 30.0
+    gone: float = 5.0
+    patience: float = 5.0
     attempts: int = 4
 
 
@@ -48,11 +52,17 @@ class Sighting:
         state_seconds: age of that state.
         silent_seconds: time since its last commit or, later than that, since its run began; None where the brokers can't be
             asked, so that nothing can be said.
+        finished: its source's end is committed.
+        alive: whether its process is there; None where that can't be seen (another machine, or not started yet).
+        gone_seconds: how long the process has been seen to be gone.
     """
 
     state: str
     state_seconds: float
     silent_seconds: float | None
+    finished: bool = False
+    alive: bool | None = None
+    gone_seconds: float = 0.0
 
 
 _VERDICTS = {
@@ -66,14 +76,24 @@ _VERDICTS = {
 
 def judge(sighting: Sighting, limits: Limits) -> tuple[Verdict, str]:
     """Return what to do about a shard, and why."""
-    state, age, silent = sighting.state, sighting.state_seconds, sighting.silent_seconds
-    reason = ""
-    if state == "SCHEDULED" and age > limits.scheduled:
-        reason = f"no worker took its run for {age:.0f} s"
-    elif state == "PENDING" and age > limits.pending:
-        reason = f"its run is PENDING for {age:.0f} s: the worker that took it did not start it"
-    elif state == "RUNNING" and silent is not None and silent > limits.silent:
-        reason = f"it has committed nothing for {silent:.0f} s: its process is gone or hangs"
+    if sighting.finished:
+        return Verdict.DONE, "all of it is committed"
+    reason = _reason(sighting, limits)
     if reason:
         return Verdict.DISPATCH, reason
-    return _VERDICTS.get(state, Verdict.WAIT), f"its run is {state}"
+    return _VERDICTS.get(sighting.state, Verdict.WAIT), f"its run is {sighting.state}"
+
+
+def _reason(sighting: Sighting, limits: Limits) -> str:
+    """Return why a shard whose run has not ended must be sent out again; empty when it needn't."""
+    state, age, silent = sighting.state, sighting.state_seconds, sighting.silent_seconds
+    stretch = limits.patience if sighting.alive else 1.0
+    if state == "SCHEDULED" and age > limits.scheduled:
+        return f"no worker took its run for {age:.0f} s"
+    if state in ("PENDING", "RUNNING") and sighting.alive is False and sighting.gone_seconds > limits.gone:
+        return f"its process is gone while its run is {state}"
+    if state == "PENDING" and age > limits.pending * stretch:
+        return f"its run is PENDING for {age:.0f} s: the worker that took it did not start it"
+    if state == "RUNNING" and silent is not None and silent > limits.silent * stretch:
+        return f"it has committed nothing for {silent:.0f} s: its process is gone or hangs"
+    return ""

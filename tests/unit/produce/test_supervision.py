@@ -4,7 +4,7 @@ import pytest
 
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
 
-LIMITS = Limits(scheduled=60, pending=45, silent=30, attempts=4)
+LIMITS = Limits(scheduled=60, pending=45, silent=30, gone=5, patience=4, attempts=4)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,13 @@ LIMITS = Limits(scheduled=60, pending=45, silent=30, attempts=4)
         (Sighting("RUNNING", 9_000, 29), Verdict.WAIT, ""),
         (Sighting("RUNNING", 9_000, 31), Verdict.DISPATCH, "committed nothing for 31 s"),
         (Sighting("RUNNING", 9_000, None), Verdict.WAIT, ""),
+        (Sighting("RUNNING", 9_000, 31, alive=True), Verdict.WAIT, ""),
+        (Sighting("RUNNING", 9_000, 121, alive=True), Verdict.DISPATCH, "committed nothing"),
+        (Sighting("PENDING", 179, 0, alive=True), Verdict.WAIT, ""),
+        (Sighting("RUNNING", 9, 1, alive=False, gone_seconds=4), Verdict.WAIT, ""),
+        (Sighting("RUNNING", 9, 1, alive=False, gone_seconds=6), Verdict.DISPATCH, "process is gone"),
+        (Sighting("COMPLETED", 9, 1, alive=False, gone_seconds=60), Verdict.DONE, ""),
+        (Sighting("CRASHED", 1, 0, finished=True), Verdict.DONE, "committed"),
         (Sighting("CRASHED", 1, 0), Verdict.DISPATCH, "CRASHED"),
         (Sighting("FAILED", 1, 0), Verdict.DISPATCH, "FAILED"),
         (Sighting("COMPLETED", 1, 500), Verdict.DONE, "COMPLETED"),
