@@ -7,7 +7,7 @@ nothing is cached, so that each input change gives its output change.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -107,6 +107,7 @@ class RunningQuery:
     pipelines: list[Pipeline]
     paused: bool = False
     rejects: list[Rejected] = field(default_factory=list)
+    _internal_ends: dict[str, int] = field(default_factory=dict)
 
     @property
     def topics(self) -> list[str]:
@@ -114,10 +115,19 @@ class RunningQuery:
         steps = sorted(source_steps(self.plan.root), key=lambda step: step.kind is SourceKind.STREAM)
         return list(dict.fromkeys(step.topic for step in steps))
 
-    def pipe(self, topic: str, record: StoredRecord, offset: int) -> list[StoredRecord]:
-        """Process one record of a topic and all that follows from it inside the query; return what it writes."""
+    def pipe(self, topic: str, records: Sequence[StoredRecord], offset: int) -> list[StoredRecord]:
+        """Process records of a topic and all that follows from them inside the query.
+
+        Args:
+            topic: one of `topics`, or an internal one.
+            records: in order.
+            offset: of the first one.
+
+        Returns:
+            what the query writes into its sink.
+        """
         written: list[StoredRecord] = []
-        batch = _batch(topic, record, offset)
+        batch = _batch(topic, records, offset)
         for pipeline in self.pipelines:
             for table in pipeline.tables:
                 if table.topic == topic and pipeline.keys is not None:
@@ -129,12 +139,16 @@ class RunningQuery:
             self.rejects.extend(rejects)
             results = _records(pipeline.sink.write(rows, 1)) if len(rows) else []
             sink = pipeline.sink.spec
-            if not sink.internal:
+            if sink.internal and results:
+                written.extend(self.pipe(sink.topic, results, self._internal_offset(sink.topic, len(results))))
+            elif not sink.internal:
                 written.extend(results)
-                continue
-            for result in results:
-                written.extend(self.pipe(sink.topic, result, offset))
         return written
+
+    def _internal_offset(self, topic: str, count: int) -> int:
+        offset = self._internal_ends.get(topic, 0)
+        self._internal_ends[topic] = offset + count
+        return offset
 
 
 class Driver:
@@ -303,15 +317,16 @@ def _now_ms() -> int:
     return int(np.datetime64("now", "ms").astype(np.int64))
 
 
-def _batch(topic: str, record: StoredRecord, offset: int) -> MessageBatch:
+def _batch(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageBatch:
+    count = len(records)
     return MessageBatch(
         topics=(topic,),
-        topic=np.zeros(1, np.int32),
-        partition=np.zeros(1, np.int32),
-        offset=np.array([offset], np.int64),
-        timestamp=np.array([record.timestamp], np.int64),
-        key=pa.array([record.key], pa.large_binary()),
-        value=pa.array([record.value], pa.large_binary()),
+        topic=np.zeros(count, np.int32),
+        partition=np.zeros(count, np.int32),
+        offset=np.arange(offset, offset + count),
+        timestamp=np.array([record.timestamp for record in records], np.int64),
+        key=pa.array([record.key for record in records], pa.large_binary()),
+        value=pa.array([record.value for record in records], pa.large_binary()),
     )
 
 

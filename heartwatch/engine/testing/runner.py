@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -45,8 +46,14 @@ class Result:
     details: tuple[str, ...] = ()
 
 
-def run_case(case: Case) -> Result:
-    """Run a test of statements, input records and output records; never raises, so that one test can't end the others."""
+def run_case(case: Case, *, together: bool = False) -> Result:
+    """Run a test of statements, input records and output records; never raises, so that one test can't end the others.
+
+    Args:
+        case: the test.
+        together: records that follow one another in one topic go through as one batch, as they do against Kafka. Results are the
+            same, but that of several changes of a group in a batch only the last one comes out.
+    """
     driver = Driver(case.variables, case.schemas)
     try:
         for parsed in split_statements(case.statements):
@@ -58,7 +65,7 @@ def run_case(case: Case) -> Result:
     if case.refusal is not None:
         return Result(case.name, f"the statements were accepted; expected {_shown(case.refusal)}")
     try:
-        return _run_records(case, driver)
+        return _run_records(case, driver, together)
     except RecordError as error:
         return Result(case.name, str(error))
     except Exception as error:
@@ -85,12 +92,12 @@ def _shown(refusal: Refusal) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- JSON tests
-def _run_records(case: Case, driver: Driver) -> Result:
+def _run_records(case: Case, driver: Driver, together: bool) -> Result:
     for topic, record in driver.take_inserted():
         driver.append(topic, record)
     inputs = [_stored(driver, record, number) for number, record in enumerate(case.inputs)]
     for query in driver.queries.values():
-        _run_query(driver, query, inputs)
+        _run_query(driver, query, inputs, together)
     differences = [one for one in _differences(case, driver) if one is not None]
     if not differences:
         return Result(case.name)
@@ -111,7 +118,9 @@ def _stored(driver: Driver, record: Record, number: int) -> tuple[str, StoredRec
     return record.topic, stored, driver.append(record.topic, stored)
 
 
-def _run_query(driver: Driver, query: RunningQuery, inputs: list[tuple[str, StoredRecord, int]]) -> None:
+def _run_query(
+    driver: Driver, query: RunningQuery, inputs: list[tuple[str, StoredRecord, int]], together: bool
+) -> None:
     """Pipe the given records of the query's topics in their order, then what other queries wrote into its other topics."""
     given = {topic for topic, _, _ in inputs}
     derived = [
@@ -120,8 +129,11 @@ def _run_query(driver: Driver, query: RunningQuery, inputs: list[tuple[str, Stor
         if topic not in given
         for offset, record in enumerate(driver.topics.get(topic, ()))
     ]
-    for topic, record, offset in [*(one for one in inputs if one[0] in query.topics), *derived]:
-        for written in [] if query.paused else query.pipe(topic, record, offset):
+    ordered = [*(one for one in inputs if one[0] in query.topics), *derived]
+    for _, records in groupby(enumerate(ordered), lambda one: one[1][0] if together else one[0]):
+        batch = [record for _, record in records]
+        topic, _, offset = batch[0]
+        for written in [] if query.paused else query.pipe(topic, [record for _, record, _ in batch], offset):
             driver.append(query.plan.topic, written)
 
 
@@ -190,7 +202,7 @@ class _SqlRun:
     def _pipe(self, topic: str, record: StoredRecord, path: tuple[str, ...]) -> None:
         offset = self._driver.append(topic, record)
         readers = [query for query in self._driver.queries.values() if topic in query.topics and not query.paused]
-        for query, written in [(query, query.pipe(topic, record, offset)) for query in readers]:
+        for query, written in [(query, query.pipe(topic, [record], offset)) for query in readers]:
             target = query.plan.topic
             if target in path and written:
                 raise KsqlError(f"Detected illegal cycle in topology: {'->'.join([*path, target])}")

@@ -113,9 +113,17 @@ def test_a_folder_of_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     [
         ("input.json", "{", "is not JSON"),
         ("input.json", '{"inputs": [{"key": 1}]}', "inputs.0.topic"),
-        ("output.json", '{"outputs": [], "expectedException": {"type": "X"}}', "either 'outputs' or 'expectedException'"),
+        (
+            "output.json",
+            '{"outputs": [], "expectedException": {"type": "X"}}',
+            "either 'outputs' or 'expectedException'",
+        ),
         ("output.json", '{"expectedException": {}}', "needs a type or a message"),
-        ("output.json", '{"outputs": [{"topic": "T", "value": 1, "window": {"start": 0, "end": 1, "type": "x"}}]}', "window"),
+        (
+            "output.json",
+            '{"outputs": [{"topic": "T", "value": 1, "window": {"start": 0, "end": 1, "type": "x"}}]}',
+            "window",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used(
@@ -136,7 +144,9 @@ def test_a_missing_file_and_an_empty_folder(tmp_path: Path) -> None:
     assert exit_code(tmp_path / "none") == 2
 
 
-def test_a_record_that_does_not_fit_its_topic_fails_the_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_that_does_not_fit_its_topic_fails_the_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert exit_code(*write(tmp_path, [], inputs=[INPUTS[0] | {"topic": "other"}])) == 1
     assert "no stream or table reads or writes topic 'other'" in capsys.readouterr().out
     assert exit_code(*write(tmp_path, [], inputs=[INPUTS[0] | {"key": "x"}])) == 1
@@ -203,7 +213,9 @@ def test_sql_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_sql_tests_that_fail_name_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tests.sql"
-    path.write_text(SQL_TESTS.replace("(1, 5, 10);\nCREATE", "(1, 5, 11);\nCREATE").replace("FROM nothing", "FROM nobody"))
+    path.write_text(
+        SQL_TESTS.replace("(1, 5, 10);\nCREATE", "(1, 5, 11);\nCREATE").replace("FROM nothing", "FROM nobody")
+    )
     assert exit_code(path) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("FAILED passes: line 8: Expected record does not match actual.")
