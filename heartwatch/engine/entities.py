@@ -236,7 +236,7 @@ class Entities:
                 }
                 for overload in function.overloads
             ]
-            kind, description = ("TABLE" if function.table else "SCALAR"), function.description
+            kind, description = "SCALAR", function.description
         else:
             accepts = [" | ".join(one) if one else "ANY" for one in aggregate.accepts]  # type: ignore[union-attr]
             description = aggregate.description  # type: ignore[union-attr]
@@ -359,10 +359,7 @@ def _query_item(query: Query, status: str = "RUNNING") -> Entity:
 
 
 def _function_names() -> list[Entity]:
-    scalar = [
-        {"name": one.name, "type": "TABLE" if one.table else "SCALAR", "category": one.category}
-        for one in FUNCTIONS.values()
-    ]
+    scalar = [{"name": one.name, "type": "SCALAR", "category": one.category} for one in FUNCTIONS.values()]
     aggregates = [{"name": one.name, "type": "AGGREGATE", "category": "AGGREGATE"} for one in AGGREGATES.values()]
     return sorted(scalar + aggregates, key=lambda item: item["name"])
 
