@@ -103,8 +103,13 @@ class CommandTopic:
             return
 
     def start(self) -> None:
-        """Begin to follow, and return once everything written so far has been carried out."""
-        self._thread.start()
+        """Begin to follow, and return once everything written so far has been carried out; may be called again.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        if not self._thread.is_alive():
+            self._thread.start()
         self.wait_for_end()
 
     def stop(self) -> None:

@@ -34,7 +34,6 @@ from heartwatch.engine.options import PROPERTIES, canonical, with_changes
 from heartwatch.engine.session import Engine, EngineConfig
 from heartwatch.engine.transient import TransientQuery, print_topic
 from heartwatch.kafka import KafkaClientError
-from heartwatch.registry import RegistryError
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,8 @@ class Server:
         while True:
             try:
                 await run_in_threadpool(self._engine.start)
-            except (KafkaClientError, RegistryError, TimeoutError) as error:
+            except Exception as error:
+                # Kafka or the registry may come later; the health report says what is missing meanwhile.
                 self._failure = str(error)
                 logger.warning("the engine can't start yet: %s", error)
                 await asyncio.sleep(1)

@@ -45,7 +45,7 @@ class EngineProcess:
         log = self._folder.with_suffix(".log").open("ab")
         self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if wait:
-            eventually(self.healthy, 60, lambda: f"the engine isn't healthy: {self.log()[-2000:]}")
+            eventually(self.healthy, 240, lambda: f"the engine isn't healthy: {self.log()[-2000:]}")
         return self
 
     def healthy(self) -> bool:

@@ -53,7 +53,7 @@ def test_faulty_events_give_the_reference_answer_and_every_loss_is_counted(
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
     pipeline.faulty_events(100_000, users=2_000, seed=1, per_second=2_000)
     deploy(engine, pipeline, QUIET)
-    counts = check_alerts(pipeline, 60)
+    counts = check_alerts(pipeline, 180)
     assert min(counts.values()) > 50
     found = engine.statistics(pipeline.topic("realtime"))
     assert found["late-record-drop"] == counts["late"]
@@ -69,11 +69,12 @@ def test_kill_9_under_load_loses_and_doubles_nothing(engines: Engines, pipeline:
     producing = threading.Thread(target=pipeline.faulty_events, args=(300_000, 2_000, seed, 8_000, 8_000))
     producing.start()
     chance = random.Random(seed)
-    while producing.is_alive():
-        time.sleep(chance.uniform(0.5, 6))
+    for _ in range(5):
+        time.sleep(chance.uniform(0.1, 6))
         engine.kill()
         engine.start()
-    check_alerts(pipeline, 60)
+    producing.join()
+    check_alerts(pipeline, 180)
 
 
 def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: Pipeline, platform: Platform) -> None:
@@ -87,7 +88,7 @@ def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: P
         platform.kill("kafka-1")
         platform.wait_for("kafka-1", lambda status: status.healthy)
     producing.join()
-    check_alerts(pipeline, 120)
+    check_alerts(pipeline, 240)
 
 
 def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline: Pipeline) -> None:
@@ -104,7 +105,7 @@ def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline
     )
     first.kill()
     producing.join()
-    check_alerts(pipeline, 120)
+    check_alerts(pipeline, 240)
     assert second.run("SHOW QUERIES;")[0]["queries"][0]["state"] == "RUNNING"
 
 
@@ -115,12 +116,12 @@ def test_the_last_windows_wait_for_ever_unless_idle_partitions_close(engines: En
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
     query = deploy(engine, pipeline, {"auto.offset.reset": "earliest"})
-    eventually(lambda: engine.statistics(pipeline.topic("realtime"))["consumer-total-messages"] == 5, 30, "no events")
+    eventually(lambda: engine.statistics(pipeline.topic("realtime"))["consumer-total-messages"] == 5, 120, "no events")
     time.sleep(4)
     assert pipeline.alerts() == {}
     engine.run(f"TERMINATE {query}; DROP TABLE {pipeline.topic('alerts')};")
     engine.run(list(migrations())[2], QUIET, pipeline.variables)
-    check_alerts(pipeline, 30)
+    check_alerts(pipeline, 180)
 
 
 def test_a_window_closed_by_idleness_stays_closed_after_a_restart(engines: Engines, pipeline: Pipeline) -> None:
@@ -130,14 +131,14 @@ def test_a_window_closed_by_idleness_stays_closed_after_a_restart(engines: Engin
     for second in range(5):
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
-    eventually(lambda: len(pipeline.alerts()) == 1, 30, "the window didn't close")
+    eventually(lambda: len(pipeline.alerts()) == 1, 120, "the window didn't close")
     time.sleep(2)
     engine.kill()
     pipeline.send_event(1, START_MS + 6_000)
     pipeline.flush()
     engine.start()
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("late-record-drop") == 1, 30, "the event isn't late"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("late-record-drop") == 1, 120, "the event isn't late"
     )
     assert [len(alerts) for alerts in pipeline.alerts().values()] == [1]
 
@@ -150,7 +151,7 @@ def test_a_restart_sees_the_table_as_it_was_for_events_read_again(engines: Engin
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 5, 30, "no events"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 5, 120, "no events"
     )
     time.sleep(2)
     engine.kill()
@@ -164,7 +165,7 @@ def test_a_restart_sees_the_table_as_it_was_for_events_read_again(engines: Engin
         pipeline.ranges({user: (52, 108)})
         pipeline.send_event(user, START_MS + WINDOW_MS + GRACE_MS)
     pipeline.flush()
-    eventually(lambda: len(pipeline.alerts()) == 1, 30, lambda: f"{pipeline.alerts()}")
+    eventually(lambda: len(pipeline.alerts()) == 1, 120, lambda: f"{pipeline.alerts()}")
     ((alert,),) = pipeline.alerts().values()
     assert alert[0] == "1"
     assert alert[3] == 5
@@ -183,25 +184,25 @@ def test_table_changes_hold_for_later_events_and_tombstones_delete(engines: Engi
     window = 100 * WINDOW_MS
     say(1, START_MS)  # no row yet: dropped
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("dropped-no-table-row") == 3, 30, "not dropped"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("dropped-no-table-row") == 3, 120, "not dropped"
     )
     pipeline.ranges({1: (52, 108)})
     say(1, START_MS + window)  # right after the row: joined
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 6, 30, "not read"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 6, 120, "not read"
     )
     pipeline.ranges({1: (10, 200)})
     say(1, START_MS + 2 * window)  # in range now: no alert
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 9, 30, "not read"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 9, 120, "not read"
     )
     pipeline.send("historical", "1", None)
     pipeline.flush()
     say(1, START_MS + 3 * window)  # gone: dropped
     eventually(
-        lambda: engine.statistics(pipeline.topic("realtime")).get("dropped-no-table-row") == 6, 30, "not dropped"
+        lambda: engine.statistics(pipeline.topic("realtime")).get("dropped-no-table-row") == 6, 120, "not dropped"
     )
-    eventually(lambda: len(pipeline.alerts()) >= 1, 30, "no alert")
+    eventually(lambda: len(pipeline.alerts()) >= 1, 120, "no alert")
     time.sleep(4)
     assert [key[1] for key in pipeline.alerts()] == [(START_MS + window) // WINDOW_MS * WINDOW_MS]
 
@@ -218,7 +219,7 @@ def test_each_poison_message_is_logged_and_its_neighbours_are_not_hurt(engines: 
     pipeline.send("realtime", "1", pipeline.event(1, START_MS), START_MS)
     pipeline.flush()
     deploy(engine, pipeline, QUIET)
-    check_alerts(pipeline, 30)
+    check_alerts(pipeline, 180)
     ((alert,),) = pipeline.alerts().values()
     assert alert[3] == len(bad) + 1
     service = httpx.get(f"{engine.url}/info").json()["KsqlServerInfo"]["ksqlServiceId"]
@@ -254,4 +255,4 @@ def test_state_survives_a_restart_of_everything(engines: Engines, pipeline: Pipe
     pipeline.flush()
     engine.start()
     assert [item["id"] for item in engine.run("SHOW QUERIES;")[0]["queries"]] == [query]
-    check_alerts(pipeline, 60)
+    check_alerts(pipeline, 180)

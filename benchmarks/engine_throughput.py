@@ -1,0 +1,261 @@
+"""Drain rate and CPU of the heart-rate query in the embedded engine, against bare consume loops over the same topic.
+
+Run against a platform that is up (`heartwatch up --parts kafka,registry`):
+
+    python -m benchmarks.engine_throughput --events 3000000 --users 20000
+
+All ratios are of one run. CPU is the engine process's own (psutil), from the moment when the query is created until the last
+event is processed, so it includes reading the table and the first batches' compilation. The broker's CPU is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pyarrow as pa
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from heartwatch import codec
+from heartwatch.batch_consumer import open_batch_consumer
+from heartwatch.kafka import KafkaAdmin, TopicState, consumer_config, producer_config
+from heartwatch.registry import Registry
+from heartwatch.settings import ROOT, Settings, load_settings
+
+_START_MS = 1_700_000_000_000
+_PARTITIONS = 8
+_BATCH = 50_000
+_RESOURCES = ("historical", "realtime", "alerts")
+_QUEUES = {
+    "queued.min.messages": 200_000,
+    "queued.max.messages.kbytes": 65_536,
+    "fetch.message.max.bytes": 4_194_304,
+    "enable.partition.eof": True,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a drain took: events/s of wall clock, CPU seconds per million events."""
+
+    name: str
+    rate: float
+    cpu: float
+
+    def __str__(self) -> str:
+        """Return one line of the report."""
+        return f"{self.name:<28} {self.rate:>12,.0f} events/s {self.cpu:>8.2f} CPU s per M events"
+
+
+class Topics:
+    """The topics of a run, filled with events."""
+
+    def __init__(self, settings: Settings, events: int, users: int, per_second: int) -> None:
+        self.settings, self.events, self.users = settings, events, users
+        self.name = f"bench{time.time_ns()}"
+        KafkaAdmin(settings.kafka).create(
+            [
+                TopicState(self.topic(name), _PARTITIONS, 1, {"retention.ms": "-1"})
+                for name in ("historical", "realtime", "alerts")
+            ]
+        )
+        registry = Registry(settings.registry)
+        self._schemas: dict[str, tuple[codec.AvroSchema, int]] = {}
+        for name, topic in (("historical", "historical"), ("realtime", "realtime"), ("alert", "alerts")):
+            text = (ROOT / "schemas" / "heart_rate" / f"{name}.avsc").read_text(encoding="utf-8")
+            self._schemas[name] = (codec.parse(text), registry.register(f"{self.topic(topic)}-value", text).schema_id)
+        self._producer = Producer(
+            producer_config(settings.kafka, linger_ms=20) | {"queue.buffering.max.messages": 1_000_000}
+        )
+        self._fill(per_second)
+
+    def topic(self, resource: str) -> str:
+        """Return a topic's name."""
+        return f"{self.name}_{resource}"
+
+    def _fill(self, per_second: int) -> None:
+        rng = np.random.default_rng(1)
+        users = np.arange(1, self.users + 1)
+        ranges = {
+            "user_id": users,
+            "min_heart_rate": rng.integers(51, 54, self.users),
+            "max_heart_rate": rng.integers(107, 110, self.users),
+        }
+        rows = pa.RecordBatch.from_pydict({name: pa.array(column, pa.int32()) for name, column in ranges.items()})
+        keys = [str(user).encode() for user in users.tolist()]
+        self._send("historical", keys, codec.encode(rows, *self._schemas["historical"]), [_START_MS] * self.users)
+        latitudes, longitudes = rng.uniform(39, 41, self.users), rng.uniform(-75, -73, self.users)
+        for first in range(0, self.events, _BATCH):
+            size = min(_BATCH, self.events - first)
+            who = rng.integers(0, self.users, size)
+            times = _START_MS + (first + np.arange(size)) * 1000 // per_second - rng.integers(0, 2000, size)
+            batch = pa.RecordBatch.from_pydict(
+                {
+                    "user_id": [keys[user].decode() for user in who.tolist()],
+                    "event_time": pa.array(times, pa.timestamp("ms")),
+                    "zipcode": pa.array(rng.integers(10_001, 10_040, size), pa.int32()),
+                    "latitude": latitudes[who],
+                    "longitude": longitudes[who],
+                    "heart_rate": pa.array(np.where(who % 50 == 0, 130, rng.integers(50, 111, size)), pa.int32()),
+                }
+            )
+            values = codec.encode(batch, *self._schemas["realtime"])
+            self._send("realtime", [keys[user] for user in who.tolist()], values, times.tolist())
+        assert self._producer.flush(120) == 0
+
+    def _send(self, resource: str, keys: list[bytes], values: list[bytes], times: list[int]) -> None:
+        topic = self.topic(resource)
+        for key, value, moment in zip(keys, values, times, strict=True):
+            while True:
+                try:
+                    self._producer.produce(topic, value, key, timestamp=moment)
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)
+        self._producer.poll(0)
+
+    def delete(self) -> None:
+        """Delete the topics."""
+        KafkaAdmin(self.settings.kafka).delete([self.topic(name) for name in _RESOURCES])
+
+
+def bare_consume(topics: Topics) -> Measured:
+    """Consume with confluent-kafka's `consume` and look at nothing."""
+    consumer = Consumer(consumer_config(topics.settings.kafka, f"{topics.name}-bare") | _QUEUES)
+    consumer.assign([TopicPartition(topics.topic("realtime"), partition, 0) for partition in range(_PARTITIONS)])
+
+    def take() -> int:
+        return sum(1 for message in consumer.consume(10_000, 0.2) if message.error() is None)
+
+    measured = _drained("bare consume", topics.events, take)
+    consumer.close()
+    return measured
+
+
+def bare_batches(topics: Topics) -> Measured:
+    """Read the topic as columns, as the engine does, and look at nothing."""
+    with open_batch_consumer(consumer_config(topics.settings.kafka, f"{topics.name}-batches") | _QUEUES) as consumer:
+        consumer.assign([(topics.topic("realtime"), partition, 0) for partition in range(_PARTITIONS)])
+        return _drained("bare batch consumer", topics.events, lambda: len(consumer.poll(0.2, 32_768)))
+
+
+def _drained(name: str, events: int, take: Callable[[], int]) -> Measured:
+    seen = 0
+    while not seen:
+        seen = take()
+    counted, wall, cpu = seen, time.perf_counter(), time.process_time()
+    while seen < events:
+        seen += take()
+    rest = events - counted
+    return Measured(name, rest / (time.perf_counter() - wall), (time.process_time() - cpu) / rest * 1e6)
+
+
+class EngineProcess:
+    """The engine's server, as users run it."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [
+            *(sys.executable, "-m", "heartwatch.engine.server", "--listen", f"127.0.0.1:{port}"),
+            *("--bootstrap-servers", settings.kafka.bootstrap_servers, "--registry-url", settings.registry.url),
+            *("--service-id", f"bench{time.time_ns()}_", "--data-dir", str(folder), "--log-level", "WARNING"),
+        ]
+        self._process = subprocess.Popen(command)
+        self.usage = psutil.Process(self._process.pid)
+        while not self._healthy():
+            time.sleep(0.2)
+
+    def _healthy(self) -> bool:
+        try:
+            return bool(httpx.get(f"{self.url}/healthcheck", timeout=5).json()["isHealthy"])
+        except httpx.TransportError:
+            return False
+
+    def run(self, sql: str, properties: dict[str, str], variables: dict[str, str]) -> list[dict[str, Any]]:
+        """Run statements and return the answers."""
+        body = {"ksql": sql, "streamsProperties": properties, "sessionVariables": variables}
+        answer = httpx.post(f"{self.url}/ksql", json=body, timeout=120)
+        assert answer.is_success, answer.text
+        return list(answer.json())
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that the process has used."""
+        times = self.usage.cpu_times()
+        return float(times.user + times.system)
+
+    def stop(self) -> None:
+        """Stop the process."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(60)
+
+
+def engine(topics: Topics, guarantee: str) -> tuple[Measured, Measured, int]:
+    """Drain the topic through the query; return figures from its creation on, those of the steady part, and memory (bytes)."""
+    variables = {
+        **{f"{name}_topic": topics.topic(name) for name in _RESOURCES},
+        **{"historical_table": topics.topic("historical"), "realtime_stream": topics.topic("realtime")},
+        **{"alerts_table": topics.topic("alerts"), "window_ms": "10000", "grace_ms": "2000"},
+        **{"still_degrees": "0.001", "minimum_events": "3"},
+    }
+    properties = {"auto.offset.reset": "earliest", "processing.guarantee": guarantee}
+    with tempfile.TemporaryDirectory() as folder:
+        process = EngineProcess(topics.settings, Path(folder))
+        begun, cpu = time.perf_counter(), process.cpu_seconds()
+        for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
+            process.run(path.read_text(encoding="utf-8"), properties, variables)
+        marks: list[tuple[float, float, int]] = []
+        while not marks or marks[-1][2] < topics.events:
+            time.sleep(0.1)
+            description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {}, {})[0]["sourceDescription"]
+            seen = int(description["statisticsMap"].get("consumer-total-messages", {"value": 0})["value"])
+            if seen:
+                marks.append((time.perf_counter(), process.cpu_seconds(), seen))
+        memory = process.usage.memory_info().rss
+        process.stop()
+    (first_wall, first_cpu, first_seen), (last_wall, last_cpu, _) = marks[0], marks[-1]
+    rest = topics.events - first_seen
+    name = f"engine, {guarantee}"
+    return (
+        Measured(name, topics.events / (last_wall - begun), (last_cpu - cpu) / topics.events * 1e6),
+        Measured(f"{name}, steady", rest / (last_wall - first_wall), (last_cpu - first_cpu) / rest * 1e6),
+        memory,
+    )
+
+
+def main() -> None:
+    """Run and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=3_000_000)
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--per-second", type=int, default=100_000, help="events a second of event time")
+    parser.add_argument("--guarantee", default="exactly_once_v2", choices=["exactly_once_v2", "at_least_once"])
+    options = parser.parse_args()
+    topics = Topics(load_settings(), options.events, options.users, options.per_second)
+    bare, batches = bare_consume(topics), bare_batches(topics)
+    whole, steady, memory = engine(topics, options.guarantee)
+    topics.delete()
+    for line in (bare, batches, whole, steady):
+        print(line)
+    print(
+        f"steady rate / bare consume: {steady.rate / bare.rate:.2f}; / bare batch consumer: {steady.rate / batches.rate:.2f}"
+    )
+    print(f"steady CPU / bare consume: {steady.cpu / bare.cpu:.2f}; memory {memory / 2**20:,.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
