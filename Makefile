@@ -10,6 +10,9 @@ UV := .cache/bootstrap/bin/uv
 INSTALLED := $(VENV)/.installed
 RECORDINGS := .cache/recordings/.installed
 
+# Python starts far quicker with bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status clean demo test lint unit integration e2e bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal

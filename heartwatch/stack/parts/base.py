@@ -7,6 +7,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,15 @@ from heartwatch.stack.ports import LOOPBACK
 
 class NotHealthyError(Exception):
     """A part doesn't answer as it should (yet); the message says what it did instead."""
+
+
+@cache
+def client() -> httpx.Client:
+    """Return the HTTP client for the parts; making one costs more than many requests.
+
+    Proxies are for addresses beyond this machine.
+    """
+    return httpx.Client(timeout=10, trust_env=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ class Part(ABC):
     package_sets: tuple[str, ...] = ()
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 20.0
-    start_seconds: float = 120.0
+    start_seconds: float = 240.0
     keeps_children: bool = False
     scheme: ClassVar[str] = ""
 
@@ -165,7 +175,7 @@ class HttpPart(Part):
     def check(self, context: Context) -> None:
         """Ask the health path."""
         try:
-            response = httpx.get(f"http://{context.address(self.port_names[0])}{self.health_path}", timeout=5)
+            response = client().get(f"http://{context.address(self.port_names[0])}{self.health_path}")
         except httpx.HTTPError as error:
             raise NotHealthyError(f"no answer ({type(error).__name__})") from error
         if not response.is_success:

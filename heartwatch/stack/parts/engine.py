@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from heartwatch.settings import ROOT
-from heartwatch.stack.parts.base import Context, HttpPart, NotHealthyError
+from heartwatch.stack.parts.base import Context, HttpPart, NotHealthyError, client
 from heartwatch.stack.parts.registry import api
 
 
@@ -46,9 +46,8 @@ class Engine(HttpPart):
 
     def check(self, context: Context) -> None:
         """Ask the engine, which answers 200 also while it is not healthy."""
-        super().check(context)
         try:
-            answer = httpx.get(f"{self.address(context)}/healthcheck", timeout=5).json()
+            answer = client().get(f"{self.address(context)}{self.health_path}").raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise NotHealthyError(f"no health report ({type(error).__name__})") from error
         if not answer.get("isHealthy"):

@@ -13,7 +13,7 @@ import httpx
 
 from heartwatch.settings import ROOT
 from heartwatch.stack.errors import PartError
-from heartwatch.stack.parts.base import Context, HttpPart, NotHealthyError
+from heartwatch.stack.parts.base import Context, HttpPart, NotHealthyError, client
 from heartwatch.stack.parts.postgres import USER
 from heartwatch.stack.ports import LOOPBACK
 
@@ -43,7 +43,7 @@ def _environment(context: Context) -> dict[str, str]:
 def _create(url: str, body: dict[str, Any], what: str) -> None:
     """Create something on the server; it is no error that it is there already."""
     try:
-        response = httpx.post(url, json=body, timeout=10)
+        response = client().post(url, json=body)
     except httpx.HTTPError as error:
         raise PartError(f"the {what} can't be created: {error!r}; see that Prefect's server is up") from error
     if not response.is_success and response.status_code != _CONFLICT:
@@ -153,7 +153,7 @@ class Worker(HttpPart):
         super().check(context)
         url = f"{api(context)}/work_pools/{self.pool}/workers/filter"
         try:
-            workers = httpx.post(url, json={}, timeout=5).raise_for_status().json()
+            workers = client().post(url, json={}).raise_for_status().json()
         except httpx.HTTPError as error:
             raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
         if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from heartwatch.stack import java
 from heartwatch.stack.errors import PartError
-from heartwatch.stack.parts.base import Context, HttpPart
+from heartwatch.stack.parts.base import Context, HttpPart, client
 from heartwatch.stack.parts.postgres import USER
 from heartwatch.stack.ports import LOOPBACK
 
@@ -68,7 +66,7 @@ class Registry(HttpPart):
 
     def configure(self, context: Context) -> None:
         """Demand backward compatibility, Confluent's default; this server's own is none."""
-        response = httpx.put(f"{api(context)}/config", json={"compatibility": "BACKWARD"}, timeout=10)
+        response = client().put(f"{api(context)}/config", json={"compatibility": "BACKWARD"})
         if not response.is_success:
             raise PartError(
                 f"the registry refused compatibility 'BACKWARD': HTTP {response.status_code} {response.text}"
