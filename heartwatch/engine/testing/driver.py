@@ -160,7 +160,7 @@ class Driver:
         self.registry = MemoryRegistry(schemas)
         self.queries: dict[str, RunningQuery] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
-        self._variables = dict(variables)
+        self.variables = dict(variables)
         self._properties: dict[str, str] = {}
         self._numbers = count()
         self._inserted: list[tuple[str, StoredRecord]] = []
@@ -171,7 +171,7 @@ class Driver:
         Raises:
             heartwatch.engine.errors.KsqlError: it is refused.
         """
-        prepared = prepare(parsed, self._variables)
+        prepared = prepare(parsed, self.variables)
         try:
             self._run(prepared)
         except StatementError as error:

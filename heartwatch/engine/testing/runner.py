@@ -189,7 +189,7 @@ class _SqlRun:
             KsqlError: the statement is refused.
             AssertionMismatch: what is asserted isn't so.
         """
-        match prepare(parsed, {}).statement:
+        match prepare(parsed, dict(self._driver.variables)).statement:
             case ast.AssertValues() as statement:
                 self._assert_values(statement)
             case ast.AssertSource(source):
