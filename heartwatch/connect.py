@@ -179,16 +179,17 @@ class Connect:
         self._ask("PUT", _path(name, "config"), f"configure connector {name!r}", dict(config))
 
     def status(self, name: str) -> ConnectorStatus:
-        """Return the state of a connector and of every task.
+        """Return the state of a connector and of every task; a task that no worker reports on is UNASSIGNED.
 
         Raises:
             UnknownConnectorError: there is no such connector.
             ConnectError: Connect could not be asked.
         """
-        answer = self._ask("GET", _path(name, "status"), f"read the status of connector {name!r}")
-        tasks = tuple(
-            TaskStatus(task["id"], task["state"], task["worker_id"], task.get("trace")) for task in answer["tasks"]
-        )
+        operation = f"read the status of connector {name!r}"
+        answer = self._ask("GET", _path(name, "status"), operation)
+        reported = {task["id"]: task for task in answer["tasks"]}
+        configured = [task["task"] for task in self._ask("GET", _path(name), operation)["tasks"]]
+        tasks = tuple(_task(task_id, reported.get(task_id, {})) for task_id in sorted({*configured, *reported}))
         connector = answer["connector"]
         return ConnectorStatus(name, connector["state"], connector["worker_id"], tasks, connector.get("trace"))
 
@@ -327,6 +328,10 @@ def shorten_trace(trace: str) -> str:
     lines = [line.strip() for line in trace.strip().splitlines()]
     causes = [line for line in lines if line.startswith("Caused by: ")]
     return " … ".join([lines[0], *causes[-1:]])
+
+
+def _task(task_id: int, report: Mapping[str, Any]) -> TaskStatus:
+    return TaskStatus(task_id, report.get("state", "UNASSIGNED"), report.get("worker_id", ""), report.get("trace"))
 
 
 def _path(name: str, *rest: str) -> str:

@@ -28,6 +28,14 @@ def connect(handler: Handler, **settings: Any) -> Connect:
     )
 
 
+def answer(request: httpx.Request, body: dict[str, Any], configured: int | None = None) -> httpx.Response:
+    """Answer a request for a connector's status or for the connector itself."""
+    if request.url.path.endswith("/status"):
+        return httpx.Response(200, json=body)
+    count = len(body["tasks"]) if configured is None else configured
+    return httpx.Response(200, json={"name": "c", "tasks": [{"connector": "c", "task": i} for i in range(count)]})
+
+
 def status_body(connector: str, *tasks: str, trace: str | None = None) -> dict[str, Any]:
     return {
         "name": "c",
@@ -47,8 +55,15 @@ def status_body(connector: str, *tasks: str, trace: str | None = None) -> dict[s
     ],
 )
 def test_running_means_every_task(connector: str, tasks: list[str], running: bool):
-    client = connect(lambda request: httpx.Response(200, json=status_body(connector, *tasks)))
+    client = connect(lambda request: answer(request, status_body(connector, *tasks)))
     assert client.status("c").running is running
+
+
+def test_a_task_that_no_worker_reports_on_does_not_run():
+    client = connect(lambda request: answer(request, status_body("RUNNING", "RUNNING"), configured=2))
+    status = client.status("c")
+    assert status.summary == "RUNNING, tasks 0 RUNNING, 1 UNASSIGNED"
+    assert not status.running
 
 
 def test_a_rebalance_is_waited_out():
@@ -112,7 +127,7 @@ def test_failed_tasks_are_restarted_a_bounded_number_of_times():
             assert request.url.query == b"includeTasks=true&onlyFailed=true"
             restarts.append(request.url.path)
             return httpx.Response(202, json={})
-        return httpx.Response(200, json=status_body("RUNNING", "RUNNING", "FAILED", trace=TRACE))
+        return answer(request, status_body("RUNNING", "RUNNING", "FAILED", trace=TRACE))
 
     with pytest.raises(
         ConnectorFailedError, match=r"after 2 restarts: org.X: no … Caused by: java.Z: password missing"
@@ -127,7 +142,7 @@ def test_a_restarted_task_that_runs_ends_the_wait():
     def handler(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             return httpx.Response(204)
-        return httpx.Response(200, json=status_body("RUNNING", states.pop(0)))
+        return answer(request, status_body("RUNNING", states.pop(0) if "status" in request.url.path else "RUNNING"))
 
     assert connect(handler).wait_running("c").running
 
@@ -136,7 +151,10 @@ def test_stop_waits_until_the_tasks_are_gone():
     bodies = [status_body("STOPPED", "RUNNING"), status_body("STOPPED")]
 
     def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(204) if request.method == "PUT" else httpx.Response(200, json=bodies.pop(0))
+        if request.method == "PUT":
+            return httpx.Response(204)
+        body = bodies.pop(0) if "status" in request.url.path else status_body("STOPPED")
+        return answer(request, body)
 
     connect(handler).stop("c")
     assert bodies == []
