@@ -152,6 +152,10 @@ class Rows:
     def __len__(self) -> int:
         return self._live
 
+    def stored(self) -> int:
+        """Return how many rows are stored, older versions included."""
+        return len(self._frame)
+
     def put(self, codes: Ints, frame: pl.DataFrame, deleted: Mask | None = None) -> None:
         """Set the rows of codes; of several rows with one code the last one counts.
 
