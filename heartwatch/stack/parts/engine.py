@@ -22,7 +22,7 @@ class Engine(HttpPart):
     group: str = "engine"
     depends_on: tuple[str, ...] = ("kafka", "registry")
     port_names: tuple[str, ...] = ("engine",)
-    memory_mib: int = 800
+    memory_mib: int = 600
     health_path: str = "/healthcheck"
 
     def command(self, context: Context) -> list[str]:

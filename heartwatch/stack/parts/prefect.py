@@ -58,7 +58,7 @@ class PrefectServer(HttpPart):
     group: str = "prefect"
     depends_on: tuple[str, ...] = ("postgres",)
     port_names: tuple[str, ...] = ("prefect",)
-    memory_mib: int = 500
+    memory_mib: int = 350
     health_path: str = "/api/ready"
 
     def command(self, context: Context) -> list[str]:
@@ -114,7 +114,7 @@ class Worker(HttpPart):
             # Flow runs use all of them.
             follows=("postgres", "kafka", "registry", "s3", "connect", "engine"),
             port_names=(name,),
-            memory_mib=300,
+            memory_mib=250,
             health_path="/health",
             # As Ctrl-C: it stops taking runs, and the runs' processes end with it.
             stop_signal=signal.SIGINT,

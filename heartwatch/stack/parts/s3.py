@@ -23,7 +23,7 @@ class S3(HttpPart):
     name: str = "s3"
     group: str = "s3"
     port_names: tuple[str, ...] = ("s3", "s3-master", "s3-volume", "s3-filer")
-    memory_mib: int = 400
+    memory_mib: int = 300
     # It ends requests at once, then waits 15 s for its own subscribers, who don't leave; what it wrote survives a kill.
     stop_seconds: float = 3.0
     health_path: str = "/healthz"
