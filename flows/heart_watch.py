@@ -43,6 +43,7 @@ class HeartWatchReport(BaseModel):
         events_per_second: the original's figure, from the first event to the last result.
         peak_events_per_second: largest rate into the realtime topic between two samples.
         missed: objectives that the run missed, one sentence each.
+        summary: the same for people, as short texts.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class HeartWatchReport(BaseModel):
     events_per_second: float
     peak_events_per_second: float
     missed: list[str]
+    summary: dict[str, str] = Field(default_factory=dict)
 
 
 @flow(name="heart-watch")
@@ -108,8 +110,9 @@ def heart_watch(
         peak_events_per_second=next(rate.peak_events_per_second for rate in rates if rate.stage == REALTIME),
         missed=missed,
     )
+    report = report.model_copy(update={"summary": summarize(report)})
     write_result(report.run_id, report.model_dump(mode="json"))
-    publish_result(report.run_id, summary(report), alerts.rows)
+    publish_result(report.run_id, report.summary, alerts.rows)
     if not alerts.exact:
         raise DetectionError(
             f"alerts of run {report.run_id!r} are not those of the batch computation: {alerts.sentence}"
@@ -126,7 +129,7 @@ def load_ranges(people: int, seed: int, ranges: str | None) -> None:
         load_historical(source="file", path=Path(ranges))
 
 
-def summary(report: HeartWatchReport) -> dict[str, str]:
+def summarize(report: HeartWatchReport) -> dict[str, str]:
     """Return what a person wants to know of a run, as short texts."""
     alerts, sent = report.alerts, report.sent
     found = {

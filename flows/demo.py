@@ -1,0 +1,181 @@
+"""Show what HeartWatch does: deploy what prefect.yaml states, run heart-watch on the running platform, print what was found.
+
+``python -m flows.demo`` (``heartwatch demo`` starts the platform and runs it). Requires: the platform, up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.deployments import run_deployment
+from prefect.variables import Variable
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+
+from heartwatch.settings import ROOT, Settings, SettingsError, load_settings
+from tasks.result import result_path
+
+_DEPLOYED = "heartwatch_deployed"
+_POLL_SECONDS = 1.0
+
+
+class DemoError(Exception):
+    """The demo can't go on; the message says why and what to do."""
+
+
+def main() -> None:
+    """Run the demo; errors that a person can mend are one sentence and exit code 1."""
+    console = Console()
+    try:
+        settings = load_settings()
+        deploy(console)
+        began = time.monotonic()
+        run = follow(console, start_run())
+        console.print(found_tables(settings, read_result(settings, run), time.monotonic() - began))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (DemoError, SettingsError) as error:
+        console.print(f"[bold red]demo:[/] {error}")
+        sys.exit(1)
+
+
+def deploy(console: Console) -> None:
+    """Apply prefect.yaml unless the server has just this state of it already.
+
+    Raises:
+        DemoError: a deployment was refused.
+    """
+    state = digest()
+    if Variable.get(_DEPLOYED) == state:
+        console.print("deployments: unchanged")
+        return
+    with console.status("deploying what prefect.yaml states"):
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise DemoError(f"prefect deploy --all failed: {(done.stderr or done.stdout).strip()[-2_000:]}")
+    Variable.set(_DEPLOYED, state, overwrite=True)
+    console.print("deployments: applied")
+
+
+def digest() -> str:
+    """Return what tells this state of prefect.yaml and of the flows, whose parameters the server keeps, from others."""
+    files = [ROOT / "prefect.yaml", *sorted((ROOT / "flows").glob("*.py"))]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def start_run() -> FlowRun:
+    """Start heart-watch with its defaults."""
+    run = run_deployment("heart-watch/heart-watch", timeout=0)
+    assert isinstance(run, FlowRun)  # noqa: S101 - called outside an event loop it is no coroutine
+    return run
+
+
+def follow(console: Console, run: FlowRun) -> FlowRun:
+    """Show what a run does until it ends.
+
+    Raises:
+        DemoError: it didn't complete.
+    """
+    began = time.monotonic()
+    with get_client(sync_client=True) as client, Live(console=console, refresh_per_second=4) as live:
+        while run.state is None or not run.state.is_final():
+            live.update(_progress(client, run, time.monotonic() - began))
+            time.sleep(_POLL_SECONDS)
+            run = client.read_flow_run(run.id)
+        live.update(_progress(client, run, time.monotonic() - began))
+    if not run.state.is_completed():
+        raise DemoError(f"run {run.name!r} ended as {run.state.name}: {run.state.message}; see its log in Prefect's UI")
+    return run
+
+
+def _progress(client: SyncPrefectClient, run: FlowRun, seconds: float) -> Group:
+    """Return the run's subflows with their states."""
+    parent = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+    steps = client.read_flow_runs(flow_run_filter=parent, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    names = _flow_names(client, steps)
+    table = Table(box=None, show_header=False)
+    for step in steps:
+        state = step.state.name if step.state is not None else ""
+        table.add_row(names[step.flow_id], state, f"{step.estimated_run_time.total_seconds():.0f} s")
+    state = run.state.name if run.state is not None else "Scheduled"
+    return Group(Spinner("dots", f"heart-watch {run.name}: {state}, {seconds:.0f} s"), table)
+
+
+_NAMES: dict[UUID, str] = {}
+
+
+def _flow_names(client: SyncPrefectClient, steps: list[FlowRun]) -> dict[UUID, str]:
+    for step in steps:
+        if step.flow_id not in _NAMES:
+            _NAMES[step.flow_id] = client.read_flow(step.flow_id).name
+    return _NAMES
+
+
+def read_result(settings: Settings, run: FlowRun) -> dict[str, Any]:
+    """Return what a run found.
+
+    Raises:
+        DemoError: it left no result.
+    """
+    path = result_path(settings, str(run.id))
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DemoError(
+            f"run {run.name!r} left no result in {path.name!r}: {error}; see its log in Prefect's UI"
+        ) from error
+    return result
+
+
+def found_tables(settings: Settings, result: Mapping[str, Any], seconds: float) -> Group:
+    """Return what was found, as tables."""
+    alerts: list[dict[str, str]] = result["alerts"]["rows"]
+    shown = Table(title="Newest alerts", title_justify="left")
+    for name in alerts[0] if alerts else ():
+        shown.add_column(name)
+    for row in alerts:
+        shown.add_row(*row.values())
+    found = Table(title=f"Found in {seconds:.0f} s", title_justify="left", show_header=False)
+    for name, text in result["summary"].items():
+        found.add_row(name, text)
+    where = Table(title="Where to look", title_justify="left", show_header=False)
+    for name, address in addresses(settings).items():
+        where.add_row(name, address)
+    return Group(shown, found, where)
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Return the addresses of what is up."""
+    api = settings.prefect.api_url or ""
+    return {
+        "Prefect": api.removesuffix("/api"),
+        "Kafka": settings.kafka.bootstrap_servers,
+        "schema registry": settings.registry.url,
+        "Kafka Connect": settings.connect.url,
+        "KSQL": ", ".join(settings.ksqldb.urls),
+        "Postgres": f"{settings.postgres.host}:{settings.postgres.port}/{settings.postgres.database}",
+        "S3": f"{settings.s3.endpoint or 'AWS'}, bucket {settings.s3.bucket}",
+    }
+
+
+if __name__ == "__main__":
+    main()
