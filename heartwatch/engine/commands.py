@@ -1,8 +1,9 @@
 """The command topic: every statement that changes the catalog, in order, kept in Kafka.
 
-Each engine process of a service id follows the topic and carries out what it reads, so that state survives a restart of everything
-and several processes agree. A writer takes part in one transactional id: beginning to write fences every other writer, and the writer then
-reads the topic to its end before it checks a statement. So a statement is checked against exactly the state it will meet.
+Each engine process of a service id follows the topic and carries out what it reads, so that state survives a restart of
+everything and several processes agree. All writers share one transactional id: beginning to write fences every other writer,
+and the writer then reads the topic to its end before it checks a statement. So a statement is checked against exactly the
+state that it will meet.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from heartwatch.batch_consumer import BEGINNING, open_batch_consumer
 from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState, consumer_config, producer_config
 from heartwatch.settings import KafkaSettings
 
-_REQUEST_SECONDS = 30.0
+_REQUEST_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _VERSION = 1
 

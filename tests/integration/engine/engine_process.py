@@ -73,7 +73,7 @@ class EngineProcess:
         self, sql: str, properties: dict[str, str] | None = None, variables: dict[str, str] | None = None
     ) -> httpx.Response:
         body = {"ksql": sql, "streamsProperties": properties or {}, "sessionVariables": variables or {}}
-        return httpx.post(f"{self.url}/ksql", json=body, timeout=60)
+        return httpx.post(f"{self.url}/ksql", json=body, timeout=180)
 
     def run(
         self, sql: str, properties: dict[str, str] | None = None, variables: dict[str, str] | None = None
