@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any
 
@@ -61,24 +61,25 @@ class Entities:
     # ------------------------------------------------------------------------------------------------ lists
     @_of.register(ast.Show)
     def _show(self, node: ast.Show, text: str, request: Request) -> Entity:
-        match node.what:
-            case "STREAMS" | "TABLES":
-                return self._sources(SourceKind(node.what.removesuffix("S")), extended=node.extended)
-            case "QUERIES":
-                return self._queries(extended=node.extended)
-            case "TOPICS":
-                return self._topics(show_all=node.show_all, extended=node.extended)
-            case "FUNCTIONS":
-                return {"@type": "function_names", "functions": _function_names()}
-            case "PROPERTIES":
-                return self._properties(request)
-            case "VARIABLES":
-                found = [{"name": name, "value": value} for name, value in sorted(request.variables.items())]
-                return {"@type": "variables", "variables": found}
-            case "TYPES":
-                types = {name: schema_of(type_) for name, type_ in self._engine.catalog.types.items()}
-                return {"@type": "type_list", "types": types}
-        raise NotSupportedError(f"SHOW {node.what} is")
+        answers: dict[str, Callable[[], Entity]] = {
+            "STREAMS": lambda: self._sources(SourceKind.STREAM, extended=node.extended),
+            "TABLES": lambda: self._sources(SourceKind.TABLE, extended=node.extended),
+            "QUERIES": lambda: self._queries(extended=node.extended),
+            "TOPICS": lambda: self._topics(show_all=node.show_all, extended=node.extended),
+            "FUNCTIONS": lambda: {"@type": "function_names", "functions": _function_names()},
+            "PROPERTIES": lambda: self._properties(request),
+            "VARIABLES": lambda: {"@type": "variables", "variables": _named(request.variables)},
+            "TYPES": self._types,
+        }
+        if node.what not in answers:
+            raise NotSupportedError(f"SHOW {node.what} is")
+        return answers[node.what]()
+
+    def _types(self) -> Entity:
+        return {
+            "@type": "type_list",
+            "types": {name: schema_of(one) for name, one in self._engine.catalog.types.items()},
+        }
 
     def _sources(self, kind: SourceKind, *, extended: bool) -> Entity:
         found = [source for source in self._engine.catalog.sources.values() if source.kind is kind]
@@ -99,7 +100,7 @@ class Entities:
     def _topics(self, *, show_all: bool, extended: bool) -> Entity:
         kafka = self._engine.resources.kafka
         names = [name for name in kafka.topics() if show_all or not name.startswith("_")]
-        topics = [
+        topics: list[Entity] = [
             {"name": state.name, "replicaInfo": [state.replication_factor] * state.partitions}
             for state in sorted(kafka.describe(names).values(), key=lambda state: state.name)
         ]
@@ -341,6 +342,10 @@ _LOSSES: Mapping[str, Any] = {
     "dropped-no-table-row": lambda one: one.without_table_row,
     "dropped-null-key": lambda one: one.without_key,
 }
+
+
+def _named(values: Mapping[str, str]) -> list[Entity]:
+    return [{"name": name, "value": value} for name, value in sorted(values.items())]
 
 
 def _source_item(source: Source) -> Entity:

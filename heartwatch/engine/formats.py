@@ -12,7 +12,7 @@ import math
 import struct
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -163,7 +163,7 @@ class KafkaSerde(RowSerde):
         """Return the message of one row."""
         value = row[0]
         if value is None or self._type == "BYTES":
-            return value  # type: ignore[no-any-return]
+            return value
         return value.encode() if self._type == "STRING" else struct.pack(self._STRUCTS[self._type], value)
 
     def is_valid(self, value: bytes) -> bool:
@@ -244,7 +244,7 @@ class JsonSerde(RowSerde):
         if body is None:
             return tuple(None for _ in self.columns)
         if not isinstance(body, dict):
-            raise ValueError(f"a JSON object is wanted, not {type(body).__name__}")
+            raise ValueError(f"a JSON object is wanted, not {type(body).__name__}")  # noqa: TRY004 - data, not code, is wrong
         folded = {name.upper(): item for name, item in body.items()}
         return tuple(
             from_json(body[column.name] if column.name in body else folded.get(column.name.upper()), column.type)
@@ -405,18 +405,25 @@ def to_json(value: Any, type_: SqlType) -> Any:
         return {str(item["key"]): to_json(item["value"], type_.value) for item in value}
     if isinstance(type_, StructType):
         return {name: to_json(value[name], inner) for name, inner in type_.fields}
-    match type_.name:
-        case "DOUBLE":
-            return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
-        case "BYTES":
-            return b64encode(value).decode()
-        case "DATE":
-            return (value - _EPOCH_DAY).days
-        case "TIME":
-            return ((value.hour * 60 + value.minute) * 60 + value.second) * 1000 + value.microsecond // 1000
-        case "TIMESTAMP":
-            return round((value.replace(tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1))
-    return value
+    convert = _TO_JSON.get(type_.name)
+    return value if convert is None else convert(value)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round((moment.replace(tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1))
+
+
+def _milliseconds_of_day(moment: time) -> int:
+    return ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 1000 + moment.microsecond // 1000
+
+
+_TO_JSON: Mapping[str, Callable[[Any], Any]] = {
+    "DOUBLE": lambda value: value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN"),
+    "BYTES": lambda value: b64encode(value).decode(),
+    "DATE": lambda value: (value - _EPOCH_DAY).days,
+    "TIME": _milliseconds_of_day,
+    "TIMESTAMP": _milliseconds,
+}
 
 
 def from_json(value: Any, type_: SqlType) -> Any:
@@ -438,9 +445,11 @@ def from_json(value: Any, type_: SqlType) -> Any:
             name: from_json(value[name] if name in value else folded.get(name.upper()), inner)
             for name, inner in type_.fields
         }
-    if type_.name == "STRING":
-        if isinstance(value, str):
-            return value
+    return _plain_from_json(value, type_)
+
+
+def _plain_from_json(value: Any, type_: SqlType) -> Any:
+    if type_.name == "STRING" and not isinstance(value, str):
         return ("true" if value else "false") if isinstance(value, bool) else json_bytes(value).decode()
     if type_.name == "BOOLEAN":
         return _expect(value, bool, type_)
@@ -478,34 +487,32 @@ def _from_text(text: str, type_: SqlType) -> Any:
             return _decimal(Decimal(text.strip()), type_)
         except InvalidOperation as error:
             raise ValueError(f"{text!r} is no {type_}") from error
-    match type_.name:
-        case "STRING":
-            return text
-        case "INTEGER" | "BIGINT":
-            return _whole(int(text.strip()), type_)
-        case "DOUBLE":
-            return float(text)
-        case "BOOLEAN":
-            return _boolean(text)
-        case "BYTES":
-            return b64decode(text, validate=True)
-        case "TIMESTAMP":
-            return (
-                datetime.fromisoformat(text).replace(tzinfo=None)
-                if not text.lstrip("-").isdigit()
-                else _from_number(int(text), type_)
-            )
-        case "DATE":
-            return date.fromisoformat(text) if not text.lstrip("-").isdigit() else _from_number(int(text), type_)
-        case "TIME":
-            return time.fromisoformat(text) if not text.isdigit() else _from_number(int(text), type_)
-    raise ValueError(f"{text!r} can't be {type_}")
+    if type_.name in _ISO_TEXT:
+        return _from_number(int(text), type_) if text.lstrip("-").isdigit() else _ISO_TEXT[type_.name](text)
+    if type_.name in _LIMITS:
+        return _whole(int(text.strip()), type_)
+    if type_.name not in _FROM_TEXT:
+        raise ValueError(f"{text!r} can't be {type_}")
+    return _FROM_TEXT[type_.name](text)
 
 
 def _boolean(text: str) -> bool:
     if text.strip().lower() not in {"true", "false"}:
         raise ValueError(f"{text!r} is no BOOLEAN")
     return text.strip().lower() == "true"
+
+
+_ISO_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "TIMESTAMP": lambda text: datetime.fromisoformat(text).replace(tzinfo=None),
+    "DATE": date.fromisoformat,
+    "TIME": time.fromisoformat,
+}
+_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "STRING": str,
+    "DOUBLE": float,
+    "BOOLEAN": _boolean,
+    "BYTES": lambda text: b64decode(text, validate=True),
+}
 
 
 def _whole(value: int, type_: SqlType) -> int:
@@ -528,7 +535,7 @@ def _to_text(value: Any) -> str:
     if isinstance(value, bytes):
         return b64encode(value).decode()
     if isinstance(value, datetime):
-        return str(round((value.replace(tzinfo=UTC) - _EPOCH) / timedelta(milliseconds=1)))
+        return str(_milliseconds(value))
     if isinstance(value, date):
         return str((value - _EPOCH_DAY).days)
     return format(value, "f") if isinstance(value, Decimal) else str(value)

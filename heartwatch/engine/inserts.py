@@ -43,7 +43,7 @@ class Inserter:
         Raises:
             StatementError: the row can't be written.
         """
-        row = pl.select(**{name: value.to_polars() for name, value in values.items()})
+        row = pl.select([value.to_polars().alias(name) for name, value in values.items()])
         self.insert_rows(source, row)
 
     def insert_rows(self, source: Source, rows: pl.DataFrame) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import orjson
@@ -48,7 +48,7 @@ class RecordedSchemas:
                 self.answers[name] = self._registry.schema(schema_id)
             except NotRegisteredError:
                 self.answers[name] = None
-        return self.answers[name]  # type: ignore[no-any-return]
+        return cast(str | None, self.answers[name])
 
 
 class Resources:

@@ -279,12 +279,13 @@ class Engine:
         """
         given = {name: str(value) for name, value in (properties or {}).items()}
         request = Request(with_changes(self.config.properties, given), dict(variables or {}))
-        *before, last = split_statements(text) or [None]
-        for parsed in before:
-            if parsed is None or not self._change_session(prepare(parsed, request.variables).statement, request):
-                raise StatementError("Expected exactly one KSQL statement; found several", text)
-        if last is None:
+        parsed_all = split_statements(text)
+        if not parsed_all:
             raise StatementError("Expected exactly one KSQL statement; found none", text)
+        *before, last = parsed_all
+        for parsed in before:
+            if not self._change_session(prepare(parsed, request.variables).statement, request):
+                raise StatementError("Expected exactly one KSQL statement; found several", text)
         statement = prepare(last, request.variables)
         node = statement.statement
         if isinstance(node, ast.PrintTopic):

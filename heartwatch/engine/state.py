@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -94,8 +95,9 @@ class Keys:
 
     def codes_of(self, partition: int) -> Ints:
         """Return the codes of a partition's keys."""
-        codes = self._by_partition.get(partition, {})
-        return np.array([code for code in codes.values() if code >= 0], dtype=np.int64)
+        known = self._by_partition.get(partition)
+        codes = known.values() if known is not None else ()
+        return np.array([code for code in codes if code >= 0], dtype=np.int64)
 
     def drop_partition(self, partition: int) -> None:
         """Forget a partition's keys; their codes are freed by the next `compact`."""
@@ -137,7 +139,7 @@ def runs(partitions: npt.NDArray[np.int32]) -> list[tuple[int, int, int]]:
     if partitions[0] == partitions[-1] and np.all(partitions == partitions[0]):
         return [(int(partitions[0]), 0, len(partitions))]
     edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(partitions)]
-    return [(int(partitions[start]), start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    return [(int(partitions[start]), start, end) for start, end in pairwise(edges)]
 
 
 class Rows:
