@@ -189,14 +189,7 @@ class Pipeline:
         Args:
             closed: every window is closed in the end (a quiet stream).
         """
-        ranges: dict[tuple[int, bytes], tuple[int, int]] = {}
-        for partition, messages in read(self.settings, self.topic("historical")).items():
-            for message in messages:
-                row = self._decode(message, "historical")
-                if message.value() is None:
-                    ranges.pop((partition, message.key()), None)
-                elif row is not None:
-                    ranges[partition, message.key()] = (row["min_heart_rate"], row["max_heart_rate"])
+        ranges = self._ranges()
         alerts: dict[tuple[bytes, int], tuple[Any, ...]] = {}
         counts = {"late": 0, "bad": 0, "without a row": 0}
         for partition, messages in read(self.settings, self.topic("realtime")).items():
@@ -221,6 +214,18 @@ class Pipeline:
                 if closed or start + WINDOW_MS + GRACE_MS <= stream_time:
                     alerts.update(_alert(key, start, events))
         return alerts, counts
+
+    def _ranges(self) -> dict[tuple[int, bytes], tuple[int, int]]:
+        """Return the table's rows by partition and key."""
+        ranges: dict[tuple[int, bytes], tuple[int, int]] = {}
+        for partition, messages in read(self.settings, self.topic("historical")).items():
+            for message in messages:
+                row = self._decode(message, "historical")
+                if message.value() is None:
+                    ranges.pop((partition, message.key()), None)
+                elif row is not None:
+                    ranges[partition, message.key()] = (row["min_heart_rate"], row["max_heart_rate"])
+        return ranges
 
     def alerts(self) -> dict[tuple[bytes, int], list[tuple[Any, ...]]]:
         """Return the alerts that a read_committed reader sees."""

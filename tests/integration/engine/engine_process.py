@@ -21,7 +21,7 @@ class EngineProcess:
     """A server process that tests start, kill and stop."""
 
     def __init__(self, settings: Settings, folder: Path, service_id: str) -> None:
-        self._settings = settings
+        self.settings = settings
         self._folder = folder
         self._service_id = service_id
         self._process: subprocess.Popen[bytes] | None = None
@@ -36,9 +36,9 @@ class EngineProcess:
             *(sys.executable, "-X", "faulthandler", "-m", "heartwatch.engine.server", "--listen", f"127.0.0.1:{port}"),
             *(
                 "--bootstrap-servers",
-                self._settings.kafka.bootstrap_servers,
+                self.settings.kafka.bootstrap_servers,
                 "--registry-url",
-                self._settings.registry.url,
+                self.settings.registry.url,
             ),
             *("--service-id", self._service_id, "--data-dir", str(self._folder), "--log-level", "WARNING"),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
@@ -237,8 +238,6 @@ def test_each_poison_message_is_logged_and_its_neighbours_are_not_hurt(engines: 
 
 
 def entry_of(value: bytes) -> dict[str, object]:
-    import json
-
     return json.loads(value)["message"]["deserializationError"]  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,155 @@
+"""The REST API: statements, their errors, queries that end with their request, and state that survives a restart."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from engine_events import read
+from engine_process import EngineProcess, eventually
+
+from heartwatch.kafka import KafkaAdmin
+from heartwatch.settings import Settings
+
+pytestmark = pytest.mark.parts("kafka", "registry")
+
+Engines = Callable[[str], EngineProcess]
+EARLIEST = {"auto.offset.reset": "earliest"}
+
+
+@pytest.fixture
+def name() -> str:
+    return f"S{time.time_ns()}"
+
+
+def stream(engine: EngineProcess, name: str, partitions: int = 2) -> None:
+    engine.run(
+        f"CREATE STREAM {name} (K STRING KEY, A INT, B STRING) "
+        f"WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON', PARTITIONS={partitions});"
+    )
+
+
+def select(engine: EngineProcess, sql: str, properties: dict[str, str] | None = None) -> list[list[Any]]:
+    answer = httpx.post(f"{engine.url}/query-stream", json={"sql": sql, "properties": properties or {}}, timeout=120)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines() if line][1:]
+
+
+def insert(engine: EngineProcess, name: str, *rows: tuple[str, int, str]) -> None:
+    lines = [{"target": name}, *({"K": key, "A": number, "B": text} for key, number, text in rows)]
+    answer = httpx.post(f"{engine.url}/inserts-stream", content="\n".join(map(json.dumps, lines)), timeout=120)
+    assert [json.loads(line)["status"] for line in answer.text.splitlines()] == ["ok"] * len(rows)
+
+
+def test_a_wrong_statement_changes_nothing_not_even_before_it(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    answer = engine.post(
+        f"CREATE STREAM {name} (A INT) WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON', PARTITIONS=1); SELEC 1;"
+    )
+    assert answer.status_code == 400
+    assert answer.json()["@type"] == "statement_error"
+    assert answer.json()["error_code"] == 40001
+    assert answer.json()["message"].startswith("line ")
+    assert engine.run("SHOW STREAMS;")[0]["streams"] == []
+    missing = engine.post(f"CREATE STREAM {name} (A INT) WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON');").json()
+    assert f"Topic '{name}' does not exist" in missing["message"]
+    assert engine.post("SELECT * FROM X EMIT CHANGES;").json()["error_code"] == 40002
+
+
+def test_co_partitioning_is_checked_and_the_error_says_what_to_do(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    engine.run(
+        f"CREATE TABLE {name}_T (K STRING PRIMARY KEY, C INT) "
+        f"WITH (KAFKA_TOPIC='{name}_T', VALUE_FORMAT='JSON', PARTITIONS=3);"
+    )
+    answer = engine.post(
+        f"CREATE STREAM {name}_J AS SELECT S.K, A, C FROM {name} S JOIN {name}_T T ON S.K = T.K;"
+    ).json()
+    assert "number of partitions don't match" in answer["message"]
+    assert [one["name"] for one in engine.run("SHOW STREAMS;")[0]["streams"]] == [name]
+
+
+def test_rows_go_in_and_come_out(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    engine.run(f"INSERT INTO {name} (K, A, B) VALUES ('k', 7, 'it''s');")
+    insert(engine, name, ("l", 8, "b"))
+    assert sorted(select(engine, f"SELECT K, A * 2 AS D, B FROM {name};")) == [["k", 14, "it's"], ["l", 16, "b"]]
+    pushed = select(engine, f"SELECT A FROM {name} WHERE A > 7 EMIT CHANGES LIMIT 1;", EARLIEST)
+    assert pushed == [[8]]
+    printed = httpx.post(f"{engine.url}/query", json={"ksql": f"PRINT '{name}' FROM BEGINNING LIMIT 2;"}, timeout=120)
+    assert "key: k, value: " in printed.text
+
+
+def test_an_aggregate_over_a_repartition_is_exact_over_a_kill(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    engine.run(f"CREATE TABLE {name}_C AS SELECT B, COUNT(*) AS N, SUM(A) AS T FROM {name} GROUP BY B;", EARLIEST)
+    table = f"SELECT * FROM {name}_C;"
+    insert(engine, name, *((f"k{number}", number, f"b{number % 3}") for number in range(9)))
+    eventually(
+        lambda: sorted(select(engine, table)) == [["b0", 3, 9], ["b1", 3, 12], ["b2", 3, 15]], 120, "not counted"
+    )
+    engine.kill()
+    engine.start()
+    insert(engine, name, ("x", 100, "b0"))
+    eventually(
+        lambda: sorted(select(engine, table)) == [["b0", 4, 109], ["b1", 3, 12], ["b2", 3, 15]], 120, "lost count"
+    )
+    written = [message.value() for messages in read_topic(engine, f"{name}_C").values() for message in messages]
+    assert len(written) == len(set(written)), "a result was written twice"
+
+
+def read_topic(engine: EngineProcess, topic: str) -> dict[int, list[Any]]:
+    return read(engine.settings, topic)
+
+
+def test_queries_are_paused_resumed_terminated_and_dropped(engines: Engines, name: str, settings: Settings) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    query = engine.run(f"CREATE STREAM {name}_D AS SELECT K, A FROM {name};", EARLIEST)[0]["commandStatus"]["queryId"]
+    insert(engine, name, ("k", 1, "b"))
+    eventually(lambda: select(engine, f"SELECT A FROM {name}_D;") == [[1]], 120, "not copied")
+    engine.run(f"PAUSE {query};")
+    eventually(lambda: engine.run("SHOW QUERIES;")[0]["queries"][0]["state"] == "PAUSED", 60, "not paused")
+    insert(engine, name, ("k", 2, "b"))
+    time.sleep(2)
+    assert select(engine, f"SELECT A FROM {name}_D;") == [[1]]
+    engine.kill()
+    engine.start()
+    assert engine.run("SHOW QUERIES;")[0]["queries"][0]["state"] == "PAUSED"
+    engine.run(f"RESUME {query};")
+    eventually(lambda: select(engine, f"SELECT A FROM {name}_D;") == [[1], [2]], 120, "not resumed")
+    refused = engine.post(f"DROP STREAM {name};").json()
+    assert f"{name}_D" in refused["message"]
+    engine.run(f"DROP STREAM {name}_D DELETE TOPIC; DROP STREAM {name};")
+    assert engine.run("SHOW QUERIES;")[0]["queries"] == []
+    assert KafkaAdmin(settings.kafka).describe([f"{name}_D"]) == {}
+
+
+def test_statements_follow_each_other_by_sequence_number_on_another_engine(engines: Engines, name: str) -> None:
+    first, second = engines("one").start(), engines("two").start()
+    answer = first.run(f"CREATE STREAM {name} (A INT) WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON', PARTITIONS=1);")
+    body = {"ksql": f"DESCRIBE {name};", "commandSequenceNumber": answer[0]["commandSequenceNumber"]}
+    assert httpx.post(f"{second.url}/ksql", json=body, timeout=60).json()[0]["sourceDescription"]["name"] == name
+    late = httpx.post(f"{second.url}/ksql", json={**body, "commandSequenceNumber": 1_000}, timeout=60)
+    assert late.status_code == 503
+
+
+def test_what_the_engine_says_of_itself(engines: Engines) -> None:
+    engine = engines("one").start()
+    info = httpx.get(f"{engine.url}/info").json()["KsqlServerInfo"]
+    assert "heartwatch" in info["version"]
+    assert info["serverStatus"] == "RUNNING"
+    cluster = httpx.get(f"{engine.url}/clusterStatus").json()["clusterStatus"]
+    assert all(host["hostAlive"] for host in cluster.values())
+    assert httpx.get(f"{engine.url}/is_valid_property/auto.offset.reset").json() is True
+    assert httpx.get(f"{engine.url}/is_valid_property/nope").status_code == 400
+    assert engine.post("SET 'nope'='1';").status_code == 400
+    functions = {one["name"] for one in engine.run("SHOW FUNCTIONS;")[0]["functions"]}
+    assert {"COUNT", "UNIX_TIMESTAMP"} <= functions
