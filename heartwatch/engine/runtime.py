@@ -47,7 +47,7 @@ _SMALL_BATCH_ROWS = 4_096
 _OUTPUT_COMMIT_SECONDS = 0.1  # with results waiting, they decide how old an alert gets
 _INPUT_COMMIT_SECONDS = 1.0  # without results only a restart's re-reading depends on it
 _REQUEST_SECONDS = 30.0
-_TRANSACTION_TIMEOUT_MS = 60_000
+_TRANSACTION_TIMEOUT_MS = 20_000  # so long a process that is gone for good blocks the readers of its results
 _DELETION_SECONDS = 30.0
 _NO_LIMIT = 2**62
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.2, 10.0
@@ -330,7 +330,11 @@ class StageSession:
                     "query %s: aborting its transaction is left to the broker: %s", self._context.query_id, error
                 )
         for close in reversed(self._clients):
-            close()
+            try:
+                close()
+            except Exception as error:
+                # Nothing depends on a client that is given up; the next session has clients of its own.
+                logger.info("query %s: closing a client: %s", self._context.query_id, error)
 
     def _serve_group(self) -> None:
         message = self._group.poll(0)
@@ -500,7 +504,7 @@ class StageSession:
             # An aggregate for ever needs every record it ever saw.
             return owned.begin, position, -1
         needed = windowing.needed_offset(partition)
-        return position if needed is None else needed, position, windowing.times[partition]
+        return position if needed is None else needed, position, windowing.resume_time(partition)
 
     def _changed_offsets(self) -> list[TopicPartition]:
         offsets = []
@@ -673,12 +677,23 @@ class TableFollower:
         self._assign()
 
     def catch_up(self) -> None:
-        """Apply everything that the tables' topics hold by now."""
+        """Apply everything that the tables' topics hold by now.
+
+        Raises:
+            TimeoutError: nothing could be read for long.
+        """
         if self._consumer is None or not self._positions:
             return
         wanted = self._ends(self._positions)
+        deadline = time.monotonic() + _REQUEST_SECONDS
         while any(self._reached.get(one, -1) < end for one, end in wanted.items()):
-            self._apply(self._consumer.poll(_POLL_SECONDS, _BATCH_ROWS))
+            batch = self._consumer.poll(_POLL_SECONDS, _BATCH_ROWS)
+            if len(batch) or batch.ends:
+                deadline = time.monotonic() + _REQUEST_SECONDS
+            elif time.monotonic() > deadline:
+                behind = [one for one, end in wanted.items() if self._reached.get(one, -1) < end]
+                raise TimeoutError(f"tables' partitions {behind!r} could not be read for {_REQUEST_SECONDS:g} s")
+            self._apply(batch)
 
     def pieces(self, batch: MessageBatch, owned: dict[int, Owned]) -> Iterator[MessageBatch]:
         """Give a stream batch in pieces, the tables being as they must be for each piece when it is given."""
