@@ -348,7 +348,7 @@ class StageSession:
             self._take_over(gained)
 
     def _process(self, batch: MessageBatch) -> None:
-        batch = ordered(batch, self._owned)
+        batch = self._unprocessed(ordered(batch, self._owned))
         if not len(batch):
             return
         now = time.time()
@@ -365,6 +365,14 @@ class StageSession:
             owned.progress.position = int(offsets[-1]) + 1
             owned.last_record = now
         self._count(len(batch) - repeated, now)
+
+    def _unprocessed(self, batch: MessageBatch) -> MessageBatch:
+        """Leave out records before a partition's position, which a client may still hold from before it was assigned anew."""
+        positions = {partition: self._owned[partition].progress.position for partition, _, _ in runs(batch.partition)}
+        if all(batch.offset[start] >= positions[partition] for partition, start, _ in runs(batch.partition)):
+            return batch
+        first = np.array([positions[partition] for partition in batch.partition.tolist()])
+        return select(batch, np.flatnonzero(batch.offset >= first))
 
     def _send(self, results: pl.DataFrame, rejects: Sequence[Rejected]) -> None:
         self._send_rejects(rejects)
