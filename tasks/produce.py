@@ -37,7 +37,7 @@ from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
-from heartwatch.verify.topics import newest_event_ms
+from heartwatch.verify.topics import newest_event_ms, wait_until_committed
 from tasks.artifacts import publish_table
 
 PRODUCER_RUN = "producer_run"
@@ -45,6 +45,7 @@ PRODUCER_RUN = "producer_run"
 
 _DEPLOYMENT = "produce-shard/produce-shard"
 _WATCH_SECONDS = 1.0
+_VISIBLE_SECONDS = 90.0  # longer than the brokers let a dead producer's transaction stay open
 
 
 class ProduceError(Exception):
@@ -281,6 +282,7 @@ class Dispatcher:
                 self._on_progress(sum(shown.progress.delivered for shown in [*done, *open_shards]))
         seconds = time.monotonic() - began
         reports = [self._final(shown, seconds) for shown in sorted(done, key=lambda shown: shown.shard.index)]
+        self._await_visible()
         self._forget(shards)
         return reports
 
@@ -359,6 +361,16 @@ class Dispatcher:
         """Return what a shard reached; its last commit may have come after the last look."""
         self._read_progress(shown)
         return _report(shown.shard, shown.progress, seconds, shown.attempts)
+
+    def _await_visible(self) -> None:
+        """Wait until readers see all that was sent: markers of transactions follow the commits."""
+        try:
+            seen = wait_until_committed(self._admin, self._topic, _VISIBLE_SECONDS)
+        except KafkaClientError as error:
+            self._logger.warning("the topic's end can't be asked for: %s", error)
+            return
+        if not seen:
+            self._logger.warning("after %g s a transaction is still open on topic %r", _VISIBLE_SECONDS, self._topic)
 
     def _forget(self, shards: list[Shard]) -> None:
         try:

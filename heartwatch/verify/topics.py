@@ -15,6 +15,7 @@ from heartwatch.kafka import KafkaAdmin, consumer_config
 from heartwatch.settings import KafkaSettings
 
 _LIMIT = 50_000
+_POLL_SECONDS = 0.05
 _SILENCE_SECONDS = 60.0
 _LAST_RECORDS = 2_000  # far more than arrive while the latest event is on its way
 
@@ -55,6 +56,27 @@ def committed_ranges(admin: KafkaAdmin, topic: str) -> dict[int, tuple[int, int]
     first = admin.offsets([topic], "earliest")
     last = admin.offsets([topic], "latest", committed=True)
     return {partition: (first[topic, partition], end) for (_, partition), end in sorted(last.items())}
+
+
+def wait_until_committed(admin: KafkaAdmin, topic: str, deadline_seconds: float) -> bool:
+    """Wait until a read_committed reader sees what a topic has now; False when that isn't so before the deadline.
+
+    A commit returns when the coordinator has decided: the markers that make the records visible follow a moment later. An open
+    transaction, such as a dead producer's, holds a partition back until it is aborted.
+
+    Raises:
+        UnknownTopicError: there is no such topic.
+        KafkaClientError: the brokers could not be asked.
+    """
+    ends = admin.offsets([topic], "latest")
+    deadline = time.monotonic() + deadline_seconds
+    while True:
+        visible = admin.offsets([topic], "latest", committed=True)
+        if all(visible[partition] >= end for partition, end in ends.items()):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
 
 
 def last_ranges(admin: KafkaAdmin, topic: str, records: int) -> dict[int, tuple[int, int]]:
