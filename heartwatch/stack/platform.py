@@ -166,6 +166,8 @@ class Platform:
             for path in part.paths_outside(self._context(read_state(self.home) or State())):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(self.home)
+        if self._is_default:
+            (ROOT / ".env").unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a program that uses the platform: this one's, with Prefect's address and the home."""
@@ -337,11 +339,15 @@ class Platform:
 
     def _write_dotenv(self) -> None:
         """Give the `prefect` command the server's address; only for the home that belongs to this checkout."""
-        if self.home != ROOT / ".heartwatch":
+        if not self._is_default:
             return
         lines = [f"{name}={value}\n" for name, value in self._client_variables().items()]
         if lines:
             write_atomically(ROOT / ".env", "# Written by `heartwatch up`.\n" + "".join(lines))
+
+    @property
+    def _is_default(self) -> bool:
+        return self.home == ROOT / ".heartwatch"
 
     def _client_variables(self) -> dict[str, str]:
         context = self._context(read_state(self.home) or State())
