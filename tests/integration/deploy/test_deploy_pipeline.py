@@ -75,11 +75,11 @@ def test_an_unchanged_pipeline_is_one_plan_and_no_change(settings: Settings):
 def test_a_changed_range_reaches_the_topic_and_a_deleted_one_becomes_a_tombstone(settings: Settings):
     deploy(settings)
     table, topic = settings.postgres.historical_table, Analytic.of(settings.pipeline).topic("historical")
-    rows = f"INSERT INTO {table} VALUES (1, 51, 107), (20000, 53, 109)"  # noqa: S608
+    rows = f"INSERT INTO {table} VALUES (1, 51, 107), (20000, 53, 109)"
     execute(settings.postgres, rows)
     read(settings, topic, 2)
-    execute(settings.postgres, f"UPDATE {table} SET max_heart_rate = 140 WHERE user_id = 20000")  # noqa: S608
-    execute(settings.postgres, f"DELETE FROM {table} WHERE user_id = 1")  # noqa: S608
+    execute(settings.postgres, f"UPDATE {table} SET max_heart_rate = 140 WHERE user_id = 20000")
+    execute(settings.postgres, f"DELETE FROM {table} WHERE user_id = 1")
     found = [(one.key(), decode(settings, one.value())) for one in read(settings, topic, 4)]
     assert [value for key, value in found if key == b"1"] == [
         {"user_id": 1, "min_heart_rate": 51, "max_heart_rate": 107},
@@ -129,7 +129,7 @@ def test_a_torn_down_version_leaves_nothing_and_another_version_everything(versi
     mine, other = versions(), versions()
     deploy(mine)
     deploy(other)
-    execute(mine.postgres, f"INSERT INTO {mine.postgres.historical_table} VALUES (1, 51, 107)")  # noqa: S608
+    execute(mine.postgres, f"INSERT INTO {mine.postgres.historical_table} VALUES (1, 51, 107)")
     read(mine, Analytic.of(mine.pipeline).topic("historical"), 1)
     remove(mine)
     remove(mine)
