@@ -214,6 +214,10 @@ class _Windowing:
         """Return the lowest offset that an open window of the partition needs, None without open windows."""
         return min((self.first_offsets[partition, start] for start in self._starts.get(partition, ())), default=None)
 
+    def resume_time(self, partition: int) -> int:
+        """Return the stream time to go on with after reading again from `needed_offset`: the one reached."""
+        return self.times[partition]
+
     def open_partitions(self) -> list[int]:
         """Return the partitions with open windows."""
         return [partition for partition, starts in self._starts.items() if starts]
@@ -271,7 +275,7 @@ class FinalWindows:
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Take rows; return the groups of windows that they closed (`KeyColumns` puts them in order)."""
-        frame = _with_keys_only(frame, self._counters)
+        frame = with_keys_only(frame, self._counters)
         if len(frame):
             assigned = self.windowing.assign(frame).select(self._columns)
             self._pending.append(assigned)
@@ -375,7 +379,7 @@ class Changes:
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Take rows; return the new results of the groups that they changed."""
         self._expire()
-        frame = _with_keys_only(frame, self._counters)
+        frame = with_keys_only(frame, self._counters)
         if self.windowing is not None and len(frame):
             frame = self.windowing.assign(frame)
         if not len(frame):
@@ -512,7 +516,8 @@ def columns_read(expressions: Sequence[pl.Expr]) -> list[str]:
     return [*dict.fromkeys(name for expression in expressions for name in expression.meta.root_names())]
 
 
-def _with_keys_only(frame: pl.DataFrame, counters: Counters) -> pl.DataFrame:
+def with_keys_only(frame: pl.DataFrame, counters: Counters) -> pl.DataFrame:
+    """Return the rows with a key; the others are counted: an aggregate has no group for them."""
     keyed = frame[KEY].to_numpy() > ABSENT
     if keyed.all():
         return frame

@@ -61,6 +61,7 @@ from heartwatch.engine.plan import (
     Window,
     WindowKind,
 )
+from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
 from heartwatch.partitioning import partitions_of
 
@@ -503,7 +504,7 @@ class Pipeline:
     source: SourceReader
     tables: list[TableInput]
     before: list[Operator]
-    aggregate: FinalWindows | Changes | None
+    aggregate: Sessions | FinalWindows | Changes | None
     after: list[Operator]
     sink: SinkWriter
     keys: Keys | None
@@ -598,7 +599,7 @@ class _Builder:
             raise NotSupportedError("An aggregate over an aggregate is")
         before: list[Operator] = []
         after: list[Operator] = []
-        aggregate: FinalWindows | Changes | None = None
+        aggregate: Sessions | FinalWindows | Changes | None = None
         operators = before
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
             if isinstance(step, AggregateStep):
@@ -675,10 +676,10 @@ class _Builder:
         self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
         return TableJoin(rows, step.kind, self._counters)
 
-    def _aggregate(self, step: AggregateStep) -> FinalWindows | Changes:
+    def _aggregate(self, step: AggregateStep) -> Sessions | FinalWindows | Changes:
         functions = aggregates_of(step)
         if step.window is not None and step.window.kind is WindowKind.SESSION:
-            raise NotSupportedError("WINDOW SESSION is")
+            return Sessions(step.window, functions, state_types(step), self._counters, step.emit_final)
         if step.emit_final:
             if step.window is None:
                 raise NotSupportedError("EMIT FINAL without a window is")
