@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ _STYLES = {
     PartState.STOPPED: "dim",
     PartState.FAILED: "bold red",
 }
+
+# A retry is no news to a user; what it ends with is.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 packages = App(name="packages", help="The pinned JVM packages.")
 
