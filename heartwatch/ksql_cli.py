@@ -22,13 +22,13 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
     Exits with 0 when every test passes, 1 when one fails, 2 when a file can't be used.
 
     Args:
-        path: statements with an input and an output file beside them; a folder of tests or of migrations; or a file of SQL tests.
+        path: statements, with an input and an output file; a folder of tests or of migrations; a file or folder of SQL tests.
         input_file: JSON file of the records that go in.
         output_file: JSON file of the records that must come out, or of the refusal that is expected.
     """
     from heartwatch.engine.testing.cases import CaseFileError, read_case, read_folder  # noqa: PLC0415
     from heartwatch.engine.testing.runner import run_case, run_sql_test  # noqa: PLC0415
-    from heartwatch.engine.testing.sql_tests import read_sql_tests  # noqa: PLC0415
+    from heartwatch.engine.testing.sql_tests import read_sql_tests, sql_test_files  # noqa: PLC0415
 
     try:
         if output_file is not None:
@@ -37,10 +37,11 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
             raise CaseFileError(
                 "an output file is missing; give statements, input and output, a folder, or a file of SQL tests"
             )
-        elif path.is_dir():
+        elif path.is_dir() and not sql_test_files(path):
             results = [run_case(case) for case in read_folder(path)]
         else:
-            results = [run_sql_test(one) for one in read_sql_tests(path)]
+            files = sql_test_files(path) if path.is_dir() else [path]
+            results = [run_sql_test(one) for file in files for one in read_sql_tests(file)]
     except CaseFileError as error:
         print(f"heartwatch: {error}", file=sys.stderr)
         sys.exit(_UNUSABLE)

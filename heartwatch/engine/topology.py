@@ -162,6 +162,8 @@ def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> St
 
 def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
     driving, *tables = list(_sources(root))
+    if any(source.headers for source in (driving, *tables)):
+        raise NotSupportedError("Reading from a source with HEADERS columns is")
     for table in tables:
         if table.kind is not SourceKind.TABLE:
             raise NotSupportedError("A join with a second stream is")

@@ -45,6 +45,15 @@ def read_sql_tests(path: Path) -> list[SqlTest]:
     return [_test(text, start, end) for start, end in zip(starts, ends, strict=True)]
 
 
+def sql_test_files(folder: Path) -> list[Path]:
+    """Return the files of SQL tests in a folder.
+
+    Raises:
+        CaseFileError: one can't be read.
+    """
+    return [path for path in sorted(folder.glob("*.sql")) if _DIRECTIVE.search(read_text(path))]
+
+
 def _test(text: str, start: re.Match[str], end: int) -> SqlTest:
     body = text[start.end() : end]
     given = {match["type"].lower(): match["contents"] for match in _DIRECTIVE.finditer(body)}
