@@ -17,7 +17,7 @@ def test_every_name_has_a_free_port_of_its_own_and_keeps_it() -> None:
 
 
 def seeded() -> random.Random:
-    return random.Random(1)  # noqa: S311  no secret
+    return random.Random(1)
 
 
 def test_a_taken_port_is_not_chosen() -> None:
