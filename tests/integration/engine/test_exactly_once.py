@@ -93,12 +93,11 @@ def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: P
 
 
 def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline: Pipeline) -> None:
-    first, second = engines("one").start(), engines("two")
+    first, second = engines("one").start(), engines("two").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
     deploy(first, pipeline, QUIET)
     producing = threading.Thread(target=pipeline.faulty_events, args=(250_000, 2_000, 4, 8_000, 8_000))
     producing.start()
-    second.start()
     eventually(
         lambda: second.statistics(pipeline.topic("realtime"))["consumer-total-messages"] > 1_000,
         60,
