@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+DEFAULT_ANALYTIC = "heart_rate"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -120,7 +121,7 @@ class PipelineSettings(BaseModel):
     """Which analytic runs, in which version, with which query parameters."""
 
     analytic: str = Field(
-        "heart_rate", pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/"
+        DEFAULT_ANALYTIC, pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/"
     )
     version: int = Field(1, ge=1, le=9_999, description="in every resource name, so that versions live side by side")
     mode: Literal["dev", "prod"] = Field("prod", description="dev: generated realtime data; prod: the producers")

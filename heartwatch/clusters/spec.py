@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from heartwatch.settings import DEFAULT_ANALYTIC
+
 Role = Literal["broker", "database", "connect", "ksql", "website", "producer"]
 Processor = Literal["original", "graviton"]
 
@@ -79,7 +81,7 @@ class ClusterName(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     analytic: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="tag, and part of the stack's name")] = (
-        "heart_rate"
+        DEFAULT_ANALYTIC
     )
     version: Annotated[int, Field(ge=1, le=9_999, description="tag, and part of the stack's name")] = 1
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$", description="AWS region")] = "us-east-1"

@@ -331,7 +331,7 @@ class FinalWindows:
         self._pending, self._pending_rows = [], 0
         partial = rows.group_by(*_WINDOW_KEYS).agg(*self._own, *self._aggregates.partial)
         for where, part in partial.partition_by(ROWPARTITION, WINDOWSTART, as_dict=True).items():
-            bucket = self._buckets.setdefault(where, _Bucket())  # type: ignore[arg-type]
+            bucket = self._buckets.setdefault(where, _Bucket())
             bucket.parts.append(part)
             bucket.rows += len(part)
             if bucket.rows > 2 * bucket.merged_rows + _BUCKET_SLACK_ROWS:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -199,7 +201,7 @@ def _path(step: Step) -> list[Step]:
 
 
 def _polars(expression: Expression) -> pl.Expr:
-    return expression.to_polars()  # type: ignore[attr-defined, no-any-return]
+    return expression.to_polars()  # type: ignore[attr-defined]
 
 
 # --------------------------------------------------------------------------------------------------------- reading
@@ -349,7 +351,7 @@ class SourceReader:
     def _pseudo(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints) -> pl.DataFrame:
         frame = frame.rename(dict(zip(frame.columns, self._names, strict=True)))
         whole = len(rows) == len(batch)
-        arrays = (batch.timestamp, batch.partition, batch.offset)
+        arrays: tuple[npt.NDArray[Any], ...] = (batch.timestamp, batch.partition, batch.offset)
         return frame.with_columns(
             pl.Series(name, array if whole else array[rows]) for name, array in zip(PSEUDO_COLUMNS, arrays, strict=True)
         )
@@ -465,7 +467,6 @@ class SinkWriter:
         base = pa.array(keys, pa.large_binary())
         targets = partitions_of(base, partitions).tolist()
         return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets)
-
 
     def _with_own_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         """Take the records' timestamps from a column; rows where it gives none are left out, as in ksqlDB."""
@@ -691,7 +692,8 @@ class _Builder:
     def _with_key_columns(self, after: list[Operator], step: AggregateStep) -> list[Operator]:
         """Put the key columns back as late as possible: filters that don't read them go first."""
         keys = self._keys
-        assert keys is not None
+        if keys is None:
+            raise NotSupportedError("an aggregate over a source without keys is")
         reader = self._source.key
         back = KeyColumns(
             keys,
