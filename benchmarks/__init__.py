@@ -1,0 +1,1 @@
+"""Throughput of the parts, as ratios in one run; never timed tests."""
