@@ -152,6 +152,8 @@ class StageThread:
             self._paused.set()
         else:
             self._paused.clear()
+        if self.status is not Status.ERROR:
+            self._be_well()
 
     def stop(self) -> None:
         """Commit what is done and end; doesn't wait."""
@@ -167,7 +169,7 @@ class StageThread:
             session: StageSession | None = None
             try:
                 session = StageSession(self.stage, self.context, self.group)
-                self.status, self.last_error = Status.RUNNING, None
+                self._be_well()
                 self._loop(session)
                 session.finish()
             except Exception as error:
@@ -188,14 +190,17 @@ class StageThread:
             if self.status is Status.ERROR:
                 self._stop.wait(backoff)
 
+    def _be_well(self) -> None:
+        self.last_error = None
+        self.status = Status.PAUSED if self._paused.is_set() else Status.RUNNING
+
     def _loop(self, session: StageSession) -> None:
         while not self._stop.is_set():
+            self._be_well()
             if self._paused.is_set():
-                self.status = Status.PAUSED
                 session.idle()
                 self._stop.wait(_POLL_SECONDS)
                 continue
-            self.status = Status.RUNNING
             if session.step() < _SMALL_BATCH_ROWS:
                 self._stop.wait(_LINGER_SECONDS)
 

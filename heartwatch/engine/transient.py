@@ -45,6 +45,7 @@ from heartwatch.kafka import consumer_config
 from heartwatch.settings import KafkaSettings
 
 _POLL_SECONDS = 0.2
+_STALLED_SECONDS = 30.0
 _SERVICE = "transient_"
 
 Row = list[Any]
@@ -180,10 +181,17 @@ class TransientQuery:
     def _to_the_end(self) -> Iterator[MessageBatch]:
         partitions = [(self._topic, partition) for partition in range(self._partitions)]
         left = {partition: end for (_, partition), end in self._resources.ends(partitions).items()}
+        deadline = time.monotonic() + _STALLED_SECONDS
         with open_batch_consumer(self._config()) as consumer:
             consumer.assign([(topic, partition, BEGINNING) for topic, partition in partitions])
             while left and not self._stop.is_set():
                 batch = consumer.poll(_POLL_SECONDS)
+                if len(batch) or batch.ends:
+                    deadline = time.monotonic() + _STALLED_SECONDS
+                elif time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{self._topic!r} could not be read to its ends {left!r} in {_STALLED_SECONDS:g} s"
+                    )
                 if len(batch):
                     yield batch
                 reached = {partition: offset for _, partition, offset in batch.ends}
