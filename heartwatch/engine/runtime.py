@@ -238,7 +238,7 @@ class StageSession:
         self._lost = False
         self._closed = False
         self._in_transaction = False
-        self._uncommitted = 0
+        self._uncommitted = self._uncommitted_before = 0
         self._first_output: float | None = None
         self._last_commit = self._last_deletion = time.monotonic()
         self.has_committed = False
@@ -463,7 +463,10 @@ class StageSession:
     def _commit_if_due(self) -> None:
         now = time.monotonic()
         waiting = self._first_output is not None and now - self._first_output >= _OUTPUT_COMMIT_SECONDS
-        if waiting or now - self._last_commit >= self._options.commit_seconds:
+        # A burst of results (windows of all partitions close together) is over once a round brings no more.
+        ended = self._first_output is not None and self._uncommitted == self._uncommitted_before
+        self._uncommitted_before = self._uncommitted
+        if waiting or ended or now - self._last_commit >= self._options.commit_seconds:
             self._commit()
 
     def _commit(self) -> None:
@@ -480,7 +483,8 @@ class StageSession:
             owned.committed = self._state_of(partition)
         self._metrics.produced += self._uncommitted
         self._metrics.produced_rate.add(self._uncommitted)
-        self._uncommitted, self._first_output = 0, None
+        self._uncommitted = self._uncommitted_before = 0
+        self._first_output = None
         self._last_commit = time.monotonic()
         self._delete_used()
 
