@@ -6,6 +6,7 @@ here as `KafkaClientError`, which can.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaException,
+    Producer,
     TopicCollection,
     TopicPartition,
 )
@@ -49,6 +51,10 @@ class TopicExistsError(KafkaClientError):
 
 class UnknownTopicError(KafkaClientError):
     """There is no such topic."""
+
+
+class HungClientError(KafkaClientError):
+    """A client's call doesn't return; the client is lost, and its transaction with it: another client has to go on."""
 
 
 @dataclass(frozen=True)
@@ -331,6 +337,41 @@ class KafkaAdmin:
                     f"waited {self._timeout:g} s for {what} on {self._brokers}; look at the brokers' log"
                 )
             time.sleep(0.05)
+
+
+def send_offsets(producer: Producer, offsets: list[TopicPartition], group: Any, timeout_seconds: float = 5.0) -> None:
+    """Add a consumer group's offsets to a producer's transaction, and come back in any case.
+
+    librdkafka's call ignores its timeout: it may hang for ever when a broker was killed under it (confluentinc/librdkafka issues
+    5456 and 5511). So it runs in a thread that is left behind then.
+
+    Args:
+        producer: producer with an open transaction.
+        offsets: the offsets.
+        group: the consumer's `consumer_group_metadata()`.
+        timeout_seconds: librdkafka's timeout; three seconds more are waited for it.
+
+    Raises:
+        HungClientError: the call doesn't return.
+        KafkaException: the call failed.
+    """
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            producer.send_offsets_to_transaction(offsets, group, timeout_seconds)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=call, name="send-offsets", daemon=True)
+    thread.start()
+    thread.join(timeout_seconds + 3)
+    if thread.is_alive():
+        raise HungClientError(
+            "can't add offsets to a transaction: the client's call doesn't return; open another client"
+        )
+    if failures:
+        raise failures[0]
 
 
 def producer_config(

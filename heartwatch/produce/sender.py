@@ -15,12 +15,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
+from heartwatch.kafka import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from heartwatch.produce.messages import Messages
 from heartwatch.produce.shards import Shard
 from heartwatch.settings import KafkaSettings
@@ -30,7 +31,22 @@ _CHUNK = 5_000  # messages handed over between two looks at the client's queue
 _TRANSACTION_TIMEOUT_MS = 60_000  # after it the brokers abort what a dead producer left open
 _ATTEMPTS = 5  # times that a transaction's messages are sent before the shard fails
 _PATIENCE_SECONDS = 120.0  # how long one step may take while the brokers come back
+# Errors that a consumer's requests meet while a coordinator starts, moves or is away; the client doesn't call them retriable.
+_PASSING = {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
 _FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+
+
+_LOST: list[tuple[Producer, Consumer]] = []
+"""Clients whose call hangs: to free them would wait for that call."""
 
 
 class DeliveryError(Exception):
@@ -115,8 +131,14 @@ class ShardSender:
         self._brokers = settings.bootstrap_servers
         self._topic, self._shard, self._clock = topic, shard, clock
         self._transactional_id = f"heartwatch-produce-{run_id}-{shard.index}"
+        self._settings, self._group = settings, progress_group(run_id, shard)
+        self._open_clients()
+        self._pending: list[Messages] = []
+        self._began: float | None = None
+
+    def _open_clients(self) -> None:
         config = producer_config(
-            settings,
+            self._settings,
             self._transactional_id,
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             queue_buffering_max_messages=QUEUE_MESSAGES,
@@ -127,9 +149,7 @@ class ShardSender:
             delivery_report_only_error=True,
         )
         self._producer = Producer(config)
-        self._consumer = Consumer(consumer_config(settings, progress_group(run_id, shard)))
-        self._pending: list[Messages] = []
-        self._began: float | None = None
+        self._consumer = Consumer(consumer_config(self._settings, self._group))
 
     def __enter__(self) -> ShardSender:
         self.start()
@@ -200,6 +220,9 @@ class ShardSender:
             except KafkaException as error:
                 self._start_again(error)
                 continue
+            except HungClientError:
+                self._replace_clients()
+                continue
             self._pending, self._began, self.progress = [], None, reached
             return reached
         raise DeliveryError(
@@ -211,14 +234,15 @@ class ShardSender:
         """Abort what is not committed and let the clients go."""
         try:
             if self._began is not None:
-                self._producer.abort_transaction(10)
-        except KafkaException:
-            # Fenced, or the brokers are gone: they abort it themselves.
-            pass
+                # Where that fails it was fenced, or the brokers are gone: they abort it themselves.
+                with suppress(KafkaException):
+                    self._producer.abort_transaction(10)
         finally:
             self._began, self._pending = None, []
             self._consumer.close()
-            self._producer.close()
+            with suppress(KafkaException):
+                # A fenced producer has nothing left to send, and says so again.
+                self._producer.close()
 
     def _reached(self, next_batch: int, finished: bool) -> Progress:
         return Progress(
@@ -265,7 +289,7 @@ class ShardSender:
         del values["next_batch"]
         offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, json.dumps(values))
         group = self._consumer.consumer_group_metadata()
-        self._retry(lambda: self._producer.send_offsets_to_transaction([offset], group, 10), "send the progress")
+        self._retry(lambda: send_offsets(self._producer, [offset], group), "send the progress")
         self._retry(lambda: self._producer.commit_transaction(10), "commit")
 
     def _start_again(self, error: KafkaException) -> None:
@@ -292,6 +316,25 @@ class ShardSender:
             f"{error.args[0].str()}; see that the topic exists and the brokers {self._brokers} are up"
         )
 
+    def _replace_clients(self) -> None:
+        """Go on with new clients where a call of the old ones hangs: as a new process would, but with the batches at hand.
+
+        Raises:
+            DeliveryError: the brokers can't be reached, or another process went on with the shard meanwhile.
+        """
+        _LOST.append((self._producer, self._consumer))
+        reached = self.progress
+        self._open_clients()
+        if self.start().next_batch != reached.next_batch:
+            raise FencedError(f"a newer process sends {self._transactional_id!r}: this one ends, having lost nothing")
+        self.progress = replace(reached, failed=reached.failed + self.pending)
+        self._producer.begin_transaction()
+        try:
+            for messages in self._pending:
+                self._hand_over(messages)
+        except KafkaException as error:
+            self._start_again(error)
+
     def _end_if_fatal(self, error: KafkaException) -> None:
         cause = error.args[0]
         if cause.code() in _FENCED:
@@ -316,7 +359,7 @@ class ShardSender:
                 return step()
             except KafkaException as error:
                 cause = error.args[0]
-                again = cause.retriable() or cause.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT)
+                again = cause.retriable() or cause.code() in _PASSING
                 if not again or cause.txn_requires_abort() or cause.fatal():
                     raise
                 if self._clock() > deadline:
