@@ -34,7 +34,7 @@ from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.plan import SourceKind
 from heartwatch.engine.state import Progress, runs
 from heartwatch.engine.topology import Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
-from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
+from heartwatch.kafka import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from heartwatch.settings import KafkaSettings
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,9 @@ _NO_LIMIT = 2**62
 _FIRST_BACKOFF_SECONDS, _LAST_BACKOFF_SECONDS = 0.2, 10.0
 
 Partition = tuple[str, int]
+
+_LOST: list[Producer] = []
+"""Producers whose call hangs: to free them would wait for that call."""
 
 
 class Guarantee(Enum):
@@ -441,7 +444,8 @@ class StageSession:
         if not quiet:
             return
         topic = self._stage.source.topic
-        ends = self._ends([(topic, partition) for partition in quiet])
+        # A partition with an open transaction isn't quiet: a producer that died in the middle goes on where it was.
+        ends = self._ends([(topic, partition) for partition in quiet], IsolationLevel.READ_UNCOMMITTED)
         closing = [partition for partition in quiet if self._is_read(partition, ends[topic, partition])]
         for partition in closing:
             windowing.times.advance(partition, windowing.last_end(partition))
@@ -452,10 +456,11 @@ class StageSession:
         owned = self._owned[partition]
         return max(owned.ended_at, owned.progress.position) >= end
 
-    def _ends(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the end of each partition as a read_committed reader sees it."""
+    def _ends(
+        self, partitions: Iterable[Partition], level: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[Partition, int]:
+        """Return the end of each partition as a reader of an isolation level sees it."""
         request = {TopicPartition(topic, partition): OffsetSpec.latest() for topic, partition in partitions}
-        level = IsolationLevel.READ_COMMITTED
         futures = self._admin.list_offsets(request, isolation_level=level, request_timeout=_REQUEST_SECONDS)
         return {(one.topic, one.partition): future.result().offset for one, future in futures.items()}
 
@@ -506,7 +511,13 @@ class StageSession:
         self._begin()
         if offsets:
             metadata = self._group.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(offsets, metadata, _REQUEST_SECONDS)
+            try:
+                send_offsets(self._producer, offsets, metadata)
+            except HungClientError:
+                # Nothing may wait for this producer any more, its freeing neither; the next one of its id fences it.
+                _LOST.append(self._producer)
+                self._in_transaction = False
+                raise
         self._producer.commit_transaction(_REQUEST_SECONDS)
         self._in_transaction = False
 
