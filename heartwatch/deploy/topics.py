@@ -16,6 +16,8 @@ from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState
 from heartwatch.settings import KafkaSettings
 
 _PARTITIONS, _COPIES = "partitions", "replication.factor"
+_NO_LIMIT = str(2**63 - 1)
+_ANY_TIME = 2**63 - 1
 
 
 def analytic_topics(analytic: Analytic, settings: KafkaSettings) -> list[TopicState]:
@@ -59,6 +61,9 @@ def _config(definition: TopicDefinition, settings: KafkaSettings) -> dict[str, s
     if definition.cleanup_policy == "delete":
         config["retention.ms"] = str(settings.retention_ms)
         config["retention.bytes"] = str(settings.retention_bytes)
+    if definition.event_time is not None:
+        # Kafka's timestamp is the event's. The brokers' default refuses a whole batch for one device whose clock is an hour ahead.
+        config["message.timestamp.after.max.ms"] = str(_ANY_TIME)
     return config
 
 

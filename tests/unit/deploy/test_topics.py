@@ -22,6 +22,7 @@ def test_topics_follow_from_the_analytic_and_the_settings():
         "min.insync.replicas": "2",
         "retention.ms": "1000",
         "retention.bytes": "-1",
+        "message.timestamp.after.max.ms": "9223372036854775807",
     }
 
 
