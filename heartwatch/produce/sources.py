@@ -49,11 +49,27 @@ def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables:
         variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
     """
     window_ms, grace_ms = (int(variables.get(name, 0)) for name in ("window_ms", "grace_ms"))
-    at_once = spec.source in ("simulator", "uniform") and spec.speed is None
-    begin = now_ms - (ticks_of(spec) * spec.sample_interval_ms if at_once else 0)
+    begin = now_ms - (span_ms(spec) if spec.speed is None else 0)
     if newest_ms is not None:
         begin = max(begin, newest_ms + 2 * window_ms + grace_ms)
     return -(-begin // window_ms) * window_ms if window_ms else begin
+
+
+def span_ms(spec: RunSpec) -> int:
+    """Return how long a run lasts on the clock of its events, ms; 0 for a run without end, and for files.
+
+    Raises:
+        SourceError: the run's recordings can't be read.
+    """
+    if spec.source in ("simulator", "uniform"):
+        return ticks_of(spec) * spec.sample_interval_ms
+    if spec.source == "file":
+        return 0
+    try:
+        stamps = [recording["event_time"].dt.epoch("ms") for recording in replay_of(spec).recordings]
+    except RecordingError as error:
+        raise SourceError(f"source 'recordings' can't be opened: {error}") from error
+    return max(int(stamp[-1] - stamp[0]) for stamp in stamps) * spec.repeat + spec.stagger_ms
 
 
 def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int, rejects: Path) -> Source:

@@ -110,6 +110,8 @@ def test_a_run_begins_after_every_earlier_window(tmp_path: Path) -> None:
     real_time = first_event_ms(run.model_copy(update={"speed": 1.0}), None, now, variables)
     assert 0 <= real_time - now < 10_000
     assert first_event_ms(run, None, now, {}) == now - length
+    assert first_event_ms(spec(tmp_path, "recordings"), None, now, {}) == now - 49_000
+    assert first_event_ms(spec(tmp_path, "simulator", repeat=0), None, now, {}) == now
 
 
 @pytest.mark.parametrize(
