@@ -62,7 +62,7 @@ def _config(definition: TopicDefinition, settings: KafkaSettings) -> dict[str, s
         config["retention.ms"] = str(settings.retention_ms)
         config["retention.bytes"] = str(settings.retention_bytes)
     if definition.event_time is not None:
-        # Kafka's timestamp is the event's. The brokers' default refuses a whole batch for one device whose clock is an hour ahead.
+        # The brokers refuse a whole batch, as a default, for one device whose clock is more than an hour ahead.
         config["message.timestamp.after.max.ms"] = str(_ANY_TIME)
     return config
 
