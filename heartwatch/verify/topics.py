@@ -14,7 +14,7 @@ from heartwatch.batch_consumer import MessageBatch, open_batch_consumer
 from heartwatch.kafka import KafkaAdmin, consumer_config
 from heartwatch.settings import KafkaSettings
 
-_LIMIT = 50_000
+_LIMIT = 10_000
 _POLL_SECONDS = 0.05
 _SILENCE_SECONDS = 60.0
 _LAST_RECORDS = 2_000  # far more than arrive while the latest event is on its way
