@@ -14,7 +14,7 @@ RECORDINGS := .cache/recordings/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint unit integration e2e bench ksql debian-packages \
+.PHONY: help setup up down status clean demo test lint unit integration e2e chaos bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal
 
 help: ## List the targets
@@ -56,6 +56,9 @@ integration: setup $(RECORDINGS) ## Run the integration tests: real embedded par
 
 e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browser
 	$(BIN)/python -m pytest tests/e2e
+
+chaos: setup $(RECORDINGS) ## Kill each part with -9 under a whole run (minutes a part)
+	$(BIN)/python -m pytest -m chaos tests/e2e
 
 bench: setup ## Measure throughput
 	$(BIN)/python -m benchmarks

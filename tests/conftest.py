@@ -16,6 +16,7 @@ from heartwatch.stack.platform import Platform
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "parts(*names): parts of the embedded platform that the module needs")
+    config.addinivalue_line("markers", "chaos: kills parts under a whole run; by `make chaos`, not by `make test`")
 
 
 @pytest.fixture(scope="session")
