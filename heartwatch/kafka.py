@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
+    Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaException,
@@ -372,6 +373,88 @@ def send_offsets(producer: Producer, offsets: list[TopicPartition], group: Any, 
         )
     if failures:
         raise failures[0]
+
+
+class OffsetReader:
+    """Asks for topics' ends and groups' positions again and again, through consumers that join no group.
+
+    librdkafka's admin client can abort the whole process when a broker dies under a request (``rd_kafka_enq_once_del_source``:
+    reference count), so that whoever must outlive a broker doesn't poll with it.
+    """
+
+    def __init__(self, settings: KafkaSettings, timeout_seconds: float = 10) -> None:
+        """Prepare; the brokers are asked only when something is wanted of them.
+
+        Args:
+            settings: where the brokers are.
+            timeout_seconds: limit of one request.
+        """
+        self._settings, self._timeout = settings, timeout_seconds
+        self._consumers: dict[str, Consumer] = {}
+        self._partitions: dict[str, int] = {}
+
+    def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
+        """Return the offset after the last record that a read_committed reader sees, of every partition of some topics.
+
+        Raises:
+            UnknownTopicError: one of the topics isn't there.
+            KafkaClientError: the brokers could not be asked.
+        """
+        ends = {}
+        for topic in topics:
+            for partition in range(self._count(topic)):
+                ends[topic, partition] = self._end(topic, partition)
+        return ends
+
+    def committed(self, group: str, topic: str) -> dict[Partition, GroupOffset]:
+        """Return a group's committed positions in a topic; empty when it has none there.
+
+        Raises:
+            UnknownTopicError: the topic isn't there.
+            KafkaClientError: the brokers could not be asked.
+        """
+        where = [TopicPartition(topic, partition) for partition in range(self._count(topic))]
+        consumer = self._consumer(group)
+        found = self._ask(
+            lambda: consumer.committed(where, timeout=self._timeout), f"read the offsets of group {group!r}"
+        )
+        return {
+            (one.topic, one.partition): GroupOffset(one.offset, one.metadata)
+            for one in found
+            if one.error is None and one.offset >= 0
+        }
+
+    def _end(self, topic: str, partition: int) -> int:
+        consumer, where = self._consumer("heartwatch-offsets"), TopicPartition(topic, partition)
+        operation = f"read the latest offset of {topic}/{partition}"
+        found = self._ask(lambda: consumer.get_watermark_offsets(where, timeout=self._timeout), operation)
+        if found is None:
+            raise KafkaClientError(f"can't {operation}: no answer in {self._timeout:g} s; see that the brokers are up")
+        return int(found[1])
+
+    def _consumer(self, group: str) -> Consumer:
+        if group not in self._consumers:
+            self._consumers[group] = Consumer(consumer_config(self._settings, group))
+        return self._consumers[group]
+
+    def _count(self, topic: str) -> int:
+        if topic not in self._partitions:
+            consumer = self._consumer("heartwatch-offsets")
+            found = self._ask(lambda: consumer.list_topics(topic, self._timeout), f"describe topic {topic!r}").topics[
+                topic
+            ]
+            if found.error is not None:
+                raise UnknownTopicError(
+                    f"topic {topic!r} is not on {self._settings.bootstrap_servers}; deploy it first"
+                )
+            self._partitions[topic] = len(found.partitions)
+        return self._partitions[topic]
+
+    def _ask(self, request: Callable[[], Result], operation: str) -> Result:
+        try:
+            return request()
+        except KafkaException as error:
+            raise _translate(error, operation, self._settings.bootstrap_servers) from None
 
 
 def producer_config(

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from heartwatch import codec
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError
+from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
@@ -258,6 +258,7 @@ class Dispatcher:
         self._spec, self._limits, self._on_progress = spec, limits, on_progress
         self._topic = Analytic.of(settings.pipeline).topic("realtime")
         self._admin = KafkaAdmin(settings.kafka, timeout_seconds=10)
+        self._offsets = OffsetReader(settings.kafka)
         # The embedded platform's workers are on this machine: their processes can be looked at.
         self._sees_processes = settings.profile == "local"
         self._logger = get_run_logger()
@@ -336,7 +337,7 @@ class Dispatcher:
     def _read_progress(self, shown: _Dispatched) -> bool:
         """Read a shard's committed progress; False when the brokers can't be asked."""
         try:
-            found = read_progress(self._admin, self._topic, self._spec.run_id, shown.shard)
+            found = read_progress(self._offsets, self._topic, self._spec.run_id, shown.shard)
         except KafkaClientError:
             return False
         if found is not None and found.at_ms != shown.progress.at_ms:

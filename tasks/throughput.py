@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import GroupOffset, KafkaAdmin, KafkaClientError
+from heartwatch.kafka import GroupOffset, KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.throughput import Sample, StageRate, behind
 from heartwatch.verify.topics import read_ranges
@@ -44,6 +44,7 @@ class Sampler:
         analytic = Analytic.of(settings.pipeline)
         self._kafka = settings.kafka
         self._admin = KafkaAdmin(settings.kafka, timeout_seconds=10)
+        self._offsets = OffsetReader(settings.kafka)
         self._realtime, self._alerts = analytic.topic("realtime"), analytic.topic("alerts")
         # Every query's group is looked at; those that don't read the topic have no position in it.
         self._readers = [_Reader(QUERY, self._realtime, tuple(self._admin.groups(_QUERY_GROUP)))]
@@ -66,7 +67,7 @@ class Sampler:
         Raises:
             KafkaClientError: the brokers could not be asked.
         """
-        ends = self._admin.offsets([self._realtime, self._alerts], "latest", committed=True)
+        ends = self._offsets.ends([self._realtime, self._alerts])
         heads = {
             topic: {partition: end for (name, partition), end in ends.items() if name == topic}
             for topic in (self._realtime, self._alerts)
@@ -91,9 +92,8 @@ class Sampler:
         """Return a reader's position in each partition, the furthest of its groups."""
         positions: dict[int, int] = {}
         for group in reader.groups:
-            for (topic, partition), committed in self._admin.group_offsets(group).items():
-                if topic == reader.topic:
-                    positions[partition] = max(positions.get(partition, 0), _position(committed))
+            for (_, partition), committed in self._offsets.committed(group, reader.topic).items():
+                positions[partition] = max(positions.get(partition, 0), _position(committed))
         return positions
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from heartwatch.kafka import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
+from heartwatch.kafka import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
 from heartwatch.produce.messages import Messages
 from heartwatch.produce.shards import Shard
 from heartwatch.settings import KafkaSettings
@@ -83,13 +83,13 @@ def progress_group(run_id: str, shard: Shard) -> str:
     return f"heartwatch-produce-{run_id}-{shard.index}"
 
 
-def read_progress(admin: KafkaAdmin, topic: str, run_id: str, shard: Shard) -> Progress | None:
+def read_progress(offsets: OffsetReader, topic: str, run_id: str, shard: Shard) -> Progress | None:
     """Return a shard's committed progress, None before its first commit.
 
     Raises:
         KafkaClientError: the brokers could not be asked.
     """
-    found = admin.group_offsets(progress_group(run_id, shard)).get((topic, shard.partitions[0]))
+    found = offsets.committed(progress_group(run_id, shard), topic).get((topic, shard.partitions[0]))
     return None if found is None else _parse(found.offset, found.metadata)
 
 

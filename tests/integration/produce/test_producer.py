@@ -18,7 +18,7 @@ import shard_process
 from shard_process import BATCH_EVENTS, PARTITIONS, SCHEMA, Numbers
 
 from heartwatch.codec import Decoder
-from heartwatch.kafka import KafkaAdmin, TopicState
+from heartwatch.kafka import KafkaAdmin, OffsetReader, TopicState
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import Outcome, run_shard
@@ -92,13 +92,13 @@ def test_everything_arrives_once_in_order_of_event_time(kafka: KafkaSettings, to
 
 
 def test_progress_is_read_and_forgotten(kafka: KafkaSettings, topic: str) -> None:
-    admin = KafkaAdmin(kafka)
-    assert read_progress(admin, topic, "looked-at", SHARD) is None
+    admin, offsets = KafkaAdmin(kafka), OffsetReader(kafka)
+    assert read_progress(offsets, topic, "looked-at", SHARD) is None
     with ShardSender(kafka, topic, "looked-at", SHARD) as sender:
         reached = send(sender, 3).progress
-    assert read_progress(admin, topic, "looked-at", SHARD) == reached
+    assert read_progress(offsets, topic, "looked-at", SHARD) == reached
     forget_progress(admin, "looked-at", [SHARD])
-    assert read_progress(admin, topic, "looked-at", SHARD) is None
+    assert read_progress(offsets, topic, "looked-at", SHARD) is None
 
 
 def test_a_finished_shard_sends_nothing_more(kafka: KafkaSettings, topic: str) -> None:
