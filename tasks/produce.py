@@ -32,7 +32,7 @@ from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
 from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
-from heartwatch.produce.sources import first_event_ms, open_source, shards_of
+from heartwatch.produce.sources import first_event_ms, open_source, shards_of, windows_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
 from heartwatch.registry import Registry
@@ -430,11 +430,11 @@ def plan_run(start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
     topic = analytic.topic("realtime")
     admin = KafkaAdmin(settings.kafka)
     partitions = len(admin.offsets([topic], "earliest"))
-    spec = RunSpec(run_id=run_id, partitions=partitions, **choices)
+    variables = analytic.variables(settings.pipeline.variables)
+    spec = RunSpec(run_id=run_id, partitions=partitions, close_after_ms=sum(windows_of(variables)), **choices)
     if start is not None:
         return spec.model_copy(update={"start_ms": round(start.timestamp() * 1000)})
     newest_ms = newest_event_ms(settings.kafka, admin, topic)
-    variables = analytic.variables(settings.pipeline.variables)
     return spec.model_copy(update={"start_ms": first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)})
 
 

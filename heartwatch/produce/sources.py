@@ -22,7 +22,7 @@ from heartwatch.produce.messages import Events, RawMessage
 from heartwatch.produce.run import Source
 from heartwatch.produce.shards import Shard, plan_shards, whole_shards
 from heartwatch.produce.spec import RunSpec
-from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events, with_times
+from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events, with_times
 from heartwatch.simulate.recordings import RecordingError, Replay, read_recordings
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
 from heartwatch.simulate.uniform import UniformError, UniformGenerator
@@ -48,11 +48,16 @@ def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables:
         now_ms: now.
         variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
     """
-    window_ms, grace_ms = (int(variables.get(name, 0)) for name in ("window_ms", "grace_ms"))
+    window_ms, grace_ms = windows_of(variables)
     begin = now_ms - (span_ms(spec) if spec.speed is None else 0)
     if newest_ms is not None:
         begin = max(begin, newest_ms + 2 * window_ms + grace_ms)
     return -(-begin // window_ms) * window_ms if window_ms else begin
+
+
+def windows_of(variables: Mapping[str, str]) -> tuple[int, int]:
+    """Return the length of an analytic's windows and their grace period, ms; 0 where it has none."""
+    return int(variables.get("window_ms", 0)), int(variables.get("grace_ms", 0))
 
 
 def span_ms(spec: RunSpec) -> int:
@@ -91,7 +96,12 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
         source = _open(spec, shard, schema, event_time, schema_id, rejects)
     except (UniformError, RecordingError) as error:
         raise SourceError(f"source {spec.source!r} can't be opened: {error}") from error
-    return StampedNow(source, event_time) if spec.distribution == "whole" else source
+    if spec.distribution == "whole":
+        return StampedNow(source, event_time)
+    if not spec.close_after_ms:
+        return source
+    key = analytic.topics["realtime"].key
+    return ClosingSource(source, key, event_time, spec.partitions, shard.partitions, spec.close_after_ms)
 
 
 def _open(

@@ -50,5 +50,11 @@ class RunSpec(BaseModel):
         float | None,
         Field(gt=0, description="seconds of event time a second; 1 is real time, None as fast as possible"),
     ] = None
+    close_after_ms: Annotated[
+        int,
+        Field(
+            ge=0, description="so much later than the last event come a few that close all windows, ms; 0 sends none"
+        ),
+    ] = 0
     batch_events: Annotated[int, Field(ge=1, le=1_000_000, description="events encoded at once")] = 20_000
     transaction_interval_ms: Annotated[int, Field(ge=10, le=60_000, description="longest open transaction, ms")] = 200

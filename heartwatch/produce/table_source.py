@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.historical.rejects import RejectFile
+from heartwatch.partitioning import partitions_of
 from heartwatch.produce.messages import Events
 from heartwatch.produce.run import Source
+
+_CLOSERS = 5  # people a partition: one of them surely has the row that a join needs
+_LOOK_BACK = 50  # batches
 
 
 class SourceError(Exception):
@@ -89,6 +93,70 @@ class StampedNow:
             return None
         times = np.full(events.columns.num_rows, self._now_ms(), dtype=np.int64)
         return Events(with_times(events.columns, self._event_time, times), events.raw)
+
+
+class ClosingSource:
+    """Another source's batches, and after the last one a few events that close all windows before them.
+
+    A window's result comes when a later event of its partition arrives: without one, the last windows of a run would wait for
+    the next run. So the last people seen in each partition are seen once more, a window and its grace period later.
+    """
+
+    def __init__(
+        self, source: Source, key: str, event_time: str, partitions: int, chosen: Sequence[int], later_ms: int
+    ) -> None:
+        """Take a source.
+
+        Args:
+            source: batches.
+            key: the key's column.
+            event_time: the timestamp column.
+            partitions: partitions of the topic.
+            chosen: the shard's partitions.
+            later_ms: how much later than the latest event, ms.
+        """
+        self._source, self._key, self._event_time = source, key, event_time
+        self._partitions, self._chosen, self._later_ms = partitions, chosen, later_ms
+
+    def batch(self, index: int) -> Events | None:
+        """Return the batch of an index; None after the closing events."""
+        events = self._source.batch(index)
+        if events is not None or index == 0 or self._source.batch(index - 1) is None:
+            return events
+        return self._closing(index)
+
+    def _closing(self, end: int) -> Events:
+        """Look back from the end of the source until each partition has been seen."""
+        seen = pl.DataFrame()
+        newest, index = 0, end
+        while index > max(0, end - _LOOK_BACK) and not self._has_all(seen):
+            index -= 1
+            events = self._source.batch(index)
+            if events is None or not events.columns.num_rows:
+                continue
+            frame = self._with_partition(events.columns)
+            newest = max(newest, int(frame[self._event_time].dt.epoch("ms").max()))  # type: ignore[arg-type]
+            seen = pl.concat([frame, seen]) if seen.height else frame
+        last = (
+            seen.unique(["__partition", self._key], keep="last", maintain_order=True)
+            .group_by("__partition", maintain_order=True)
+            .tail(_CLOSERS)
+            .drop("__partition")
+        )
+        columns = last.to_arrow().combine_chunks().to_batches()[0]
+        times = np.full(columns.num_rows, newest + self._later_ms, dtype=np.int64)
+        return Events(with_times(columns, self._event_time, times))
+
+    def _with_partition(self, columns: pa.RecordBatch) -> pl.DataFrame:
+        homes = partitions_of(columns.column(self._key).cast(pa.string()), self._partitions)
+        frame = pl.from_arrow(columns)
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a batch never becomes a series
+        return frame.with_columns(pl.Series("__partition", homes)).filter(
+            pl.col("__partition").is_in(list(self._chosen))
+        )
+
+    def _has_all(self, seen: pl.DataFrame) -> bool:
+        return bool(seen.height) and seen["__partition"].n_unique() == len(self._chosen)
 
 
 def with_times(columns: pa.RecordBatch, event_time: str, times: npt.NDArray[np.int64]) -> pa.RecordBatch:

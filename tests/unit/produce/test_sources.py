@@ -127,3 +127,23 @@ def test_a_source_that_is_no_use_is_refused(tmp_path: Path, source: str, fields:
     run = spec(tmp_path, "simulator").model_copy(update={"source": source, **fields})
     with pytest.raises(SourceError, match=words):
         open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects")
+
+
+@pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
+def test_a_run_ends_with_events_that_close_every_window(tmp_path: Path, source: str) -> None:
+    plain, closed = (sent(spec(tmp_path, source, close_after_ms=late), tmp_path) for late in (0, 20_000))
+    extra = closed.copy()
+    for event in plain:
+        extra.remove(event)
+    newest = {shard: max(time for one, _, _, time in plain if one == shard) for shard in (0, 1)}
+    assert {(shard, time) for shard, _, _, time in extra} == {(shard, time + 20_000) for shard, time in newest.items()}
+    assert {partition for _, partition, _, _ in extra} == {0, 1, 2, 3}
+    assert len(extra) == len({user for _, _, user, _ in extra}) <= 4 * 5
+    run = spec(tmp_path, source, close_after_ms=20_000)
+    opened = open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects")
+    last = len(list(batches(opened))) - 1
+    again = open_source(run, shards_of(run)[0], ANALYTIC, 7, tmp_path / "rejects")
+    first, second = opened.batch(last), again.batch(last)
+    assert first is not None
+    assert second is not None
+    assert first.columns.equals(second.columns), "a process that begins here sends the same"
