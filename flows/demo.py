@@ -77,8 +77,9 @@ def deploy(console: Console) -> None:
 
 
 def digest() -> str:
-    """Return what tells this state of prefect.yaml and of the flows, whose parameters the server keeps, from others."""
-    files = [ROOT / "prefect.yaml", *sorted((ROOT / "flows").glob("*.py"))]
+    """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
+    code = [path for folder in ("flows", "tasks", "heartwatch") for path in (ROOT / folder).rglob("*.py")]
+    files = [ROOT / "prefect.yaml", *sorted(code)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
