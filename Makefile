@@ -40,8 +40,8 @@ demo: setup ## Run the whole pipeline and print what was found; leaves the platf
 ksql: setup ## Open a KSQL prompt on the running platform
 	@$(BIN)/heartwatch ksql
 
-test: setup $(RECORDINGS) lint ## Run the linters, the type checker and all tests
-	$(BIN)/python -m pytest
+# Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests.
+test: setup $(RECORDINGS) lint unit integration e2e ## Run the linters, the type checker and all tests
 
 lint: setup ## Run the linters and the type checker
 	$(BIN)/ruff check
