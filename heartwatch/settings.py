@@ -76,7 +76,7 @@ class KsqldbSettings(BaseModel):
     )
     request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
     idle_close_ms: int = Field(
-        30_000,
+        60_000,
         ge=0,
         description="silence after which the embedded engine closes a partition's windows by the clock, ms",
     )

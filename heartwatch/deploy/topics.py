@@ -47,7 +47,9 @@ def service_topics(connectors: Iterable[Mapping[str, str]], settings: KafkaSetti
         if control := config.get("iceberg.control.topic"):
             topics.append(TopicState(control, *shape, durable))
         if dead_letters := config.get("errors.deadletterqueue.topic.name"):
-            topics.append(TopicState(dead_letters, *shape, {**durable, "retention.ms": "-1"}))
+            # A dead letter keeps its record's timestamp, whatever that says.
+            kept = {**durable, "retention.ms": "-1", "message.timestamp.after.max.ms": str(_ANY_TIME)}
+            topics.append(TopicState(dead_letters, *shape, kept))
         if heartbeats := config.get("topic.heartbeat.prefix"):
             topics.append(TopicState(f"{heartbeats}.{config['topic.prefix']}", *shape, compacted))
     return topics

@@ -32,6 +32,9 @@ def test_connectors_name_their_service_topics():
     topics = {topic.name: topic for topic in service_topics([sink, source], SETTINGS)}
     assert set(topics) == {"control", "dead", "beat.source"}
     assert topics["dead"].config["retention.ms"] == "-1"
+    assert topics["dead"].config["message.timestamp.after.max.ms"] == str(2**63 - 1), (
+        "an event of tomorrow may be bad too"
+    )
     assert {topic.replication_factor for topic in topics.values()} == {3}
 
 
