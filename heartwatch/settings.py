@@ -7,7 +7,6 @@ when it started. Secrets are never here: they come from Prefect blocks, the envi
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -251,8 +250,3 @@ def load_settings(**overrides: Any) -> Settings:
             for item in error.errors()
         ]
         raise SettingsError("settings can't be used: " + "; ".join(lines)) from error
-
-
-def environment_overrides() -> dict[str, str]:
-    """Return the HEARTWATCH_ variables of this process, to hand to a child process."""
-    return {name: value for name, value in os.environ.items() if name.startswith("HEARTWATCH_")}
