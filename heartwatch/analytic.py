@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heartwatch.settings import ROOT, PipelineSettings
 
+_SINK_FILE = "_sink"
+
 
 class AnalyticError(Exception):
     """An analytic's folder is missing or its files are wrong; the message names the file and the remedy."""
@@ -27,12 +29,33 @@ class TopicDefinition(BaseModel):
     cleanup_policy: Literal["compact", "delete"] = Field(description="Kafka's cleanup.policy")
 
 
+class PageDefinition(BaseModel):
+    """What the live page shows of an analytic: which fields play which part in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: str = Field(description="field that says who, in every topic")
+    area: str = Field(description="field that says where, of realtime and alerts")
+    area_title: str = Field(description="what an area is called")
+    latitude: str = Field(description="field of the position, degrees north, of realtime and alerts")
+    longitude: str = Field(description="field of the position, degrees east, of realtime and alerts")
+    measure: str = Field(description="field that is watched, of realtime")
+    measure_title: str = Field(description="what it is called")
+    unit: str = Field(description="its unit")
+    average: str = Field(description="field of its average in a window, of alerts")
+    low: str = Field(description="field of the own range's lower end, of historical and alerts")
+    high: str = Field(description="field of the own range's upper end, of historical and alerts")
+    begin: str = Field(description="field of the window's first instant, of alerts")
+    end: str = Field(description="field of the window's end, of alerts")
+
+
 class _AnalyticFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     topics: dict[str, TopicDefinition]
     variables: dict[str, str | int | float]
     summary: dict[str, str] = Field(default_factory=dict)
+    page: PageDefinition | None = None
 
 
 class Analytic(BaseModel):
@@ -45,6 +68,7 @@ class Analytic(BaseModel):
         topics: by resource.
         default_variables: the KSQL variables' defaults.
         summary: how a result is shown to people: column → ``str.format`` template over the result's fields.
+        page: what the live page shows of it; None: no alerts and people.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +79,7 @@ class Analytic(BaseModel):
     topics: dict[str, TopicDefinition]
     default_variables: dict[str, str]
     summary: dict[str, str] = Field(default_factory=dict)
+    page: PageDefinition | None = None
 
     @classmethod
     def load(cls, analytic: str, version: int, root: Path = ROOT) -> Analytic:
@@ -85,6 +110,7 @@ class Analytic(BaseModel):
             topics=definition.topics,
             default_variables={name: _sql_text(value) for name, value in definition.variables.items()},
             summary=definition.summary,
+            page=definition.page,
         )
 
     @classmethod
@@ -106,6 +132,11 @@ class Analytic(BaseModel):
     def connectors_folder(self) -> Path:
         """Folder of the connectors, one file each."""
         return self.root / "deployments" / "connect" / self.analytic
+
+    @property
+    def sink_topics(self) -> list[str]:
+        """Return the resources of the topics that have a sink connector, sorted."""
+        return sorted(path.stem.removesuffix(_SINK_FILE) for path in self.connectors_folder.glob(f"*{_SINK_FILE}.json"))
 
     def name(self, resource: str) -> str:
         """Return the versioned name of a resource: ``heart_rate_realtime_v1``."""

@@ -154,6 +154,24 @@ class ObjectiveSettings(BaseModel):
     max_lag_seconds: float = Field(60, ge=0, description="age of the oldest event not yet through a stage")
 
 
+class WebSettings(BaseModel):
+    """The live page."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=1, le=65_535, description="port to listen on")
+    allowed_hosts: list[str] = Field(
+        ["127.0.0.1", "localhost"], min_length=1, description="host names that browsers may use; others are refused"
+    )
+    secret: SecretStr = Field(
+        SecretStr(""),
+        description="HEARTWATCH_WEB__SECRET or the platform's secrets: who knows it may run and stop; empty: nobody",
+    )
+    session_minutes: float = Field(60, gt=0, le=1_440, description="how long a sign-in holds, minutes")
+    prefect_ui_url: str | None = Field(None, description="Prefect's UI as browsers see it; None: beside its API")
+    history_seconds: int = Field(300, ge=60, le=3_600, description="how far back the charts go, s")
+    remembered_alerts: int = Field(5_000, ge=100, le=100_000, description="alerts that the page keeps, the newest")
+
+
 class Settings(BaseSettings):
     """The whole configuration of a process."""
 
@@ -172,6 +190,7 @@ class Settings(BaseSettings):
     producer: ProducerSettings = Field(default_factory=ProducerSettings)
     connector: ConnectorSettings = Field(default_factory=ConnectorSettings)
     objectives: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
 
     @field_validator("home")
     @classmethod

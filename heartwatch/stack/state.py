@@ -103,20 +103,25 @@ def write_toml(path: Path, values: Mapping[str, Any], comment: str, mode: int = 
 
 
 def load_secrets(home: Path) -> dict[str, dict[str, str]]:
-    """Return the platform's passwords, shaped as the settings; made at random the first time and kept.
+    """Return the platform's passwords, shaped as the settings; made at random the first time they are missing, and kept.
 
     Raises:
         PlatformError: the file can't be read.
     """
     path = home / "secrets.toml"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        values = {
-            "postgres": {"password": secrets.token_urlsafe(24)},
-            "s3": {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_urlsafe(30)},
-        }
-        write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.", mode=0o600)
-        return values
+        kept = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PlatformError(f"{str(path)!r} can't be read ({error}); mend it, or run `heartwatch clean`") from error
+    values = {**_new_secrets(), **kept}
+    if values.keys() != kept.keys():
+        write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.", mode=0o600)
+    return values
+
+
+def _new_secrets() -> dict[str, dict[str, str]]:
+    return {
+        "postgres": {"password": secrets.token_urlsafe(24)},
+        "s3": {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_urlsafe(30)},
+        "web": {"secret": secrets.token_urlsafe(18)},
+    }
