@@ -172,6 +172,12 @@ class WebSettings(BaseModel):
     remembered_alerts: int = Field(5_000, ge=100, le=100_000, description="alerts that the page keeps, the newest")
 
 
+class MonitoringSettings(BaseModel):
+    """What the scheduled checks remember and do by themselves."""
+
+    retention_days: float = Field(14, gt=0, description="how long the checks' figures are kept, days")
+
+
 class Settings(BaseSettings):
     """The whole configuration of a process."""
 
@@ -190,6 +196,7 @@ class Settings(BaseSettings):
     producer: ProducerSettings = Field(default_factory=ProducerSettings)
     connector: ConnectorSettings = Field(default_factory=ConnectorSettings)
     objectives: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+    monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)
     web: WebSettings = Field(default_factory=WebSettings)
 
     @field_validator("home")

@@ -12,44 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from heartwatch.monitoring import Sample, StageRate
 from heartwatch.settings import ObjectiveSettings
 
 Positions = Mapping[int, int]
 """Offset by partition."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Where every stage was at one moment.
-
-    Attributes:
-        at: seconds since the epoch.
-        positions: by stage, the sum of its positions over the partitions.
-        heads: by stage, the sum of the ends of the topic that it reads; a stage that writes a topic has none.
-    """
-
-    at: float
-    positions: Mapping[str, int]
-    heads: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class StageRate:
-    """What the samples say of one stage.
-
-    Attributes:
-        stage: its name.
-        events_per_second: mean rate between the first and the last sample.
-        peak_events_per_second: largest rate between two samples.
-        lag_events: how far it is behind now; None for a stage that writes a topic.
-        lag_seconds: how long ago the head was there; at least that long when it was before the first sample.
-    """
-
-    stage: str
-    events_per_second: float
-    peak_events_per_second: float
-    lag_events: int | None
-    lag_seconds: float | None
 
 
 @dataclass(frozen=True)
