@@ -1,0 +1,71 @@
+"""Prefect's UI, in a real browser: a person sees the deployments, the runs and what they found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from browser import launch
+from playwright.sync_api import Page, expect, sync_playwright
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+
+from heartwatch.settings import load_settings
+from heartwatch.stack.platform import Platform
+
+pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
+
+WAIT_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def run(deployed: Platform) -> FlowRun:
+    """A finished run of a deployment that leaves an artifact."""
+    found = run_deployment("generate-historical/generate-historical", parameters={"people": 250}, timeout=120)
+    assert isinstance(found, FlowRun)
+    assert found.state is not None
+    assert found.state.is_completed(), found.state.message
+    return found
+
+
+@pytest.fixture(scope="module")
+def requested() -> list[str]:
+    """The addresses that the browser asked."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def page(run: FlowRun, requested: list[str]) -> Iterator[Page]:
+    """A browser's page, opened after the run: Prefect takes Playwright's event loop for its own."""
+    with sync_playwright() as playwright, launch(playwright) as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(WAIT_MS)
+        page.on("request", lambda request: requested.append(request.url))
+        yield page
+
+
+def ui(path: str) -> str:
+    """Return the address of one of the UI's pages."""
+    return load_settings().prefect.api_url.removesuffix("/api") + path
+
+
+def test_every_deployment_is_listed(page: Page, run: FlowRun) -> None:
+    page.goto(ui("/deployments"))
+    expect(page.get_by_text("generate-historical").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text(re.compile(r"^\d+ Deployments$")).first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_a_run_shows_its_artifact_and_its_log(page: Page, run: FlowRun) -> None:
+    page.goto(ui(f"/runs/flow-run/{run.id}"))
+    expect(page.get_by_text(run.name).first).to_be_visible(timeout=WAIT_MS)
+    page.goto(ui("/artifacts/key/generate-historical"))
+    expect(page.get_by_text("250").first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_the_page_asks_no_other_host(page: Page, run: FlowRun, requested: list[str]) -> None:
+    page.goto(ui("/dashboard"))
+    expect(page.get_by_text("Flow Runs").first).to_be_visible(timeout=WAIT_MS)
+    hosts = {urlsplit(url).netloc for url in requested if not url.startswith("data:")}
+    assert hosts == {urlsplit(ui("/")).netloc}
