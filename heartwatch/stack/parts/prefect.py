@@ -73,8 +73,6 @@ class PrefectServer(HttpPart):
         return {
             **_environment(context),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
-            # The page in the browser asks port 4200 unless it is told.
-            "PREFECT_SERVER_UI_API_URL": api(context),
             # The pages in the browser ask this address, and else port 4200.
             "PREFECT_SERVER_UI_API_URL": api(context),
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
