@@ -12,11 +12,10 @@ from decimal import Decimal
 from functools import singledispatchmethod
 from typing import Any
 
-from heartwatch.engine import functions as _functions
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.casts import can_cast, parse_time_text
-from heartwatch.engine.errors import NotSupportedError, ParseError, StatementError
+from heartwatch.engine.errors import ParseError, StatementError
 from heartwatch.engine.expressions import (
     Arithmetic,
     ArrayIndex,
@@ -42,15 +41,18 @@ from heartwatch.engine.expressions import (
     Not,
     TypedExpression,
 )
+from heartwatch.engine.functions import FUNCTIONS
 from heartwatch.engine.functions.registry import (
-    FUNCTIONS,
     INTERVAL,
+    Function,
     LambdaType,
     as_decimal,
     fit,
+    resolve,
     substituted,
     widening,
 )
+from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
 from heartwatch.engine.parser import BIGINT_MAX, INTEGER_MAX
 from heartwatch.engine.types import (
     BIGINT,
@@ -75,7 +77,6 @@ _COMPARISON_NAMES = {
 }  # fmt: skip
 _EQUALITY = ("=", "<>", "IS DISTINCT FROM")
 _TIMES = (TIMESTAMP, DATE, TIME)
-TABLE_FUNCTIONS = ("EXPLODE", "CUBE_EXPLODE")
 _NUMBER_NAMES = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
 _TIME_COLUMNS = ("ROWTIME", "WINDOWSTART", "WINDOWEND")
 _DAY_UNITS = {"DAY", "HOUR", "MINUTE", "SECOND"}
@@ -394,18 +395,27 @@ class Binder:
     def _function(self, node: ast.FunctionCall) -> TypedExpression:
         if node.name in AGGREGATES:
             raise StatementError(f"Aggregate function {node.name} can't be used here: {node}")
-        if node.name in TABLE_FUNCTIONS:
-            raise NotSupportedError(f"The table function {node.name} is")
         if node.name not in FUNCTIONS:
             raise StatementError(f"Can't find any functions with the name '{node.name}'")
-        arguments = self._arguments(node)
+        return self._call(node, FUNCTIONS[node.name])
+
+    def table_function(self, node: ast.FunctionCall) -> TypedExpression:
+        """Return the array of the rows that a call of a table function gives.
+
+        Raises:
+            StatementError: it doesn't take these arguments.
+        """
+        return self._call(node, TABLE_FUNCTIONS[node.name])
+
+    def _call(self, node: ast.FunctionCall, function: Function) -> TypedExpression:
+        arguments = self._arguments(node, function)
         types = [
             LambdaType(parameters=tuple(one.type for one in argument.parameters), result=argument.body.type)
             if isinstance(argument, Lambda)
             else argument.type
             for argument in arguments
         ]
-        resolved = _functions.resolve(node.name, types)
+        resolved = resolve(function, types)
         converted = tuple(
             argument if isinstance(argument, Lambda) else _implicit(argument, target)
             for argument, target in zip(arguments, resolved.targets, strict=True)
@@ -416,30 +426,30 @@ class Binder:
             check(call)
         return call
 
-    def _arguments(self, node: ast.FunctionCall) -> list[TypedExpression]:
+    def _arguments(self, node: ast.FunctionCall, function: Function) -> list[TypedExpression]:
         plain = [
-            None if isinstance(argument, ast.Lambda) else self._argument(node.name, index, argument)
+            None if isinstance(argument, ast.Lambda) else self._argument(function, index, argument)
             for index, argument in enumerate(node.arguments)
         ]
         return [
-            self._bound_lambda(node, index, argument, plain) if isinstance(argument, ast.Lambda) else plain[index]  # type: ignore[misc]
+            self._bound_lambda(function, index, argument, plain) if isinstance(argument, ast.Lambda) else plain[index]  # type: ignore[misc]
             for index, argument in enumerate(node.arguments)
         ]
 
-    def _argument(self, name: str, index: int, argument: ast.SyntaxExpression) -> TypedExpression:
+    def _argument(self, function: Function, index: int, argument: ast.SyntaxExpression) -> TypedExpression:
         unit = argument.name if isinstance(argument, ast.ColumnReference) and argument.qualifier is None else None
         wanted = any(
             index < len(overload.parameters) and overload.parameters[index] == INTERVAL
-            for overload in FUNCTIONS[name].overloads
+            for overload in function.overloads
         )
         if wanted and unit in _DAY_UNITS and unit not in self.columns:
             return Literal(INTERVAL, f"{unit}S", text=str(argument))
         return self.bind(argument)
 
     def _bound_lambda(
-        self, node: ast.FunctionCall, index: int, argument: ast.Lambda, plain: Sequence[TypedExpression | None]
+        self, function: Function, index: int, argument: ast.Lambda, plain: Sequence[TypedExpression | None]
     ) -> Lambda:
-        types = self._lambda_types(node, index, argument, plain)
+        types = self._lambda_types(function, index, argument, plain)
         repeated = set(argument.parameters) & self.lambda_variables.keys()
         if repeated or len(set(argument.parameters)) < len(argument.parameters):
             raise StatementError("Reusing lambda arguments in nested lambda is not allowed")
@@ -456,9 +466,9 @@ class Binder:
         return Lambda(body.type, tuple(variables.values()), body, text=str(argument))
 
     def _lambda_types(
-        self, node: ast.FunctionCall, index: int, argument: ast.Lambda, plain: Sequence[TypedExpression | None]
+        self, function: Function, index: int, argument: ast.Lambda, plain: Sequence[TypedExpression | None]
     ) -> tuple[SqlType, ...]:
-        for overload in FUNCTIONS[node.name].overloads:
+        for overload in function.overloads:
             if len(overload.parameters) != len(plain):
                 continue
             parameter = overload.parameters[index]
@@ -470,7 +480,7 @@ class Binder:
             if fits and isinstance(parameter, LambdaType) and len(parameter.parameters) == len(argument.parameters):
                 return tuple(substituted(one, bindings, NULL) for one in parameter.parameters)
         shown = ", ".join("LAMBDA" if bound is None else str(bound.type) for bound in plain)
-        raise StatementError(f"Function '{node.name}' does not accept parameters ({shown}).")
+        raise StatementError(f"Function '{function.name}' does not accept parameters ({shown}).")
 
 
 def _comparable(left: SqlType, operator: str, right: SqlType) -> bool:

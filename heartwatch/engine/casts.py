@@ -261,7 +261,10 @@ def java_double(value: float) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e7:
         text = f"{Decimal(repr(value)):f}"
         return text if "." in text else f"{text}.0"
-    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    number = Decimal(repr(value)).normalize()
+    if len(number.as_tuple().digits) == 1:  # Java writes two digits at least, the nearest ones
+        number = Decimal(f"{value:.1e}").normalize()
+    sign, digits, exponent = number.as_tuple()
     mantissa = "".join(map(str, digits))
     power = cast(int, exponent) + len(digits) - 1
     return f"{'-' if sign else ''}{mantissa[0]}.{mantissa[1:] or '0'}E{power}"

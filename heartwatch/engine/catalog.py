@@ -12,6 +12,7 @@ from heartwatch.engine.errors import StatementError
 from heartwatch.engine.plan import (
     AggregateStep,
     FilterStep,
+    FlatMapStep,
     Format,
     ProjectStep,
     QueryPlan,
@@ -95,7 +96,7 @@ def children(step: Step) -> tuple[Step, ...]:
     """Return the steps directly below a step."""
     if isinstance(step, StreamTableJoinStep):
         return step.left, step.right
-    if isinstance(step, FilterStep | ProjectStep | RepartitionStep | AggregateStep):
+    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | RepartitionStep | AggregateStep):
         return (step.source,)
     return ()
 

@@ -13,6 +13,7 @@ from heartwatch.engine.catalog import Query, Source, source_steps
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.explain import explain, explain_step
 from heartwatch.engine.functions import FUNCTIONS
+from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
 from heartwatch.engine.options import PROPERTIES
 from heartwatch.engine.parser import PreparedStatement
 from heartwatch.engine.plan import Column, QueryPlan, SourceKind
@@ -224,7 +225,7 @@ class Entities:
     @_of.register(ast.DescribeFunction)
     def _describe_function(self, node: ast.DescribeFunction, text: str, request: Request) -> Entity:
         name = node.name.upper()
-        function, aggregate = FUNCTIONS.get(name), AGGREGATES.get(name)
+        function, aggregate = FUNCTIONS.get(name) or TABLE_FUNCTIONS.get(name), AGGREGATES.get(name)
         if function is None and aggregate is None:
             raise StatementError(f"Can't find any functions with the name '{node.name}'")
         if function is not None:
@@ -237,7 +238,7 @@ class Entities:
                 }
                 for overload in function.overloads
             ]
-            kind, description = "SCALAR", function.description
+            kind, description = "TABLE" if name in TABLE_FUNCTIONS else "SCALAR", function.description
         else:
             accepts = [" | ".join(one) if one else "ANY" for one in aggregate.accepts]  # type: ignore[union-attr]
             description = aggregate.description  # type: ignore[union-attr]
@@ -366,7 +367,8 @@ def _query_item(query: Query, status: str = "RUNNING") -> Entity:
 def _function_names() -> list[Entity]:
     scalar = [{"name": one.name, "type": "SCALAR", "category": one.category} for one in FUNCTIONS.values()]
     aggregates = [{"name": one.name, "type": "AGGREGATE", "category": "AGGREGATE"} for one in AGGREGATES.values()]
-    return sorted(scalar + aggregates, key=lambda item: item["name"])
+    tables = [{"name": one.name, "type": "TABLE", "category": one.category} for one in TABLE_FUNCTIONS.values()]
+    return sorted(scalar + aggregates + tables, key=lambda item: item["name"])
 
 
 def fields_of(columns: Iterable[Column], kind: str | None = None) -> list[Entity]:

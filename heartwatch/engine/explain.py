@@ -6,6 +6,7 @@ from heartwatch.engine.catalog import children
 from heartwatch.engine.plan import (
     AggregateStep,
     FilterStep,
+    FlatMapStep,
     ProjectStep,
     QueryPlan,
     RepartitionStep,
@@ -46,6 +47,7 @@ _NAMES: dict[type[Step], str] = {
     SourceStep: "SOURCE",
     FilterStep: "FILTER",
     ProjectStep: "PROJECT",
+    FlatMapStep: "FLAT_MAP",
     RepartitionStep: "REKEY",
     StreamTableJoinStep: "JOIN",
     AggregateStep: "AGGREGATE",
@@ -58,7 +60,7 @@ def _details(step: Step) -> str:
         return f"{step.kind.value} {step.source} from topic {step.topic} ({step.key_format.name}, {step.value_format.name}{time})"
     if isinstance(step, FilterStep):
         return str(step.predicate)
-    if isinstance(step, ProjectStep):
+    if isinstance(step, ProjectStep | FlatMapStep):
         return ", ".join(f"{item.expression} AS {item.name}" for item in step.items)
     if isinstance(step, RepartitionStep):
         return f"by {', '.join(str(item.expression) for item in step.keys)} through {step.topic_suffix}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
+import re
 import struct
 from abc import ABC, abstractmethod
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +27,7 @@ import pyarrow as pa
 
 from heartwatch import codec
 from heartwatch.engine import avro
+from heartwatch.engine.casts import java_double
 from heartwatch.engine.plan import Column, Format
 from heartwatch.engine.state import Ints
 from heartwatch.engine.types import ArrayType, DecimalType, MapType, SqlType, StructType
@@ -32,6 +35,7 @@ from heartwatch.engine.types import ArrayType, DecimalType, MapType, SqlType, St
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = date(1970, 1, 1)
 _NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}  # Jackson writes them, and NaN, as text
+_EXACT = Context(prec=100)  # more digits than any DECIMAL has
 _LIMITS = {"INTEGER": 2**31, "BIGINT": 2**63}
 
 
@@ -206,8 +210,11 @@ class DelimitedSerde(RowSerde):
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
         """Return the values of one line."""
-        rows = list(csv.reader([value.decode()], delimiter=self._delimiter, strict=True))
-        fields = rows[0] if rows else []
+        lines = io.StringIO(value.decode(), newline="")
+        try:
+            fields = next((row for row in csv.reader(lines, delimiter=self._delimiter, strict=True) if row), [])
+        except csv.Error as error:
+            raise ValueError(f"not a line of separated values: {error}") from error
         if len(fields) != len(self.columns):
             raise ValueError(f"Unexpected field count, csv line has {len(fields)} fields, expected {len(self.columns)}")
         return tuple(
@@ -217,10 +224,21 @@ class DelimitedSerde(RowSerde):
 
     def write_one(self, row: tuple[Any, ...]) -> bytes | None:
         """Return the line of one row."""
-        line = io.StringIO()
-        values = ["" if value is None else _to_text(value) for value in row]
-        csv.writer(line, delimiter=self._delimiter, lineterminator="").writerow(values)
-        return line.getvalue().encode()
+        fields = [
+            "" if value is None else self._quoted(_to_text(value), first=position == 0)
+            for position, value in enumerate(row)
+        ]
+        return self._delimiter.join(fields).encode()
+
+    def _quoted(self, text: str, *, first: bool) -> str:
+        """Return a field, in quotes where ksqlDB's writer has them. Source: Commons CSV 1.4, ``CSVFormat`` with MINIMAL quotes."""
+        if not text:
+            return '""' if first else ""
+        plain_start = text[0] > "#" and (not first or (text[0].isascii() and text[0].isalnum()))
+        special = any(character in text for character in ("\n", "\r", '"', self._delimiter))
+        if plain_start and not special and text[-1] > " ":
+            return text
+        return '"' + text.replace('"', '""') + '"'
 
 
 class JsonSerde(RowSerde):
@@ -237,8 +255,16 @@ class JsonSerde(RowSerde):
         self._wrapped = wrapped
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
-        """Return the fields of one object; names are looked up as they are, then without regard to case."""
-        body = orjson.loads(value)
+        """Return the fields of one object; names are looked up as they are, then without regard to case.
+
+        Numbers are read as floats first, which is much faster; a DECIMAL or a text that needs a number's digits asks for them.
+        """
+        try:
+            return self._columns(orjson.loads(value))
+        except _InexactError:
+            return self._columns(json.loads(value, parse_float=Decimal))
+
+    def _columns(self, body: Any) -> tuple[Any, ...]:
         if not self._wrapped:
             return (from_json(body, self.columns[0].type),)
         if body is None:
@@ -449,13 +475,30 @@ def from_json(value: Any, type_: SqlType) -> Any:
 
 
 def _plain_from_json(value: Any, type_: SqlType) -> Any:
-    if type_.name == "STRING" and not isinstance(value, str):
-        return ("true" if value else "false") if isinstance(value, bool) else json_bytes(value).decode()
+    if type_.name == "STRING":
+        return _text_from_json(value)
     if type_.name == "BOOLEAN":
         return _expect(value, bool, type_)
     if isinstance(value, str):
         return _from_text(value, type_)
-    return _from_number(_expect(value, (int, float), type_), type_)
+    return _from_number(_expect(value, (int, float, Decimal), type_), type_)
+
+
+def _text_from_json(value: Any) -> str:
+    """Return what a STRING column gets of a JSON value, as Jackson and ksqlDB write it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        raise _InexactError
+    if isinstance(value, list):
+        return "[" + ", ".join("null" if item is None else _text_from_json(item) for item in value) + "]"
+    return json_bytes(value).decode() if isinstance(value, dict) else str(value)
+
+
+class _InexactError(Exception):
+    """A number's digits are needed, and it was read as a float."""
 
 
 def _expect(value: Any, kinds: type | tuple[type, ...], type_: SqlType) -> Any:
@@ -464,12 +507,16 @@ def _expect(value: Any, kinds: type | tuple[type, ...], type_: SqlType) -> Any:
     return value
 
 
-def _from_number(value: int | float, type_: SqlType) -> Any:
+def _from_number(value: int | float | Decimal, type_: SqlType) -> Any:
     if isinstance(type_, DecimalType):
-        return _decimal(Decimal(str(value)), type_)
+        if isinstance(value, float):
+            raise _InexactError
+        return _decimal(Decimal(value), type_)
     match type_.name:
         case "INTEGER" | "BIGINT":
-            return _whole(int(value), type_)
+            # Jackson's intValue and longValue narrow as Java's casts do: what is too large wraps.
+            limit = _LIMITS[type_.name]
+            return (int(value) + limit) % (2 * limit) - limit
         case "DOUBLE":
             return float(value)
         case "TIMESTAMP":
@@ -490,16 +537,22 @@ def _from_text(text: str, type_: SqlType) -> Any:
     if type_.name in _ISO_TEXT:
         return _from_number(int(text), type_) if text.lstrip("-").isdigit() else _ISO_TEXT[type_.name](text)
     if type_.name in _LIMITS:
-        return _whole(int(text.strip()), type_)
+        if _WHOLE.fullmatch(text) is None:
+            raise ValueError(f'For input string: "{text}"')
+        return _whole(int(text), type_)
     if type_.name not in _FROM_TEXT:
         raise ValueError(f"{text!r} can't be {type_}")
     return _FROM_TEXT[type_.name](text)
 
 
-def _boolean(text: str) -> bool:
-    if text.strip().lower() not in {"true", "false"}:
-        raise ValueError(f"{text!r} is no BOOLEAN")
-    return text.strip().lower() == "true"
+def _double(text: str) -> float:
+    if _JAVA_DOUBLE.fullmatch(text.strip()) is None:
+        raise ValueError(f'For input string: "{text}"')
+    return float(text.strip().rstrip("dDfF"))
+
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_JAVA_DOUBLE = re.compile(r"[+-]?(?:NaN|Infinity|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[dDfF]?)")
 
 
 _ISO_TEXT: Mapping[str, Callable[[str], Any]] = {
@@ -509,8 +562,8 @@ _ISO_TEXT: Mapping[str, Callable[[str], Any]] = {
 }
 _FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
     "STRING": str,
-    "DOUBLE": float,
-    "BOOLEAN": _boolean,
+    "DOUBLE": _double,
+    "BOOLEAN": lambda text: text.lower() == "true",  # Java's parseBoolean: anything else is false
     "BYTES": lambda text: b64decode(text, validate=True),
 }
 
@@ -526,7 +579,7 @@ def _decimal(value: Decimal, type_: DecimalType) -> Decimal:
     exponent = value.as_tuple().exponent
     if isinstance(exponent, str) or -exponent > type_.scale or value.adjusted() + 1 > type_.precision - type_.scale:
         raise ValueError(f"Cannot fit decimal '{value}' into {type_} without rounding.")
-    return value.quantize(Decimal(1).scaleb(-type_.scale))
+    return value.quantize(Decimal(1).scaleb(-type_.scale), context=_EXACT)
 
 
 def _to_text(value: Any) -> str:
@@ -538,4 +591,8 @@ def _to_text(value: Any) -> str:
         return str(_milliseconds(value))
     if isinstance(value, date):
         return str((value - _EPOCH_DAY).days)
+    if isinstance(value, time):
+        return str(_milliseconds_of_day(value))
+    if isinstance(value, float):
+        return java_double(value)
     return format(value, "f") if isinstance(value, Decimal) else str(value)

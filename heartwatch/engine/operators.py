@@ -85,6 +85,25 @@ class Project:
         return frame.select(*self._items, *kept)
 
 
+class FlatMap:
+    """Gives a stream's row once for every element of its longest array; none where all of them are empty or NULL."""
+
+    def __init__(self, arrays: Mapping[str, pl.Expr]) -> None:
+        self._arrays = [array.alias(name) for name, array in arrays.items()]
+        self._names = list(arrays)
+
+    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows with an element of each array, in the arrays' order."""
+        if VALUELESS in frame.columns:
+            frame = frame.filter(~pl.col(VALUELESS))
+        length = pl.max_horizontal(pl.col(self._names).list.len().fill_null(0))
+        rows = frame.with_columns(self._arrays).filter(length > 0)
+        if len(self._names) > 1:
+            positions = pl.int_ranges(length)
+            rows = rows.with_columns(pl.col(self._names).fill_null([]).list.gather(positions, null_on_oob=True))
+        return rows.explode(self._names)
+
+
 class TableJoin:
     """Joins stream rows with a table's current rows of the same key: a gather by the key's code."""
 

@@ -168,6 +168,19 @@ class ProjectStep(Step):
 
 
 @dataclass(frozen=True)
+class FlatMapStep(Step):
+    """Give each row once for every element of the longest of some arrays; the shorter ones end in NULLs (table functions).
+
+    Attributes:
+        source: the rows.
+        items: the added columns' names and the expressions that give their arrays.
+    """
+
+    source: Step
+    items: tuple[SelectItem, ...]
+
+
+@dataclass(frozen=True)
 class RepartitionStep(Step):
     """Give the rows a new key and route them by it through a repartition topic (Java client's murmur2).
 

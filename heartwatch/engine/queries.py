@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregation import Aggregated, Aggregation
-from heartwatch.engine.binder import Binder
 from heartwatch.engine.catalog import Catalog, Source, check_names, schema_text
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import Cast, TypedExpression
@@ -169,7 +168,7 @@ class PersistentQuery(QueryAnalysis):
         extra = [self.synthetic_key] if self.synthetic_key else []
         items = self.items(step, extra)
         items = self._partitioned_order(items, step)
-        binder = Binder(self.frame_types(step))
+        step, binder = self.flat_mapped(step, items)
         keys: list[SelectItem] = []
         used: set[int] = set()
         for key in key_expressions:
@@ -428,6 +427,7 @@ class TransientQuery(QueryAnalysis):
         return TransientPlan(root, True, query.limit, query.emit == "FINAL", self.first, None, self.text)
 
     def _projected(self, step: Step) -> ProjectStep:
-        binder = Binder(self.frame_types(step))
-        items = tuple(SelectItem(item.name, binder.bind(self.typed(item.expression))) for item in self.items(step))
+        selected = self.items(step)
+        step, binder = self.flat_mapped(step, selected)
+        items = tuple(SelectItem(item.name, binder.bind(self.typed(item.expression))) for item in selected)
         return ProjectStep(Schema((), columns_of(items)), step, items)

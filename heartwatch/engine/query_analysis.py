@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
+
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.binder import Binder
@@ -16,6 +18,7 @@ from heartwatch.engine.expressions import TypedExpression
 from heartwatch.engine.plan import (
     Column,
     FilterStep,
+    FlatMapStep,
     Format,
     JoinKind,
     RepartitionStep,
@@ -44,7 +47,7 @@ from heartwatch.engine.scope import (
     nodes,
     rewrite,
 )
-from heartwatch.engine.types import BIGINT, BOOLEAN, SqlType, StructType
+from heartwatch.engine.types import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
 Node = TypeVar("Node")
 DEFAULT_GRACE_MS = 86_400_000  # of windows without GRACE PERIOD, as in Kafka Streams
@@ -101,6 +104,8 @@ class QueryAnalysis:
 
     def _check_aggregates_without_group(self) -> None:
         if self.query.group_by is not None:
+            if any(_table_calls(item) for item in self.query.select):
+                raise StatementError("Table functions cannot be used with aggregations.")
             return
         for item in self.query.select:
             for node in nodes(item):
@@ -424,6 +429,30 @@ class QueryAnalysis:
             raise StatementError(f"Cannot use '->*' on {item.base}: it is not a STRUCT but {type_}")
         return [Item(name, ast.Dereference(base, name)) for name, _ in type_.fields]
 
+    # ------------------------------------------------------------------ table functions
+    def flat_mapped(self, step: Step, items: Iterable[Item]) -> tuple[Step, Binder]:
+        """Return the step with the select list's table functions as columns, and what binds expressions over it."""
+        calls = list(dict.fromkeys(call for item in items for call in _table_calls(self.typed(item.expression))))
+        binder = Binder(self.frame_types(step))
+        if not calls:
+            return step, binder
+        if self.first.kind is SourceKind.TABLE:
+            raise StatementError("Table source is not supported with table functions")
+        if self.query.emit is None and not self.persistent:
+            raise StatementError("Pull queries don't support table functions.")
+        arrays = [binder.table_function(call) for call in calls]
+        columns = [
+            Column(f"KSQL_SYNTH_{number}", cast(ArrayType, array.type).element) for number, array in enumerate(arrays)
+        ]
+        schema = Schema(step.schema.key, (*step.schema.value, *columns))
+        added = tuple(SelectItem(column.name, array) for column, array in zip(columns, arrays, strict=True))
+        step = FlatMapStep(schema, step, added)
+        replacements: dict[ast.SyntaxExpression, TypedExpression] = {
+            call: ColumnExpression(column.type, column.name, text=str(call))
+            for call, column in zip(calls, columns, strict=True)
+        }
+        return step, Binder(self.frame_types(step), replacements)
+
     # ------------------------------------------------------------------ aggregates
     def window(self) -> Window | None:
         """Return the WINDOW clause with its defaults."""
@@ -446,6 +475,20 @@ class QueryAnalysis:
     def repartition_key_format(self, columns: tuple[Column, ...]) -> Format:
         """Return the key format of a repartition topic: the source's where it can hold the key, else JSON's."""
         return _holding(self.first.key_format, columns)
+
+
+def _table_calls(expression: Any) -> list[ast.FunctionCall]:
+    """Return an expression's calls of table functions.
+
+    Raises:
+        StatementError: one is an argument of another.
+    """
+    calls = [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in TABLE_FUNCTIONS]
+    for call in calls:
+        inner = next((one for argument in call.arguments for one in _table_calls(argument)), None)
+        if inner is not None:
+            raise StatementError(f"Table functions cannot be nested: {call.name}({inner.name}())")
+    return calls
 
 
 def _holding(format_: Format, columns: tuple[Column, ...]) -> Format:

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from heartwatch.batch_consumer import MessageBatch
+from heartwatch.partitioning import partitions_of
 
 from heartwatch import codec
-from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
 from heartwatch.engine.errors import NotSupportedError
 from heartwatch.engine.formats import JsonSerde, KafkaSerde, Read, Serde, serde
@@ -34,6 +35,7 @@ from heartwatch.engine.operators import (
     Counters,
     Filter,
     FinalWindows,
+    FlatMap,
     KeyColumns,
     Operator,
     Project,
@@ -50,6 +52,7 @@ from heartwatch.engine.plan import (
     Column,
     Expression,
     FilterStep,
+    FlatMapStep,
     Format,
     JoinKind,
     ProjectStep,
@@ -65,7 +68,6 @@ from heartwatch.engine.plan import (
 )
 from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
-from heartwatch.partitioning import partitions_of
 
 SchemaLookup = Callable[[int], codec.AvroSchema]
 
@@ -157,7 +159,7 @@ def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> St
         return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, value_format)
     if isinstance(step, StreamTableJoinStep):
         return replace(step, left=_cut(step.left, plan, service_id, found))
-    if isinstance(step, FilterStep | ProjectStep | AggregateStep):
+    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | AggregateStep):
         return replace(step, source=_cut(step.source, plan, service_id, found))
     return step
 
@@ -185,7 +187,7 @@ def _sources(step: Step) -> Iterator[SourceStep]:
 
 
 def _below(step: Step) -> Step:
-    if isinstance(step, FilterStep | ProjectStep | AggregateStep | RepartitionStep):
+    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | AggregateStep | RepartitionStep):
         return step.source
     if isinstance(step, StreamTableJoinStep):
         return step.left
@@ -642,6 +644,9 @@ class _Builder:
                 needed = (needed - keys) | set(columns_read([_polars(item.expression) for item in step.keys]))
             elif isinstance(step, FilterStep):
                 needed = needed | set(columns_read([_polars(step.predicate)]))
+            elif isinstance(step, FlatMapStep):
+                arrays = columns_read([_polars(item.expression) for item in step.items])
+                needed = (needed - {item.name for item in step.items}) | set(arrays)
             elif isinstance(step, AggregateStep):
                 needed = set(aggregates_of(step).inputs) | (set(step.keys) if len(step.keys) > 1 else set())
             result.append(needed)
@@ -652,6 +657,8 @@ class _Builder:
             return Filter(_polars(step.predicate))
         if isinstance(step, ProjectStep):
             return Project({item.name: _polars(item.expression) for item in step.items if item.name in needed})
+        if isinstance(step, FlatMapStep):
+            return FlatMap({item.name: _polars(item.expression) for item in step.items})
         if isinstance(step, RepartitionStep):
             keys = {item.name: _polars(item.expression) for item in step.keys}
             return Project(keys | {column.name: pl.col(column.name) for column in step.schema.value})

@@ -113,6 +113,7 @@ def register(
     may_fail: bool = False,
     with_call: bool = False,
     check: Callable[[Call], None] | None = None,
+    into: dict[str, Function] = FUNCTIONS,
 ) -> None:
     """Add an overload.
 
@@ -128,8 +129,9 @@ def register(
         may_fail: NULL for arguments that aren't NULL is a failure, which is logged.
         with_call: `build` needs the typed call (its types or constants).
         check: looks at a typed call and raises where it can't be right.
+        into: the functions it belongs to.
     """
-    function = FUNCTIONS.setdefault(name, Function(name, category, description))
+    function = into.setdefault(name, Function(name, category, description))
     built: Build = build if with_call else lambda call, values: build(*values)
     function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null, may_fail, check))
 
@@ -145,6 +147,7 @@ def row_by_row(
     variadic: bool = False,
     null_gives_null: bool = True,
     may_fail: bool = False,
+    into: dict[str, Function] = FUNCTIONS,
 ) -> None:
     """Add an overload that a Python function computes a row at a time: for what Polars has no columnar form.
 
@@ -166,7 +169,7 @@ def row_by_row(
 
     register(
         name, category, description, parameters, returns, build, variadic=variadic, null_gives_null=null_gives_null,
-        may_fail=may_fail, with_call=True,
+        may_fail=may_fail, with_call=True, into=into,
     )  # fmt: skip
 
 
@@ -179,15 +182,12 @@ class Resolved:
     returns: SqlType
 
 
-def resolve(name: str, types: Sequence[SqlType]) -> Resolved:
+def resolve(function: Function, types: Sequence[SqlType]) -> Resolved:
     """Return the overload that fits best: exact types first, then fixed before variadic and generic, then widened numbers.
 
     Raises:
-        StatementError: no overload takes these types, or there is no such function.
+        StatementError: no overload takes these types.
     """
-    function = FUNCTIONS.get(name)
-    if function is None:
-        raise StatementError(f"Can't find any functions with the name '{name}'")
     candidates = []
     for order, overload in enumerate(function.overloads):
         matched = _match(overload, types)

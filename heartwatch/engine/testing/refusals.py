@@ -6,6 +6,8 @@ the expected text.
 
 from __future__ import annotations
 
+import re
+
 from heartwatch.engine.errors import KsqlError, ParseError, StatementError
 from heartwatch.engine.testing.cases import Refusal
 
@@ -25,6 +27,7 @@ _ASSERTION = (
     "java.lang.Throwable",
     "io.confluent.ksql.util.KsqlException",
 )
+_FUNCTION = re.compile(r"(?<=Function ')\w+(?=')")
 _PREPARING = "Failed to prepare statement: "
 
 
@@ -45,12 +48,19 @@ def java_classes(error: Exception) -> tuple[str, ...]:
     return _BASE
 
 
+def _comparable(message: str) -> str:
+    """Return a message with functions' names in capitals: ksqlDB shows each as its Java class happens to write it."""
+    return _FUNCTION.sub(lambda found: found[0].upper(), message)
+
+
 def mismatch(expected: Refusal, error: Exception) -> str | None:
     """Return why an error is not the expected refusal, None when it is."""
     classes = java_classes(error)
     simple = {name.rpartition(".")[2] for name in classes}
     if expected.type is not None and expected.type not in classes and expected.type not in simple:
         return f"expected an exception of type {expected.type}, it is {classes[0]}: {error}"
-    if expected.message is not None and expected.message.removeprefix(_PREPARING) not in str(error):
+    if expected.message is not None and _comparable(expected.message.removeprefix(_PREPARING)) not in _comparable(
+        str(error)
+    ):
         return f"expected a message with {expected.message!r}, it is {str(error)!r}"
     return None

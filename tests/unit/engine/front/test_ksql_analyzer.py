@@ -318,7 +318,6 @@ def test_refusals_change_nothing(session: Session, sql: str, message: str) -> No
         ),
         ("create table o as select * from tb join names on tb.id = names.val;", "A table-table join is"),
         ("create table o as select label, count(*) from tb group by label;", "GROUP BY on a table is"),
-        ("create stream o as select id, explode(arr) from st;", "The table function EXPLODE is"),
         ("create stream o as select * from st limit 3;", "LIMIT in a persistent query is"),
         ("create stream o (a int) with (kafka_topic='o', value_format='protobuf');", "The format PROTOBUF is"),
         ("select count(*) from st emit changes;", "An aggregate without GROUP BY is"),
