@@ -10,6 +10,13 @@ UV := .cache/bootstrap/bin/uv
 INSTALLED := $(VENV)/.installed
 RECORDINGS := .cache/recordings/.installed
 
+# The machine's own certificates, where it has any: a company's network may have an authority of its own.
+CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
+ifneq ($(CERTIFICATES),)
+export SSL_CERT_FILE ?= $(CERTIFICATES)
+export REQUESTS_CA_BUNDLE ?= $(CERTIFICATES)
+endif
+
 # Python starts far quicker with bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
