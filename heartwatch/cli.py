@@ -28,6 +28,7 @@ _COMMANDS = {
     "restart": ("heartwatch.stack.commands:restart", "Stop and start a part."),
     "clean": ("heartwatch.stack.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
     "ksql": ("heartwatch.ksql_cli:app", "Test KSQL without a broker, or talk to the running engine."),
+    "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
     "packages": ("heartwatch.stack.commands:packages", "Download the pinned JVM packages, or lock them anew."),
 }
 for _name, (_target, _help) in _COMMANDS.items():

@@ -1,0 +1,245 @@
+"""The charts as ECharts' options: pure functions. Colours hold on light and dark; texts and lines take the page's, by CSS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from heartwatch.web.alerts import Episode
+from heartwatch.web.board import STEP_SECONDS, Series
+from heartwatch.web.people import Area, Trace
+
+FLOW, READ, ALERT, CALM = "#2f7fe0", "#0f9a8a", "#d6455d", "#7c8996"
+_MINUTE = 60 // STEP_SECONDS
+_MOST_DRAWN = 600
+_FINE = "rgba(124, 137, 150, 0.28)"
+_TOOLTIP = {
+    "backgroundColor": "#16202b",
+    "borderWidth": 0,
+    "textStyle": {"color": "#f2f5f8", "fontSize": 13},
+    "confine": True,
+}
+_TEXT = {"color": "#55616e", "fontSize": 12}
+
+
+def _base(summary: str) -> dict[str, Any]:
+    return {
+        "animation": False,
+        "aria": {"enabled": True, "label": {"enabled": True, "description": summary}},
+        "textStyle": {"fontFamily": "Roboto, system-ui, sans-serif"},
+        "tooltip": {**_TOOLTIP, "trigger": "axis"},
+        "grid": {"left": 8, "right": 14, "top": 36, "bottom": 4, "containLabel": True},
+        "legend": {"top": 0, "left": 0, "itemWidth": 18, "itemHeight": 10, "textStyle": _TEXT},
+    }
+
+
+def _ago(steps: int) -> list[str]:
+    seconds = [STEP_SECONDS * (steps - 1 - step) for step in range(steps)]
+    return ["now" if not ago else f"−{ago // 60}:{ago % 60:02}" for ago in seconds]
+
+
+def _time_axis(steps: int) -> dict[str, Any]:
+    return {
+        "type": "category",
+        "data": _ago(steps),
+        "boundaryGap": False,
+        "axisLabel": {**_TEXT, "interval": _MINUTE - 1 if steps <= 6 * _MINUTE else steps // 6, "hideOverlap": True},
+        "axisTick": {"show": False},
+        "axisLine": {"lineStyle": {"color": _FINE}},
+    }
+
+
+def _value_axis(least: float) -> dict[str, Any]:
+    return {
+        "type": "value",
+        "min": 0,
+        "minInterval": 1,
+        # An axis of its own height for nothing at all would show noise as mountains.
+        "max": None if least == 0 else least,
+        "splitNumber": 4,
+        "axisLabel": _TEXT,
+        "splitLine": {"lineStyle": {"color": _FINE}},
+    }
+
+
+def _line(name: str, values: Sequence[int | None], color: str, **more: Any) -> dict[str, Any]:
+    line = {
+        "name": name,
+        "type": "line",
+        "data": values,
+        "showSymbol": False,
+        "color": color,
+        "lineStyle": {"width": 2},
+    }
+    return {**line, **more}
+
+
+def _summary(what: str, values: Sequence[int | None], unit: str) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return f"{what}: nothing is known yet."
+    return f"{what}, {unit}, over the last minutes: now {known[-1]:,}, at most {max(known):,}."
+
+
+def throughput(series: Series) -> dict[str, Any]:
+    """Return the chart of events/s into the first stream, and out of it into the query."""
+    quiet = not any(series.arriving) and not any(series.queried)
+    return {
+        **_base(_summary("Events of the first stream", series.arriving, "events a second")),
+        "xAxis": _time_axis(len(series.arriving)),
+        "yAxis": _value_axis(100 if quiet else 0),
+        "series": [
+            _line("arriving", series.arriving, FLOW, areaStyle={"opacity": 0.14}),
+            _line("read by the query", series.queried, READ, lineStyle={"width": 2, "type": [5, 3]}),
+        ],
+    }
+
+
+def alerts_per_minute(series: Series) -> dict[str, Any]:
+    """Return the chart of alerts a minute."""
+    values = series.alerts_per_minute
+    return {
+        **_base(_summary("Alerts of the final table", values, "alerts a minute")),
+        "xAxis": _time_axis(len(values)),
+        "yAxis": _value_axis(0 if any(values) else 5),
+        "series": [_line("alerts per minute", values, ALERT, step="end", areaStyle={"opacity": 0.18})],
+    }
+
+
+def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dict[str, Any]:
+    """Return a person's samples over time: the own range as a band, the alerts' windows marked."""
+    low, high = samples.own or ((mine[0].last.low, mine[0].last.high) if mine else (0.0, 0.0))
+    points = _thinned(samples.at_ms, samples.measure)
+    begin = points[0][0] if points else 0
+    marked = [
+        [{"xAxis": one.since_ms, "itemStyle": {"color": ALERT, "opacity": 0.22}}, {"xAxis": one.last.end_ms}]
+        for one in mine
+        if one.last.end_ms >= begin
+    ]
+    own: list[Any] = [{"yAxis": low, "itemStyle": {"color": READ, "opacity": 0.14}}, {"yAxis": high}]
+    reach = [*(value for _, value in points), low, high]
+    return {
+        **_base(f"The person's {title} in {unit}, with the own range {low:g} to {high:g} and {len(marked)} alerts."),
+        "xAxis": {
+            "type": "time",
+            "axisLabel": {**_TEXT, "hideOverlap": True, ":formatter": "v => new Date(v).toISOString().slice(11, 19)"},
+            "axisLine": {"lineStyle": {"color": _FINE}},
+        },
+        "yAxis": {
+            **_value_axis(0),
+            "min": int(np.floor(min(reach) / 10) * 10 - 10),
+            "max": int(np.ceil(max(reach) / 10) * 10 + 10),
+        },
+        "series": [
+            _line(title, points, FLOW),  # type: ignore[arg-type]
+            _mark("own range", READ, [own]),
+            _mark("alert", ALERT, marked),
+        ],
+    }
+
+
+def _mark(name: str, color: str, areas: list[Any]) -> dict[str, Any]:
+    """Return a series that only marks areas, so that the legend names them."""
+    marks = {"silent": True, "data": areas}
+    return {"name": name, "type": "line", "data": [], "color": color, "symbol": "rect", "markArea": marks}
+
+
+def _thinned(at_ms: Iterable[int], values: Iterable[float]) -> list[list[float]]:
+    """Return points, every so many of them where there are more than a chart has room for."""
+    points = [[int(at), float(value)] for at, value in zip(at_ms, values, strict=True)]
+    return points[:: max(1, -(-len(points) // _MOST_DRAWN))] if points else []
+
+
+def places(samples: Trace) -> dict[str, Any]:
+    """Return where a person was, in metres from the middle of it all."""
+    if not len(samples.north):
+        return {**_base("Where the person was: nothing is known lately."), "series": []}
+    middle_north, middle_east = float(np.median(samples.north)), float(np.median(samples.east))
+    up = (samples.north - middle_north) * 111_320
+    right = (samples.east - middle_east) * 111_320 * np.cos(np.radians(middle_north))
+    points = [[round(x, 1), round(y, 1)] for x, y in _thinned_pairs(right, up)]
+    reach = max(20.0, *(max(abs(x), abs(y)) for x, y in points)) * 1.15
+    axis = {
+        "type": "value",
+        "min": -round(reach),
+        "max": round(reach),
+        "splitNumber": 4,
+        "axisLabel": {**_TEXT, "formatter": "{value} m", "hideOverlap": True},
+        "splitLine": {"lineStyle": {"color": _FINE}},
+    }
+    path = {
+        "type": "line",
+        "data": points,
+        "showSymbol": False,
+        "color": CALM,
+        "lineStyle": {"width": 1, "opacity": 0.5},
+    }
+    last = {"name": "last", "type": "scatter", "data": points[-1:], "symbolSize": 12, "color": ALERT}
+    return {
+        **_base(f"Where the person was lately: within {reach:.0f} metres."),
+        "tooltip": {"show": False},
+        "grid": {"left": 8, "right": 20, "top": 36, "bottom": 8, "containLabel": True},
+        "xAxis": axis,
+        "yAxis": axis,
+        "series": [
+            {**path, "name": "path"},
+            {"name": "sample", "type": "scatter", "data": points, "symbolSize": 5, "color": FLOW},
+            last,
+        ],
+    }
+
+
+def _thinned_pairs(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
+    step = max(1, -(-len(x) // _MOST_DRAWN))
+    return [(float(a), float(b)) for a, b in zip(x[::step], y[::step], strict=True)]
+
+
+def density(areas: Sequence[Area], with_alerts: Mapping[str, int], title: str) -> dict[str, Any]:
+    """Return a map of areas without a map: where each is, as large as its people are many, its people with an alert inside."""
+    most = max((one.people for one in areas), default=1)
+    alarmed = max([1, *with_alerts.values()])
+    rows = [(one, with_alerts.get(one.name, 0)) for one in areas]
+    axis = {
+        "type": "value",
+        "scale": True,
+        "axisLabel": {"show": False},
+        "axisTick": {"show": False},
+        "axisLine": {"show": False},
+        "splitLine": {"lineStyle": {"color": _FINE}},
+    }
+
+    def bubbles(name: str, color: str, opacity: float, sized: list[tuple[Area, int, float]]) -> dict[str, Any]:
+        data = [
+            {
+                "name": f"{one.name}: {count:,} {name}",
+                "value": [round(one.east, 4), round(one.north, 4)],
+                "symbolSize": size,
+            }
+            for one, count, size in sized
+        ]
+        style = {"opacity": opacity}
+        return {"name": name, "type": "scatter", "color": color, "itemStyle": style, "data": data}
+
+    people = [(one, one.people, round(6 + 34 * (one.people / most) ** 0.5)) for one, _ in rows]
+    ill = [(one, count, round(4 + 18 * (count / alarmed) ** 0.5)) for one, count in rows if count]
+    total = sum(one.people for one in areas)
+    return {
+        **_base(
+            f"{total:,} people in {len(areas)} areas by {title}, {sum(with_alerts.values()):,} of them with an alert."
+        ),
+        "tooltip": {**_TOOLTIP, "trigger": "item", "formatter": "{b}"},
+        "xAxis": axis,
+        "yAxis": axis,
+        "series": [
+            bubbles("people", FLOW, 0.35, people),
+            bubbles("with an alert", ALERT, 0.85, ill),
+        ],
+    }
+
+
+def at_clock(at_ms: int) -> str:
+    """Return a time of day, UTC."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%H:%M:%S}"

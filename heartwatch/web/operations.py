@@ -1,0 +1,167 @@
+"""What who is signed in may do: run and stop through Prefect's deployments, and talk to KSQL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import httpx
+
+from heartwatch.ksqldb import Ksqldb
+from heartwatch.settings import Settings
+from heartwatch.web.parts import PrefectApi, PrefectError
+
+PRODUCER_RUN = "producer_run"
+"""Prefect variable: 0 stops every producer within five seconds."""
+
+_NOT_FOUND = 404
+_MOST_ROWS = 200
+_QUERY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run.
+
+    Attributes:
+        whole: the whole pipeline (`heart-watch`), or the producers alone (`produce`).
+        people: people of the simulator.
+        events: events, all people together.
+        events_per_second: limit of the rate; None: as fast as it goes. Of the producers alone.
+    """
+
+    whole: bool
+    people: int
+    events: int
+    events_per_second: float | None = None
+
+
+def run_of(order: Order) -> tuple[str, dict[str, Any]]:
+    """Return the deployment that an order means, as ``flow/deployment``, and its parameters."""
+    parameters: dict[str, Any] = {"people": order.people, "events": order.events}
+    if order.whole:
+        return "heart-watch/heart-watch", parameters
+    return "produce/produce", {**parameters, "events_per_second": order.events_per_second}
+
+
+class Operations:
+    """Runs and stops through Prefect's API."""
+
+    def __init__(self, prefect: PrefectApi) -> None:
+        """Prepare."""
+        self._prefect = prefect
+
+    def run(self, order: Order) -> tuple[str, str]:
+        """Start a flow run.
+
+        Returns:
+            its name, and the address of it in Prefect's UI.
+
+        Raises:
+            PrefectError: the deployment isn't there, or Prefect refused.
+        """
+        name, parameters = run_of(order)
+        deployment = self._prefect.ask("GET", f"/deployments/name/{name}", allowed=(_NOT_FOUND,))
+        if deployment is None:
+            raise PrefectError(f"there is no deployment {name!r}; run `prefect --no-prompt deploy --all`")
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED", "message": "Started on the live page"}}
+        run = self._prefect.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
+        return run["name"], f"{self._prefect.ui_url}/runs/flow-run/{run['id']}"
+
+    def stop_producers(self) -> None:
+        """Have every producer flush and end; a new run lets them send again.
+
+        Raises:
+            PrefectError: Prefect refused.
+        """
+        path = f"/variables/name/{PRODUCER_RUN}"
+        if self._prefect.ask("GET", path, allowed=(_NOT_FOUND,)) is None:
+            self._prefect.ask("POST", "/variables/", {"name": PRODUCER_RUN, "value": "0"})
+        else:
+            self._prefect.ask("PATCH", path, {"value": "0"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What KSQL answered: rows under their headings, and a sentence."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    sentence: str
+
+
+class _ImpatientTransport(httpx.HTTPTransport):
+    """Gives up an answer that stays silent, a query's without end too."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request (httpx' interface)."""
+        request.extensions = {
+            **request.extensions,
+            "timeout": {**request.extensions.get("timeout", {}), "read": _QUERY_SECONDS},
+        }
+        return super().handle_request(request)
+
+
+class KsqlConsole:
+    """Runs single statements; queries without end are cut off after some rows or seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare."""
+        self._ksqldb = Ksqldb(settings.ksqldb, retry_seconds=1, transport=_ImpatientTransport())
+
+    def run(self, statement: str) -> Answer:
+        """Run what was typed.
+
+        Raises:
+            KsqldbError: KSQL refused it or doesn't answer.
+        """
+        word = statement.lstrip().split(None, 1)[:1]
+        kind = word[0].upper() if word else ""
+        if kind == "SELECT":
+            return self._select(statement)
+        if kind == "PRINT":
+            with self._ksqldb.print_topic(statement) as lines:
+                return _taken(("record",), ((line,) for line in lines))
+        answers = self._ksqldb.entities(statement)
+        return _of_entities(answers)
+
+    def _select(self, statement: str) -> Answer:
+        with self._ksqldb.select(statement) as result:
+            return _taken(result.names, (tuple(row) for row in result.rows))
+
+
+def _taken(names: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> Answer:
+    deadline, taken = time.monotonic() + _QUERY_SECONDS, []
+    with suppress(httpx.ReadTimeout):
+        for row in islice(rows, _MOST_ROWS):
+            taken.append(row)
+            if time.monotonic() > deadline:
+                break
+    count = f"{len(taken):,} row{'' if len(taken) == 1 else 's'}"
+    cut = " The first ones only: it was cut off." if len(taken) == _MOST_ROWS or time.monotonic() > deadline else ""
+    return Answer(names, tuple(taken), f"{count}.{cut}")
+
+
+def _of_entities(answers: list[dict[str, Any]]) -> Answer:
+    """Return answers as rows: a list's items, or each answer's own fields."""
+    rows: list[dict[str, Any]] = []
+    for answer in answers:
+        items = next((value for value in answer.values() if _is_list_of_objects(value)), None)
+        with suppress(KeyError):
+            items = items or [{"message": answer["commandStatus"]["message"]}]
+        rows += items if items is not None else [_flat(answer)]
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return Answer(names, tuple(tuple(row.get(name, "") for name in names) for row in rows), f"{len(rows):,} answers.")
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _flat(answer: dict[str, Any]) -> dict[str, Any]:
+    inner = next((value for value in answer.values() if isinstance(value, dict)), answer)
+    return {name: value for name, value in inner.items() if value not in (None, "", [], {})}

@@ -1,0 +1,533 @@
+"""The pages: what stands where, and what happens on a click."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+from fastapi import Request
+from markupsafe import Markup
+from nicegui import Client, ui
+
+from heartwatch.analytic import Analytic, AnalyticError, PageDefinition
+from heartwatch.ksqldb import KsqldbError
+from heartwatch.settings import Settings
+from heartwatch.web import charts, tables, views
+from heartwatch.web.access import COOKIE, AccessError, Gate, People, Session
+from heartwatch.web.alerts import Episode, by_area, is_going_on, matching
+from heartwatch.web.board import Board, Snapshot
+from heartwatch.web.live import Live, View, options_once
+from heartwatch.web.operations import KsqlConsole, Operations, Order
+from heartwatch.web.parts import PrefectApi, PrefectError
+from heartwatch.web.people import Trace, Traces
+from heartwatch.web.views import Once
+
+logger = logging.getLogger(__name__)
+
+_SECTIONS = {"/": "Overview", "/alerts": "Alerts", "/places": "Places", "/operate": "Operate"}
+_PROBLEMS = {
+    "secret": "That is not the secret, or the form was too old. It is in secrets.toml under [web].",
+    "tries": "Too many wrong secrets. Wait a minute and try again.",
+    "form": "The form was too old. Try again.",
+}
+_PERSON_SECONDS = 5.0
+_HEAD = (
+    '<link rel="stylesheet" href="/static/page.css">'
+    '<meta name="description" content="HeartWatch: people whose measurements leave their own range.">'
+)
+
+
+class Pages:
+    """All pages of one process."""
+
+    def __init__(self, settings: Settings, gate: Gate) -> None:
+        """Prepare; nothing is read before `start`.
+
+        Raises:
+            AnalyticError: the analytic of the settings doesn't say what its page shows.
+        """
+        analytic = Analytic.of(settings.pipeline)
+        if analytic.page is None:
+            raise AnalyticError(
+                f"analytic {analytic.analytic!r} has no [page] in its analytic.toml; say there what to show"
+            )
+        self._settings, self._gate, self._page = settings, gate, analytic.page
+        self._prefect = PrefectApi(settings)
+        self._board = Board(settings, analytic, analytic.page, self._prefect)
+        self._traces = Traces(settings, analytic, analytic.page)
+        self._operations, self._console = Operations(self._prefect), KsqlConsole(settings)
+        self._people = People()
+        self._brokers: set[str] = set()
+        self._live = Live(self._board)
+        self._views = self._shared_views()
+
+    def start(self) -> None:
+        """Begin to read the parts; called in the event loop."""
+        self._live.start()
+
+    def stop(self) -> None:
+        """Stop reading."""
+        self._live.stop()
+
+    def state(self) -> dict[str, Any]:
+        """Return how many look, and which parts answer."""
+        return {
+            "viewers": self._live.viewers,
+            "parts": {one.part: one.up for one in self._live.snapshot.health},
+        }
+
+    def register(self) -> None:
+        """Tell the framework of the pages."""
+        ui.add_head_html(_HEAD, shared=True)
+        ui.page("/", title="Overview · HeartWatch")(self.overview)
+        ui.page("/alerts", title="Alerts · HeartWatch")(self.alerts)
+        ui.page("/places", title="Places · HeartWatch")(self.places)
+        ui.page("/person/{token}", title="A person · HeartWatch")(self.person)
+        ui.page("/operate", title="Operate · HeartWatch")(self.operate)
+
+    def _shared_views(self) -> dict[str, Callable[[Snapshot], Any]]:
+        """Return what is made once for all viewers."""
+        settings, url = self._settings, self._prefect.ui_url
+        html: dict[str, Callable[[Snapshot], str]] = {
+            "pill": views.pill,
+            "banner": views.banner,
+            "parts": views.parts,
+            "stream": views.first_stream,
+            "table": views.final_table,
+            "objective": partial(views.objective, settings=settings),
+            "proof": lambda snapshot: _check(
+                snapshot, "verify-sink", url, "proven", "not proven", "verify-sink runs every five minutes."
+            ),
+            "measured": lambda snapshot: _check(
+                snapshot, "verify-throughput", url, "as it should be", "missed", "verify-throughput runs every minute."
+            ),
+            "stages": views.stages,
+            "brokers": self._seen_brokers,
+            "connectors": views.connectors,
+            "queries": views.queries,
+            "workers": views.workers,
+            "runs": partial(views.runs, url=url),
+            "sizes": partial(views.sizes, settings=settings),
+            "areas": lambda snapshot: views.areas(snapshot, _lately(snapshot), self._page.area_title),
+            "episodes": lambda snapshot: self._episodes(snapshot, snapshot.alerts.episodes),
+        }
+        options: dict[str, Callable[[Snapshot], dict[str, Any]]] = {
+            "throughput": lambda snapshot: charts.throughput(snapshot.series),
+            "alerts_per_minute": lambda snapshot: charts.alerts_per_minute(snapshot.series),
+            "density": lambda snapshot: charts.density(snapshot.areas.areas, _lately(snapshot), self._page.area_title),
+        }
+        return {name: Once(make) for name, make in html.items()} | {
+            name: options_once(make) for name, make in options.items()
+        }
+
+    def _seen_brokers(self, snapshot: Snapshot) -> str:
+        if snapshot.kafka is not None:
+            self._brokers |= set(snapshot.kafka.brokers)
+        return views.brokers(snapshot, self._brokers)
+
+    # ------------------------------------------------------------------------------------------------------ frame
+    @contextmanager
+    def _frame(self, here: str, title: str) -> Iterator[View]:
+        """Lay out what all pages have: header, navigation, what is down; the page's own content goes inside."""
+        view = self._live.view()
+        dark = ui.dark_mode(None)
+        with ui.element("div").classes("page"):
+            with ui.element("header").classes("top"):
+                ui.html(_brand(here), sanitize=False).classes("brand-and-nav")
+                with ui.element("div").classes("tools"):
+                    view.panel(self._views["pill"], "pill", live=True)
+                    _icon_button("contrast", "Change between light and dark", lambda: _turn(dark))
+                    # In the browser itself: there is nothing to ask the server for.
+                    ui.button(icon="print").props('flat round dense aria-label="Save as PDF or print"').on(
+                        "click", js_handler="() => window.print()"
+                    ).classes("tool")
+            with ui.element("div").classes("content") as content:
+                ui.html(str(Markup("<h1>{}</h1>").format(title)), sanitize=False).classes("title")
+                view.panel(self._views["banner"], live=True)
+                yield view
+            ui.html(_FOOT, sanitize=False, tag="footer").classes("foot")
+        ui.skip_link("Skip to content", target=content)
+
+    # --------------------------------------------------------------------------------------------------- overview
+    def overview(self) -> None:
+        """Show the pipeline."""
+        with self._frame("/", "The pipeline") as view:
+            with ui.element("div").classes("grid figures"):
+                with _card("First stream", "tall"):
+                    view.panel(self._views["stream"])
+                    self._chart(view, "throughput", "First stream")
+                with _card("Final table", "tall"):
+                    view.panel(self._views["table"])
+                    self._chart(view, "alerts_per_minute", "Final table")
+            with ui.element("div").classes("grid thirds"):
+                self._panel_card(view, "Throughput", "objective")
+                self._panel_card(view, "Last measurement", "measured")
+                self._panel_card(view, "Sink's last proof", "proof")
+            with ui.element("div").classes("grid halves"):
+                with _card("Stages"):
+                    view.panel(self._views["stages"])
+                    _csv("stages", lambda: tables.stages_csv(self._live.snapshot))
+                self._panel_card(view, "Parts", "parts")
+                self._panel_card(view, "Brokers and partitions", "brokers")
+                with _card("Connectors and queries"):
+                    view.panel(self._views["connectors"])
+                    view.panel(self._views["queries"])
+                self._panel_card(view, "Workers", "workers")
+                self._panel_card(view, "Last flow runs", "runs")
+                self._panel_card(view, "Sizes", "sizes")
+                with _card("Clusters and their price"):
+                    least = self._settings.objectives.min_events_per_second
+                    ui.html(views.clusters(max(1.0, least)), sanitize=False)
+
+    def _panel_card(self, view: View, title: str, name: str) -> None:
+        with _card(title):
+            view.panel(self._views[name])
+
+    def _chart(self, view: View, name: str, title: str, classes: str = "chart") -> None:
+        chart = view.chart(self._views[name], classes)
+        with ui.element("div").classes("actions"):
+            _picture(chart, title)
+            if name in ("throughput", "alerts_per_minute"):
+                _csv("events", lambda: tables.series_csv(self._live.snapshot))
+
+    # ----------------------------------------------------------------------------------------------------- alerts
+    def alerts(self) -> None:
+        """Show the alerts, to filter and to search."""
+        wanted: dict[str, Any] = {"text": "", "area": "", "only_now": False}
+        kept: list[Any] = [None, ""]
+
+        def make(snapshot: Snapshot) -> str:
+            if not any(wanted.values()):
+                return str(self._views["episodes"](snapshot))
+            # Made anew when the alerts or what is wanted of them change, not with every snapshot.
+            key = (snapshot.alerts.version, snapshot.now_ms, *wanted.values())
+            if kept[0] != key:
+                found = matching(snapshot.alerts.episodes, now_ms=snapshot.now_ms, **wanted)
+                kept[:] = [key, self._episodes(snapshot, found)]
+            return str(kept[1])
+
+        with self._frame("/alerts", "Alerts") as view, _card("Who is in danger"):
+
+            def change(name: str, value: Any) -> None:
+                wanted[name] = value or ""
+                view.again()
+
+            with ui.element("div").classes("filters").props("role=search aria-label=Alerts"):
+                ui.input(
+                    "Person or " + self._page.area_title, on_change=lambda event: change("text", event.value)
+                ).props("outlined dense clearable debounce=250").classes("filter")
+                areas = sorted({one.last.area for one in self._live.snapshot.alerts.episodes if one.last.area})
+                ui.select(
+                    ["", *areas],
+                    label=self._page.area_title.capitalize(),
+                    value="",
+                    on_change=lambda event: change("area", event.value),
+                ).props("outlined dense options-dense").classes("filter narrow")
+                ui.checkbox("Going on now", on_change=lambda event: change("only_now", event.value))
+                _csv(
+                    "alerts",
+                    lambda: tables.episodes_csv(
+                        matching(self._live.snapshot.alerts.episodes, now_ms=self._live.snapshot.now_ms, **wanted),
+                        self._page,
+                    ),
+                )
+            view.panel(make)
+
+    def _episodes(self, snapshot: Snapshot, found: Any) -> str:
+        return views.episodes(found, len(snapshot.alerts.episodes), snapshot.now_ms, self._people)
+
+    # ----------------------------------------------------------------------------------------------------- person
+    async def person(self, token: str) -> None:
+        """Show a person: the trace, the own range, the alerts, the places."""
+        subject = self._people.subject(token)
+        if subject is None:
+            with self._frame("", "A person"), _card("This link is too old"):
+                gone = "Links to people hold for half an hour. Open the person again from the alerts."
+                ui.html(views.empty("Nobody is here", gone), sanitize=False)
+            return
+        with self._frame("", f"Person {subject}") as view:
+            page = PersonPage(self._page, subject)
+            with ui.element("div").classes("grid person"):
+                with _card("Now"):
+                    page.facts = ui.html(_LOADING, sanitize=False)
+                with _card(f"{self._page.measure_title.capitalize()}, {self._page.unit}", "wide"):
+                    page.trace = ui.echart({}, renderer="svg").classes("chart large")
+                    with ui.element("div").classes("actions"):
+                        _picture(page.trace, "Trace")
+                with _card("Places"):
+                    page.places = ui.echart({}, renderer="svg").classes("chart square")
+                with _card("Alerts", "wide"):
+                    view.panel(lambda snapshot: self._episodes(snapshot, page.mine(snapshot)))
+        await ui.context.client.connected()
+        await self._refresh(page)
+        ui.timer(_PERSON_SECONDS, lambda: self._refresh(page), immediate=False)
+
+    async def _refresh(self, page: PersonPage) -> None:
+        """Read the person's latest samples and show them; the last ones stay when they can't be read."""
+        snapshot = self._live.snapshot
+        mine = page.mine(snapshot)
+        around = mine[0].since_ms if mine else snapshot.now_ms
+        try:
+            found = await asyncio.to_thread(self._traces.trace, page.subject, around)
+        except Exception as error:
+            # Which person it was is nobody's business.
+            logger.warning("a person's samples can't be read: %s", type(error).__name__)
+            page.say_unread()
+            return
+        page.show(found, mine)
+
+    # ----------------------------------------------------------------------------------------------------- places
+    def places(self) -> None:
+        """Show how many people, and how many with an alert, are where."""
+        title = f"People and alerts by {self._page.area_title}"
+        with self._frame("/places", "Places") as view, ui.element("div").classes("grid places"):
+            with _card(title, "wide"):
+                note = (
+                    "Where people's latest samples were taken; as large as people are many. Alerts of the last minutes."
+                )
+                ui.html(str(Markup('<p class="note">{}</p>').format(note)), sanitize=False)
+                self._chart(view, "density", title, "chart map")
+            with _card("In numbers"):
+                view.panel(self._views["areas"], "limited")
+                _csv(
+                    "places",
+                    lambda: tables.areas_csv(self._live.snapshot, _lately(self._live.snapshot), self._page),
+                )
+
+    # ---------------------------------------------------------------------------------------------------- operate
+    def operate(self, request: Request, problem: str = "") -> None:
+        """Show what who is signed in may do; to anybody else how to sign in."""
+        session: Session = request.state.session
+        with self._frame("/operate", "Operate") as view:
+            if not session.signed_in:
+                with _card("Sign in"):
+                    ui.html(_sign_in(session, self._gate.is_open, _PROBLEMS.get(problem, "")), sanitize=False)
+                return
+            client = ui.context.client
+            with ui.element("div").classes("grid halves"):
+                with _card("Run"):
+                    self._run_form(client, session)
+                with _card("Stop"):
+                    self._stop_form(client, session)
+                with _card("KSQL", "wide"):
+                    self._ksql_form(client, session)
+                self._panel_card(view, "Last flow runs", "runs")
+                with _card("Session"):
+                    ui.html(_sign_out(session), sanitize=False)
+
+    def _run_form(self, client: Client, session: Session) -> None:
+        what = ui.radio({True: "Everything: data, pipeline, events, proof", False: "Producers only"}, value=True).props(
+            'aria-label="What to run"'
+        )
+        people = ui.number("People", value=20_000, min=1, max=2_147_483_647, precision=0).props("outlined dense")
+        events = ui.number("Events", value=1_100_000, min=1, precision=0).props("outlined dense")
+        rate = ui.number("Events a second, empty for no limit", min=1, precision=0).props("outlined dense clearable")
+        rate.bind_visibility_from(what, "value", lambda whole: not whole)
+        said = ui.html("", sanitize=False).props("role=status aria-live=polite").classes("said")
+
+        async def run() -> None:
+            order = Order(bool(what.value), int(people.value or 1), int(events.value or 1), rate.value)
+            name, url = await asyncio.to_thread(self._operations.run, order)
+            link = Markup('<p>Started: <a href="{}">{}</a></p>').format(url, name)
+            said.set_content(str(link))
+
+        ui.button("Run", on_click=self._allowed(client, session, said, run)).props("unelevated no-caps").classes("act")
+
+    def _stop_form(self, client: Client, session: Session) -> None:
+        text = (
+            "Every producer sends what it has begun and ends within five seconds. Nothing is lost; the pipeline stays."
+        )
+        ui.html(str(Markup("<p>{}</p>").format(text)), sanitize=False)
+        said = ui.html("", sanitize=False).props("role=status aria-live=polite").classes("said")
+
+        async def stop() -> None:
+            await asyncio.to_thread(self._operations.stop_producers)
+            said.set_content("<p>The producers were told to stop.</p>")
+
+        ui.button("Stop the producers", on_click=self._allowed(client, session, said, stop)).props(
+            "unelevated no-caps"
+        ).classes("act stop")
+
+    def _ksql_form(self, client: Client, session: Session) -> None:
+        statement = ui.textarea("Statement", value="SHOW QUERIES;").props("outlined autogrow spellcheck=false")
+        statement.classes("ksql")
+        said = ui.html("", sanitize=False).classes("said")
+
+        async def run() -> None:
+            said.set_content(_LOADING)
+            said.set_content(views.answer(await asyncio.to_thread(self._console.run, str(statement.value or ""))))
+
+        ui.button("Run statement", on_click=self._allowed(client, session, said, run)).props(
+            "unelevated no-caps"
+        ).classes("act")
+
+    def _allowed(self, client: Client, session: Session, said: ui.html, act: Callable[[], Any]) -> Callable[[], Any]:
+        """Return what does something only for who is signed in: asked at each click, of the cookie of this very socket."""
+
+        async def checked() -> None:
+            try:
+                require(self._gate, session, client.environ or {})
+                await act()
+            except (AccessError, PrefectError, KsqldbError) as error:
+                said.set_content(str(Markup('<p class="problem" role="alert">{}</p>').format(str(error))))
+
+        return checked
+
+
+class PersonPage:
+    """One viewer's page of a person."""
+
+    facts: ui.html
+    trace: ui.echart
+    places: ui.echart
+
+    def __init__(self, page: PageDefinition, subject: str) -> None:
+        """Begin without elements; the page sets them."""
+        self.subject = subject
+        self._page = page
+        self._shown: Any = None
+        self._mine: tuple[int, list[Episode]] = (-1, [])
+
+    def mine(self, snapshot: Snapshot) -> list[Episode]:
+        """Return the person's alerts, newest first."""
+        if self._mine[0] != snapshot.alerts.version:
+            found = [one for one in snapshot.alerts.episodes if one.subject == self.subject]
+            self._mine = (snapshot.alerts.version, found)
+        return self._mine[1]
+
+    def show(self, found: Trace, mine: list[Episode]) -> None:
+        """Show a person's samples, where there are new ones."""
+        key = (found.next_offset, len(mine), mine[0].last if mine else None)
+        if key == self._shown:
+            return
+        self._shown = key
+        self.facts.set_content(views.person(found, mine, self._page))
+        for chart, options in (
+            (self.trace, charts.trace(found, mine, self._page.unit, self._page.measure_title)),
+            (self.places, charts.places(found)),
+        ):
+            chart.props["options"] = orjson.Fragment(orjson.dumps(options, option=orjson.OPT_SERIALIZE_NUMPY))
+            chart.update()
+
+    def say_unread(self) -> None:
+        """Say that the samples can't be read now."""
+        if self._shown is None:
+            self.facts.set_content(
+                views.empty(
+                    "The samples can't be read now", "Kafka, the registry or Postgres doesn't answer. Trying again."
+                )
+            )
+
+
+def require(gate: Gate, session: Session, environ: dict[str, Any]) -> None:
+    """Check that a page's web socket belongs to the browser session that the page was made for, and that it is signed in.
+
+    Raises:
+        AccessError: it doesn't, or isn't.
+    """
+    try:
+        morsel = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(COOKIE)
+    except CookieError:
+        morsel = None
+    given = unquote(morsel.value) if morsel else ""
+    gate.require(given if given == session.session_id else None)
+
+
+def _check(snapshot: Snapshot, flow: str, url: str, good: str, bad: str, nothing: str) -> str:
+    found = snapshot.prefect.checks.get(flow) if snapshot.prefect else None
+    return views.check(found, url, good, bad, nothing)
+
+
+def _lately(snapshot: Snapshot) -> dict[str, int]:
+    """Return people with an alert by area, those of the last ten minutes of event time."""
+    since = snapshot.now_ms - 600_000
+    return dict(by_area(one for one in snapshot.alerts.episodes if one.last.end_ms >= since))
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+_LOADING = '<div class="loading" role="status"><span class="hidden">Loading</span><div class="bone"></div></div>'
+_FOOT = "<p>Times are UTC. HeartWatch shows what its parts say; it is no medical device.</p>"
+
+
+def _brand(here: str) -> str:
+    links = Markup("").join(
+        Markup('<a href="{}"{}>{}</a>').format(path, Markup(' aria-current="page"') if path == here else "", name)
+        for path, name in _SECTIONS.items()
+    )
+    brand = Markup(
+        '<a class="brand" href="/"><img src="/static/favicon.svg" alt="" width="28" height="28">HeartWatch</a>'
+    )
+    return str(brand + Markup('<nav aria-label="Sections">{}</nav>').format(links))
+
+
+def _turn(dark: ui.dark_mode) -> None:
+    """Change from what the system prefers to dark, light, and back."""
+    dark.value = {None: True, True: False, False: None}[dark.value]
+
+
+@contextmanager
+def _card(title: str, classes: str = "") -> Iterator[None]:
+    with ui.element("section").classes(f"card {classes}").props(f'aria-label="{title}"'):
+        ui.html(str(Markup("<h2>{}</h2>").format(title)), sanitize=False)
+        yield
+
+
+def _icon_button(icon: str, label: str, on_click: Callable[[], Any]) -> None:
+    button = ui.button(icon=icon, on_click=on_click).props(f'flat round dense aria-label="{label}"').classes("tool")
+    with button:
+        ui.tooltip(label)
+
+
+def _csv(name: str, content: Callable[[], bytes]) -> None:
+    """Add a button that saves a table; what it holds goes through the page's socket, so that no address says it."""
+    ui.button(
+        "CSV", icon="table_view", on_click=lambda: ui.download.content(content(), f"{name}.csv", "text/csv")
+    ).props(f'flat dense no-caps aria-label="Save {name} as CSV"').classes("small")
+
+
+def _picture(chart: ui.echart, title: str) -> None:
+    """Add a button that saves a chart as a picture."""
+
+    async def save() -> None:
+        url = await chart.run_chart_method("getDataURL", timeout=5)
+        head, _, body = str(url).partition(",")
+        content = b64decode(body) if head.endswith("base64") else unquote(body).encode()
+        ui.download.content(content, f"{title.lower().replace(' ', '-')}.svg", "image/svg+xml")
+
+    ui.button("Picture", icon="image", on_click=save).props(
+        f'flat dense no-caps aria-label="Save {title} as a picture"'
+    ).classes("small")
+
+
+def _sign_in(session: Session, is_open: bool, problem: str) -> str:
+    if not is_open:
+        return views.empty(
+            "No secret is set", "Set HEARTWATCH_WEB__SECRET, or start the page with heartwatch up, which makes one."
+        )
+    said = Markup('<p class="problem" role="alert">{}</p>').format(problem) if problem else ""
+    return str(
+        Markup(
+            "<p>Everybody may look. To run and stop, and for KSQL, the secret is needed.</p>{}"
+            '<form method="post" action="/sign-in" class="sign-in"><input type="hidden" name="form_token" value="{}">'
+            '<label for="secret">Secret</label>'
+            '<input id="secret" name="secret" type="password" autocomplete="current-password" required>'
+            '<button type="submit">Sign in</button></form>'
+        ).format(said, session.form_token)
+    )
+
+
+def _sign_out(session: Session) -> str:
+    return str(
+        Markup(
+            '<p>You are signed in.</p><form method="post" action="/sign-out">'
+            '<input type="hidden" name="form_token" value="{}"><button type="submit">Sign out</button></form>'
+        ).format(session.form_token)
+    )

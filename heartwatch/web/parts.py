@@ -1,0 +1,457 @@
+"""What the page asks of each part, and the shape of the answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from confluent_kafka import Consumer
+
+from heartwatch import postgres
+from heartwatch.analytic import Analytic
+from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
+from heartwatch.kafka import GroupOffset, OffsetReader, consumer_config
+from heartwatch.ksqldb import Ksqldb, Query, Statistics, StatementError
+from heartwatch.registry import Registry
+from heartwatch.settings import Settings
+from heartwatch.verify.throughput import Sample, behind
+from heartwatch.verify.topics import read_ranges
+
+ARRIVING, QUERY, RESULTS = "realtime topic", "query", "alerts topic"
+REQUEST_SECONDS = 5.0
+_SHAPE_SECONDS = 5.0
+_MOST_MARKERS = 1_000
+_SETTLED_SECONDS = 3.0
+_RUNS_SHOWN = 12
+_SHARD_FLOW = "produce-shard"
+CHECKS = ("verify-sink", "verify-throughput")
+
+
+# ------------------------------------------------------------------------------------------------------------- Kafka
+@dataclass(frozen=True)
+class TopicShape:
+    """A topic: its partitions, and how many of them have no leader or too few copies in sync."""
+
+    name: str
+    partitions: int
+    leaderless: int
+    under_replicated: int
+
+
+@dataclass(frozen=True)
+class KafkaReading:
+    """What the brokers say.
+
+    Attributes:
+        sample: where every stage was at one moment; None while the topics aren't deployed.
+        brokers: ``host:port`` of the brokers that are up.
+        topics: the analytic's topics that exist.
+    """
+
+    sample: Sample | None
+    brokers: tuple[str, ...]
+    topics: tuple[TopicShape, ...]
+
+
+class KafkaPart:
+    """Reads brokers, topics and positions, through consumers that join no group (see `heartwatch.kafka.OffsetReader`)."""
+
+    def __init__(self, settings: Settings, analytic: Analytic) -> None:
+        """Prepare; `query_groups` is set by whoever knows the queries."""
+        self.query_groups: tuple[str, ...] = ()
+        self._kafka, self._analytic = settings.kafka, analytic
+        self._offsets = OffsetReader(settings.kafka, REQUEST_SECONDS)
+        self._client: Consumer | None = None
+        self._shape: tuple[tuple[str, ...], tuple[TopicShape, ...]] = ((), ())
+        self._shape_at = 0.0
+        self._settled: dict[str, tuple[dict[int, tuple[int, int]], bool]] = {}
+        self._ends: dict[str, tuple[float, dict[int, int]]] = {}
+
+    def read(self) -> KafkaReading:
+        """Ask the brokers.
+
+        Raises:
+            KafkaClientError: they don't answer.
+            KafkaException: they don't answer.
+        """
+        if time.monotonic() - self._shape_at > _SHAPE_SECONDS:
+            self._shape, self._shape_at = self._read_shape(), time.monotonic()
+        brokers, topics = self._shape
+        wanted = {self._analytic.topic("realtime"), self._analytic.topic("alerts")}
+        there = wanted <= {topic.name for topic in topics}
+        if not there:
+            # They may come back with other partitions.
+            self._offsets, self._ends, self._settled = OffsetReader(self._kafka, REQUEST_SECONDS), {}, {}
+        return KafkaReading(self._sample() if there else None, brokers, topics)
+
+    def _read_shape(self) -> tuple[tuple[str, ...], tuple[TopicShape, ...]]:
+        if self._client is None:
+            self._client = Consumer(consumer_config(self._kafka, "heartwatch-web"))
+        found = self._client.list_topics(timeout=REQUEST_SECONDS)
+        brokers = tuple(sorted(f"{broker.host}:{broker.port}" for broker in found.brokers.values()))
+        names = [self._analytic.topic(resource) for resource in self._analytic.topics]
+        return brokers, tuple(_shape(found.topics[name]) for name in names if name in found.topics)
+
+    def _sample(self) -> Sample:
+        realtime, alerts = self._analytic.topic("realtime"), self._analytic.topic("alerts")
+        ends = self._offsets.ends([realtime, alerts])
+        heads = {
+            topic: {partition: end for (name, partition), end in ends.items() if name == topic}
+            for topic in (realtime, alerts)
+        }
+        positions = {ARRIVING: sum(heads[realtime].values())}
+        behind_heads: dict[str, int] = {}
+        for stage, topic, groups in self._readers():
+            found = self._positions(groups, topic)
+            positions[stage], behind_heads[stage] = behind(found, heads[topic])
+            if self._only_markers_left(stage, topic, found, heads[topic]):
+                behind_heads[stage] = positions[stage]
+        positions[RESULTS] = sum(heads[alerts].values())
+        return Sample(time.time(), positions, behind_heads)
+
+    def _readers(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """Return the stages that read a topic: name, topic, consumer groups."""
+        sinks = [
+            (
+                f"{resource} sink",
+                self._analytic.topic(resource),
+                (f"connect-{self._analytic.name(f'{resource}_sink')}",),
+            )
+            for resource in self._analytic.sink_topics
+        ]
+        query = [(QUERY, self._analytic.topic("realtime"), self.query_groups)] if self.query_groups else []
+        return [*query, *sinks]
+
+    def _positions(self, groups: Sequence[str], topic: str) -> dict[int, int]:
+        """Return the furthest of the groups' positions in each partition."""
+        positions: dict[int, int] = {}
+        for group in groups:
+            for (_, partition), committed in self._offsets.committed(group, topic).items():
+                positions[partition] = max(positions.get(partition, 0), position_of(committed))
+        return positions
+
+    def _only_markers_left(self, stage: str, topic: str, found: dict[int, int], ends: dict[int, int]) -> bool:
+        """Whether a stage has read all of a topic but markers of transactions, which nobody commits.
+
+        Looked at once for each end of a topic that has been still for a while.
+        """
+        since, known = self._ends.get(topic, (time.monotonic(), ends))
+        self._ends[topic] = since, _ = (since if known == ends else time.monotonic(), ends)
+        if time.monotonic() - since < _SETTLED_SECONDS:
+            return False
+        left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
+        if self._settled.get(stage, ({}, False))[0] != left:
+            self._settled[stage] = (left, self._has_no_record(topic, left))
+        return self._settled[stage][1]
+
+    def _has_no_record(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> bool:
+        if any(end - begin > _MOST_MARKERS for begin, end in spans.values()):
+            return False
+        return not any(map(len, read_ranges(self._kafka, topic, spans, silence_seconds=REQUEST_SECONDS)))
+
+
+def _shape(topic: Any) -> TopicShape:
+    partitions = list(topic.partitions.values())
+    return TopicShape(
+        topic.topic,
+        len(partitions),
+        sum(one.leader < 0 for one in partitions),
+        sum(len(one.isrs) < len(one.replicas) for one in partitions),
+    )
+
+
+def position_of(committed: GroupOffset) -> int:
+    """Return how far a group has come: the embedded engine commits what open windows still need, and beside it where it is."""
+    with suppress(ValueError, TypeError):
+        body = json.loads(committed.metadata or "")
+        if isinstance(body, Mapping) and isinstance(body.get("position"), int):
+            return int(body["position"])
+    return committed.offset
+
+
+# -------------------------------------------------------------------------------------------------------------- KSQL
+@dataclass(frozen=True)
+class KsqlReading:
+    """What the KSQL servers say.
+
+    Attributes:
+        servers: whether each server says that it is healthy, by address.
+        version: of the server in use.
+        queries: persistent queries.
+        stream: messages through the first stream; None where it isn't there.
+        table: messages through the final table; None where it isn't there.
+        groups: consumer groups of the queries.
+    """
+
+    servers: Mapping[str, bool]
+    version: str
+    queries: tuple[Query, ...]
+    stream: Statistics | None
+    table: Statistics | None
+    groups: tuple[str, ...]
+
+
+class KsqlPart:
+    """Reads queries and statistics."""
+
+    def __init__(self, settings: Settings, analytic: Analytic) -> None:
+        """Prepare."""
+        quick = settings.ksqldb.model_copy(update={"request_timeout_seconds": REQUEST_SECONDS})
+        self._ksqldb = Ksqldb(quick, retry_seconds=0.1)
+        self._stream, self._table = analytic.name("realtime"), analytic.name("alerts")
+
+    def read(self) -> KsqlReading:
+        """Ask the servers.
+
+        Raises:
+            KsqldbError: none answers.
+        """
+        info, queries = self._ksqldb.info(), tuple(self._ksqldb.queries())
+        return KsqlReading(
+            servers=self._ksqldb.healthy(),
+            version=info.version,
+            queries=queries,
+            stream=self._statistics(self._stream),
+            table=self._statistics(self._table),
+            groups=tuple(f"_confluent-ksql-{info.service_id}query_{query.query_id}" for query in queries),
+        )
+
+    def _statistics(self, name: str) -> Statistics | None:
+        # KSQL keeps names as the migrations give them, unquoted: in capitals.
+        with suppress(StatementError):
+            return self._ksqldb.describe(name.upper()).statistics
+        return None
+
+
+# ----------------------------------------------------------------------------------------------------------- Connect
+class ConnectPart:
+    """Reads connectors and their tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare."""
+        self._connect = Connect(settings.connect, REQUEST_SECONDS, retry_seconds=0.1)
+
+    def read(self) -> tuple[ConnectorStatus, ...]:
+        """Ask Connect.
+
+        Raises:
+            ConnectError: it doesn't answer.
+        """
+        found = []
+        for name in self._connect.connectors():
+            with suppress(UnknownConnectorError):
+                found.append(self._connect.status(name))
+        return tuple(found)
+
+
+# ----------------------------------------------------------------------------------------------------------- Prefect
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker: its name, its work pool, whether it is ONLINE, and its last heartbeat."""
+
+    name: str
+    pool: str
+    online: bool
+    heartbeat: datetime | None
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A flow run: its id, name, flow, state, the state's message, when it began and how long it took, s."""
+
+    run_id: str
+    name: str
+    flow: str
+    state: str
+    message: str
+    began: datetime | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PrefectReading:
+    """What Prefect says.
+
+    Attributes:
+        workers: workers of all pools.
+        runs: the last flow runs, newest first, the scheduled checks only where they did not complete.
+        checks: the last run that ended of each scheduled check.
+        producers: producer processes at work.
+        deployments: how many deployments there are.
+    """
+
+    workers: tuple[WorkerState, ...] = ()
+    runs: tuple[FlowRun, ...] = ()
+    checks: Mapping[str, FlowRun] = field(default_factory=dict)
+    producers: int = 0
+    deployments: int = 0
+
+
+class PrefectError(Exception):
+    """Prefect refused or didn't answer; the message names what was asked and the reason."""
+
+
+class PrefectApi:
+    """What the page needs of Prefect's REST API."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; like Prefect's own clients it takes its address and credentials from the environment too."""
+        url = settings.prefect.api_url or os.environ.get("PREFECT_API_URL") or "http://127.0.0.1:4200/api"
+        credentials = os.environ.get("PREFECT_API_AUTH_STRING", "").split(":", 1)
+        auth = (credentials[0], credentials[1]) if len(credentials) == 2 else None
+        self.ui_url = (settings.web.prefect_ui_url or url.removesuffix("/").removesuffix("/api")).rstrip("/")
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_SECONDS, auth=auth, trust_env=False)
+
+    def ask(self, method: str, path: str, body: Any = None, allowed: Sequence[int] = ()) -> Any:
+        """Send a request and return the answer; None for one of the `allowed` error codes.
+
+        Raises:
+            PrefectError: Prefect refused it or doesn't answer.
+        """
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise PrefectError(
+                f"no answer from {self._http.base_url}: {error}; see that Prefect's server is up"
+            ) from error
+        if response.status_code in allowed:
+            return None
+        if not response.is_success:
+            raise PrefectError(f"{method} {path}: HTTP {response.status_code}: {response.text[:_REASON_BYTES]}")
+        return response.json() if response.content else None
+
+
+_REASON_BYTES = 300
+
+
+class PrefectPart:
+    """Reads workers and flow runs."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        """Prepare."""
+        self._api = api
+        self._flows: dict[str, str] = {}
+
+    def read(self) -> PrefectReading:
+        """Ask Prefect.
+
+        Raises:
+            PrefectError: it doesn't answer.
+        """
+        workers = [
+            WorkerState(one["name"], pool["name"], one["status"] == "ONLINE", _moment(one.get("last_heartbeat_time")))
+            for pool in self._api.ask("POST", "/work_pools/filter", {})
+            for one in self._api.ask("POST", f"/work_pools/{pool['name']}/workers/filter", {})
+        ]
+        running = {"flows": _flow_filter([_SHARD_FLOW]), "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+        return PrefectReading(
+            workers=tuple(sorted(workers, key=lambda one: (one.pool, not one.online, one.name))),
+            runs=tuple(self._runs()),
+            checks={name: run for name in CHECKS for run in self._last_check(name)},
+            producers=int(self._api.ask("POST", "/flow_runs/count", running)),
+            deployments=int(self._api.ask("POST", "/deployments/count", {})),
+        )
+
+    def _runs(self) -> list[FlowRun]:
+        query = {
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": 5 * _RUNS_SHOWN,
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+        }
+        runs = self._asked(query)
+        return [run for run in runs if run.flow not in CHECKS or run.state != "COMPLETED"][:_RUNS_SHOWN]
+
+    def _last_check(self, flow: str) -> list[FlowRun]:
+        ended = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
+        return self._asked({"sort": "END_TIME_DESC", "limit": 1, "flows": _flow_filter([flow]), "flow_runs": ended})
+
+    def _asked(self, query: Mapping[str, Any]) -> list[FlowRun]:
+        found = self._api.ask("POST", "/flow_runs/filter", query)
+        missing = sorted({run["flow_id"] for run in found} - self._flows.keys())
+        if missing:
+            flows = self._api.ask("POST", "/flows/filter", {"flows": {"id": {"any_": missing}}})
+            self._flows |= {flow["id"]: flow["name"] for flow in flows}
+        return [_flow_run(run, self._flows.get(run["flow_id"], "")) for run in found]
+
+
+def _flow_filter(names: Sequence[str]) -> dict[str, Any]:
+    return {"name": {"any_": list(names)}}
+
+
+def _flow_run(run: Mapping[str, Any], flow: str) -> FlowRun:
+    state = run.get("state") or {}
+    return FlowRun(
+        run_id=run["id"],
+        name=run["name"],
+        flow=flow,
+        state=state.get("type") or "PENDING",
+        message=state.get("message") or "",
+        began=_moment(run.get("start_time")),
+        seconds=float(run.get("total_run_time") or run.get("estimated_run_time") or 0.0),
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+# ------------------------------------------------------------------------------------------------------------ others
+class PostgresPart:
+    """Counts the people who have a range of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare."""
+        self._settings = settings.postgres
+
+    def read(self) -> int:
+        """Ask Postgres; 0 while there is no table.
+
+        Raises:
+            PostgresError: it doesn't answer.
+        """
+        table = self._settings.historical_table
+        there = postgres.execute(self._settings, "SELECT to_regclass(%s) IS NOT NULL", (f"public.{table}",))[0][0]
+        # The table's name is checked by the settings.
+        return int(postgres.execute(self._settings, f"SELECT count(*) FROM {table}")[0][0]) if there else 0  # noqa: S608
+
+
+class RegistryPart:
+    """Counts the subjects of the schema registry."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare."""
+        self._registry = Registry(settings.registry, REQUEST_SECONDS)
+
+    def read(self) -> int:
+        """Ask the registry.
+
+        Raises:
+            RegistryError: it doesn't answer.
+        """
+        return len(self._registry.subjects())
+
+
+class StoragePart:
+    """Asks the S3 server for a sign of life; AWS itself is taken to be there."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare."""
+        self._endpoint = settings.s3.endpoint
+        self._http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
+
+    def read(self) -> bool:
+        """Ask the server: any answer, a refusal too, is one.
+
+        Raises:
+            httpx.HTTPError: it doesn't answer.
+        """
+        if self._endpoint:
+            self._http.head(self._endpoint)
+        return True

@@ -1,0 +1,111 @@
+"""A part that is read again and again in a thread of its own: its last value, and whether it answers, since when."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+_REASON_LENGTH = 300
+_UNWATCHED_FACTOR = 5.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether a part answers.
+
+    Attributes:
+        part: its name.
+        up: whether it answered when it was last asked; None before the first answer.
+        since: when that began, seconds since the epoch.
+        reason: why it doesn't answer; empty while it does.
+    """
+
+    part: str
+    up: bool | None
+    since: float
+    reason: str = ""
+
+
+class Watch(Generic[Value]):
+    """Reads one part for as long as the page runs; a part that hangs or fails holds up no other.
+
+    Attributes:
+        health: whether the part answers.
+        value: what it said last; kept while it is away. None before the first answer.
+        read_at: when it said so, seconds since the epoch; 0 before.
+    """
+
+    def __init__(
+        self,
+        part: str,
+        read: Callable[[], Value],
+        interval_seconds: float,
+        on_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare; nothing is read before `start`.
+
+        Args:
+            part: the part's name.
+            read: asks it; any exception means that it is away.
+            interval_seconds: time between two readings while somebody looks; five times that while nobody does.
+            on_read: called in the reading thread after each reading.
+        """
+        self.health = Health(part, None, time.time())
+        self.value: Value | None = None
+        self.read_at = 0.0
+        self._read, self._interval, self._on_read = read, interval_seconds, on_read
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._watched = False
+        self._thread = threading.Thread(target=self._run, name=f"watch-{part}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading; a reading under way is left to itself."""
+        self._stop.set()
+        self._wake.set()
+
+    def set_watched(self, watched: bool) -> None:
+        """Read often while somebody looks, seldom otherwise."""
+        begins = watched and not self._watched
+        self._watched = watched
+        if begins:
+            self._wake.set()
+
+    def read_once(self) -> None:
+        """Ask the part now and take note of what came of it."""
+        try:
+            self.value = self._read()
+        except Exception as error:
+            # Whatever went wrong is shown to people; the page must outlive every part.
+            self._note(False, f"{type(error).__name__}: {error}")
+        else:
+            self.read_at = time.time()
+            self._note(True, "")
+        self._on_read()
+
+    def _note(self, up: bool, reason: str) -> None:
+        before = self.health
+        short = " ".join(reason.split())[:_REASON_LENGTH]
+        since = before.since if before.up is up else time.time()
+        self.health = Health(before.part, up, since, short)
+        if before.up is not up:
+            logger.log(
+                logging.INFO if up else logging.WARNING, "%s is %s", before.part, "up" if up else f"away: {short}"
+            )
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.clear()
+            self.read_once()
+            self._wake.wait(self._interval * (1.0 if self._watched else _UNWATCHED_FACTOR))
