@@ -12,7 +12,9 @@ The contract with the execution
 
 State columns are named ``<output>.<state>`` (`Aggregate.states` gives names and types), so several aggregates' states stand
 in one frame. States of COUNT, SUM, AVG, MIN, MAX, STDDEV and CORRELATION are plain numbers; those of the others are lists.
-`Aggregate.undo`, where there is one, gives the state that takes rows away again when merged (aggregates over tables).
+
+Over a table, rows are also taken out of their group again: `Aggregate.undo` gives the state that does so when merged. Only
+functions with `AggregateFunction.undoes` can do that, and `bind` must be told, for some of them keep more then.
 
 Null rules and result types are ksqlDB's, its oddities included: SUM and AVG of nothing are 0; SUM and AVG of INTEGER add up
 in INTEGER, which wraps; STDDEV_SAMP gives the variance, STDDEV_SAMPLE the deviation. COUNT_DISTINCT is exact here (ksqlDB
@@ -21,13 +23,14 @@ estimates it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, cast
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import TypedExpression, referenced_columns
 from heartwatch.engine.plan import AggregateCall
@@ -40,6 +43,7 @@ from heartwatch.engine.types import (
     DecimalType,
     MapType,
     SqlType,
+    StructType,
 )
 
 HISTOGRAM_LIMIT = 1000  # distinct values that HISTOGRAM counts (ksqlDB's)
@@ -54,14 +58,12 @@ class State:
         type: the column's type.
         partial: over a group's input rows.
         merge: over a group's state rows, in arrival order.
-        undo: over a group's input rows that are taken away; None where that can't be.
     """
 
     name: str
     type: pl.DataType
     partial: pl.Expr
     merge: pl.Expr
-    undo: pl.Expr | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Aggregate:
     columns: tuple[State, ...]
     value: pl.Expr
     inputs: frozenset[str]
+    undoing: tuple[State, ...] | None = None
 
     @property
     def states(self) -> dict[str, pl.DataType]:
@@ -84,16 +87,16 @@ class Aggregate:
         return [state.partial.cast(state.type).alias(self._name(state)) for state in self.columns]
 
     @property
+    def undo(self) -> list[pl.Expr] | None:
+        """State columns that take a group's rows away, None where that can't be."""
+        if self.undoing is None:
+            return None
+        return [state.partial.cast(state.type).alias(self._name(state)) for state in self.undoing]
+
+    @property
     def merge(self) -> list[pl.Expr]:
         """State columns from a group's states."""
         return [state.merge.cast(state.type).alias(self._name(state)) for state in self.columns]
-
-    @property
-    def undo(self) -> list[pl.Expr] | None:
-        """State columns that take a group's rows away, None where the function can't."""
-        if any(state.undo is None for state in self.columns):
-            return None
-        return [cast(pl.Expr, state.undo).cast(state.type).alias(self._name(state)) for state in self.columns]
 
     @property
     def result(self) -> pl.Expr:
@@ -110,6 +113,11 @@ class Bound:
 
     call: AggregateCall
     arguments: tuple[pl.Expr, ...]
+    taken_out: bool | None = None  # whether the rows are taken out again; None where none ever are
+
+    def signed(self, value: pl.Expr) -> pl.Expr:
+        """Return what rows add to a sum: the values, or their opposites where the rows are taken out."""
+        return -value if self.taken_out else value
 
     def state(self, name: str) -> pl.Expr:
         """Return a state column by its short name."""
@@ -141,6 +149,9 @@ class AggregateFunction:
         constants: kinds of the literal arguments that may follow ("int", "bool"), all optional but those of `required`.
         required: how many constants must be there.
         optional_arguments: how many arguments may be left out (COUNT's).
+        variadic: further arguments of any type may stand before the constants.
+        undoes: rows can be taken out again, so that the function works over tables.
+        nested: ksqlDB keeps a list, map or struct meanwhile, which its plain formats can't hold.
     """
 
     name: str
@@ -151,19 +162,32 @@ class AggregateFunction:
     constants: tuple[str, ...] = ()
     required: int = 0
     optional_arguments: int = 0
+    variadic: bool = False
+    undoes: bool = False
+    nested: bool = True
+
+    def count_arguments(self, given: int) -> int:
+        """Return how many of the values in parentheses are arguments; constants follow."""
+        return given - len(self.constants) if self.variadic else min(given, len(self.accepts))
 
 
-def bind(call: AggregateCall) -> Aggregate:
+def bind(call: AggregateCall, over_table: bool = False) -> Aggregate:
     """Return the aggregate that a plan's call asks for.
+
+    Args:
+        call: the plan's.
+        over_table: rows may be taken out again (only for functions that undo).
 
     Raises:
         KeyError: there is no such function (the analyzer checked it).
     """
     arguments = tuple(cast(TypedExpression, argument) for argument in call.arguments)
-    bound = Bound(call, tuple(_per_row(argument) for argument in arguments))
-    states, value = AGGREGATES[call.function].build(bound)
+    bound = Bound(call, tuple(_per_row(argument) for argument in arguments), False if over_table else None)
+    build = AGGREGATES[call.function].build
+    states, value = build(bound)
+    undoing = tuple(build(replace(bound, taken_out=True))[0]) if over_table else None
     columns = frozenset(name for argument in arguments for name in referenced_columns(argument))
-    return Aggregate(call.output, tuple(states), value, columns)
+    return Aggregate(call.output, tuple(states), value, columns, undoing)
 
 
 def _per_row(argument: TypedExpression) -> pl.Expr:
@@ -173,32 +197,35 @@ def _per_row(argument: TypedExpression) -> pl.Expr:
 
 
 # ---------------------------------------------------------------------------------------------------- numbers
+def _counted(bound: Bound, present: pl.Expr) -> State:
+    ones = bound.signed(present.cast(pl.Int64))
+    return State("count", pl.Int64(), ones.sum(), bound.state("count").sum())
+
+
+def _summed(bound: Bound, name: str, kind: pl.DataType, values: pl.Expr) -> State:
+    return State(name, kind, bound.signed(values).sum(), bound.state(name).sum())
+
+
 def _count(bound: Bound) -> tuple[list[State], pl.Expr]:
-    counted = (bound.arguments[0].count() if bound.arguments else pl.len()).cast(pl.Int64)
-    count = bound.state("count")
-    return [State("count", pl.Int64(), counted, count.sum(), -counted)], count
+    if not bound.arguments:
+        rows = bound.signed(pl.len().cast(pl.Int64))
+        return [State("count", pl.Int64(), rows, bound.state("count").sum())], bound.state("count")
+    return [_counted(bound, bound.arguments[0].is_not_null())], bound.state("count")
 
 
 def _sum(bound: Bound) -> tuple[list[State], pl.Expr]:
-    argument, total = bound.arguments[0], bound.state("sum")
-    kind = bound.argument_type.polars
-    return [State("sum", kind, argument.sum(), total.sum(), -argument.sum())], total
+    return [_summed(bound, "sum", bound.argument_type.polars, bound.arguments[0])], bound.state("sum")
 
 
 def _list_sum(bound: Bound) -> tuple[list[State], pl.Expr]:
-    argument, total = bound.arguments[0].list.sum(), bound.state("sum")
     kind = cast(ArrayType, bound.argument_type).element.polars
-    return [State("sum", kind, argument.sum(), total.sum(), -argument.sum())], total
+    return [_summed(bound, "sum", kind, bound.arguments[0].list.sum())], bound.state("sum")
 
 
 def _average(bound: Bound) -> tuple[list[State], pl.Expr]:
     argument = bound.arguments[0]
+    states = [_summed(bound, "sum", bound.argument_type.polars, argument), _counted(bound, argument.is_not_null())]
     total, count = bound.state("sum"), bound.state("count")
-    counted = argument.count().cast(pl.Int64)
-    states = [
-        State("sum", bound.argument_type.polars, argument.sum(), total.sum(), -argument.sum()),
-        State("count", pl.Int64(), counted, count.sum(), -counted),
-    ]
     return states, pl.when(count == 0).then(pl.lit(0.0)).otherwise(total.cast(pl.Float64) / count)
 
 
@@ -212,17 +239,30 @@ def _maximum(bound: Bound) -> tuple[list[State], pl.Expr]:
     return [State("max", bound.argument_type.polars, bound.arguments[0].max(), most.max())], most
 
 
+def _squares(counts: pl.Expr, sums: pl.Expr, squares: pl.Expr) -> pl.Expr:
+    """Return the squared distances from the mean of parts together, one part after the other in ksqlDB's order.
+
+    Source: Youngs and Cramer's update, which adds (n·x - S)² / (n·(n - 1)) for the n-th value x with the sum S; a part of several
+    values, or one that is taken out (count -1), has the same form.
+    """
+    count, total = counts.cum_sum(), sums.cum_sum()
+    apart = (count * sums - counts * total).cast(pl.Float64)
+    divisor = (count - counts).cast(pl.Float64) * counts * count
+    added = pl.when(divisor != 0).then(apart**2 / divisor).otherwise(pl.lit(0.0))
+    return pl.when(counts.sum() != 0).then((squares + added).sum()).otherwise(pl.lit(0.0))
+
+
 def _moments(bound: Bound) -> tuple[list[State], pl.Expr]:
-    """States of the variance: count, sum, and squared distances from the mean (Chan's parallel form)."""
-    argument = bound.arguments[0].cast(pl.Float64)
+    """States of the variance: count, sum, and squared distances from the mean."""
+    kind = pl.Int64() if bound.argument_type in (INTEGER, BIGINT) else pl.Float64()
+    value = bound.arguments[0].cast(kind)
+    ones = bound.signed(value.is_not_null().cast(pl.Int64))
+    values = bound.signed(value.fill_null(0))
     count, total, squares = bound.state("count"), bound.state("sum"), bound.state("m2")
-    mean = total / count
-    all_mean = total.sum() / count.sum()
-    apart = (pl.when(count > 0).then(squares + count * (mean - all_mean) ** 2)).sum()
     states = [
-        State("count", pl.Int64(), argument.count(), count.sum()),
-        State("sum", pl.Float64(), argument.sum(), total.sum()),
-        State("m2", pl.Float64(), ((argument - argument.mean()) ** 2).sum(), apart),
+        State("count", pl.Int64(), ones.sum(), count.sum()),
+        State("sum", kind, values.sum(), total.sum()),
+        State("m2", pl.Float64(), _squares(ones, values, pl.lit(0.0)), _squares(count, total, squares)),
     ]
     variance = pl.when(count < 2).then(pl.lit(0.0)).otherwise(squares / (count - 1))
     return states, variance
@@ -235,14 +275,10 @@ def _deviation(bound: Bound) -> tuple[list[State], pl.Expr]:
 
 def _correlation(bound: Bound) -> tuple[list[State], pl.Expr]:
     both = bound.arguments[0].is_not_null() & bound.arguments[1].is_not_null()
-    x, y = (argument.cast(pl.Float64).filter(both) for argument in bound.arguments)
+    x, y = (pl.when(both).then(argument.cast(pl.Float64)) for argument in bound.arguments)
     parts = {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
-    states = [
-        State(name, pl.Float64(), part.sum(), bound.state(name).sum(), -part.sum()) for name, part in parts.items()
-    ]
-    counted = both.sum().cast(pl.Int64)
+    states = [*(_summed(bound, name, pl.Float64(), part) for name, part in parts.items()), _counted(bound, both)]
     count = bound.state("count")
-    states.append(State("count", pl.Int64(), counted, count.sum(), -counted))
     sums = {name: bound.state(name) for name in parts}
     spread = (count * sums["xx"] - sums["x"] ** 2) * (count * sums["yy"] - sums["y"] ** 2)
     return states, (count * sums["xy"] - sums["x"] * sums["y"]) / spread.sqrt()
@@ -259,9 +295,48 @@ def _list_state(bound: Bound, partial: pl.Expr, merge: Callable[[pl.Expr], pl.Ex
 
 
 def _collect_list(bound: Bound) -> tuple[list[State], pl.Expr]:
-    limit = bound.constant(0)
-    short = (lambda values: values) if limit is None else (lambda values: values.head(limit))
-    return [_list_state(bound, short(bound.arguments[0]), short)], bound.state("list")
+    if bound.taken_out is not None:
+        return _marked_values(bound, bound.taken_out)
+    return [_list_state(bound, bound.arguments[0], lambda values: values)], bound.state("list")
+
+
+_TAKEN = "taken"
+
+
+def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]:
+    """States of COLLECT_LIST over a table: the values in order, with those to be taken out that aren't there (yet).
+
+    A group at a time: which value goes depends on the values before.
+    """
+    kind = bound.argument_type.polars
+    state_kind = pl.List(pl.Struct({VALUE_FIELD: kind, _TAKEN: pl.Boolean()}))
+    entries = bound.state("list")
+
+    def left_over(items: list[Any]) -> list[Any]:
+        kept: list[Any] = []
+        for item in items:
+            same = [
+                index for index, one in enumerate(kept) if not one[_TAKEN] and one[VALUE_FIELD] == item[VALUE_FIELD]
+            ]
+            if item[_TAKEN] and same:
+                del kept[same[-1]]
+            else:
+                kept.append(item)
+        return kept
+
+    def merged(groups: Sequence[pl.Series]) -> pl.Series:
+        return pl.Series([left_over(_items(groups[0]))], dtype=state_kind)
+
+    def values(row: Mapping[str, Any]) -> list[Any]:
+        return [item[VALUE_FIELD] for item in left_over(row["entries"]) if not item[_TAKEN]]
+
+    given = pl.struct(bound.arguments[0].cast(kind).alias(VALUE_FIELD), pl.lit(taken_out).alias(_TAKEN)).implode()
+    merge = pl.map_groups([entries], merged, return_dtype=state_kind, returns_scalar=True)
+    return [State("list", state_kind, given, merge)], by_row({"entries": entries}, values, pl.List(kind))
+
+
+def _items(lists: pl.Series) -> list[Any]:
+    return [item for one in lists.to_list() for item in one or ()]
 
 
 def _collect_set(bound: Bound) -> tuple[list[State], pl.Expr]:
@@ -282,7 +357,22 @@ def _top(values: pl.Expr, size: int) -> pl.Expr:
 
 def _top_k(bound: Bound) -> tuple[list[State], pl.Expr]:
     size = bound.constant(0)
+    if len(bound.arguments) > 1:
+        return _top_rows(bound, size)
     state = _list_state(bound, _top(bound.arguments[0].drop_nulls(), size), lambda all_: _top(all_, size))
+    return [state], bound.state("list")
+
+
+def _top_rows(bound: Bound, size: int) -> tuple[list[State], pl.Expr]:
+    kind = cast(ArrayType, bound.call.type).element.polars
+    names = [name for name, _ in cast(StructType, cast(ArrayType, bound.call.type).element).fields]
+    rows = pl.struct(argument.alias(name) for name, argument in zip(names, bound.arguments, strict=True)).cast(kind)
+
+    def top(values: pl.Expr) -> pl.Expr:
+        return values.sort_by(values.struct.field(names[0]), descending=True, maintain_order=True).head(size)
+
+    partial = top(rows.filter(bound.arguments[0].is_not_null())).implode()
+    state = State("list", pl.List(kind), partial, top(_flat(bound.state("list"))).implode())
     return [state], bound.state("list")
 
 
@@ -310,28 +400,44 @@ def _earliest(bound: Bound) -> tuple[list[State], pl.Expr]:
 
 
 def _single_value(bound: Bound) -> tuple[list[State], pl.Expr]:
+    if bound.taken_out is not None:
+        states, counts = _value_counts(bound, bound.argument_type.polars, None)
+        return states, pl.when(counts.list.len() == 1).then(counts.list.first().struct.field(KEY_FIELD))
     state = _list_state(bound, bound.arguments[0].unique().head(2), lambda all_: all_.unique().head(2))
     values = bound.state("list")
     return [state], pl.when(values.list.len() == 1).then(values.list.first())
 
 
 def _histogram(bound: Bound) -> tuple[list[State], pl.Expr]:
-    kind = MapType(key=STRING, value=BIGINT).polars
+    return _value_counts(bound, STRING.polars, HISTOGRAM_LIMIT)
+
+
+def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[list[State], pl.Expr]:
+    """Return the state that counts each value, and the counts above 0: entries of a map.
+
+    A group at a time: maps of different keys have no columns.
+    """
+    state_kind = pl.List(pl.Struct({KEY_FIELD: kind, VALUE_FIELD: pl.Int64()}))
     counts = bound.state("counts")
-    partial = pl.struct(bound.arguments[0].alias(KEY_FIELD), pl.lit(1, dtype=pl.Int64).alias(VALUE_FIELD)).implode()
-    summed = pl.map_groups([partial], _summed_entries, return_dtype=kind, returns_scalar=True)
-    merged = pl.map_groups([counts], _summed_entries, return_dtype=kind, returns_scalar=True)
-    return [State("counts", kind, summed, merged)], counts
 
+    def summed(groups: Sequence[pl.Series]) -> pl.Series:
+        totals: dict[Any, int] = {}
+        values: dict[Any, Any] = {}
+        for entry in _items(groups[0]):
+            key = repr(entry[KEY_FIELD])
+            if limit is None or len(totals) < limit or key in totals:
+                totals[key] = totals.get(key, 0) + entry[VALUE_FIELD]
+                values.setdefault(key, entry[KEY_FIELD])
+        left = [{KEY_FIELD: values[key], VALUE_FIELD: count} for key, count in totals.items() if count]
+        return pl.Series([left], dtype=state_kind)
 
-def _summed_entries(groups: Sequence[pl.Series]) -> pl.Series:
-    """Return one map with each key's count, of a group's maps. A group at a time: maps of different keys have no columns."""
-    totals: dict[str, int] = {}
-    for entry in groups[0].explode().to_list():
-        if entry is not None and (len(totals) < HISTOGRAM_LIMIT or entry[KEY_FIELD] in totals):
-            totals[entry[KEY_FIELD]] = totals.get(entry[KEY_FIELD], 0) + entry[VALUE_FIELD]
-    entries = [{KEY_FIELD: key, VALUE_FIELD: count} for key, count in totals.items()]
-    return pl.Series([entries], dtype=MapType(key=STRING, value=BIGINT).polars)
+    def grouped(lists: pl.Expr) -> pl.Expr:
+        return pl.map_groups([lists], summed, return_dtype=state_kind, returns_scalar=True)
+
+    ones = bound.signed(pl.lit(1, dtype=pl.Int64)).alias(VALUE_FIELD)
+    partial = grouped(pl.struct(bound.arguments[0].cast(kind).alias(KEY_FIELD), ones).implode())
+    present = counts.list.eval(pl.element().filter(pl.element().struct.field(VALUE_FIELD) > 0))
+    return [State("counts", state_kind, partial, grouped(counts))], present
 
 
 def _collect_map(bound: Bound) -> tuple[list[State], pl.Expr]:
@@ -374,51 +480,61 @@ def _one_or_many(types: Sequence[SqlType], constants: Sequence[Any]) -> SqlType:
     return ArrayType(element=types[0]) if many else types[0]
 
 
+def _top_type(types: Sequence[SqlType], constants: Sequence[Any]) -> SqlType:
+    if len(types) == 1:
+        return ArrayType(element=types[0])
+    others = tuple((f"col{number}", type_) for number, type_ in enumerate(types[1:]))
+    return ArrayType(element=StructType(fields=(("sort_col", types[0]), *others)))
+
+
 _OFFSET = ("int", "bool")
+_AVERAGED = (("INTEGER", "BIGINT", "DOUBLE"),)
+_VARIANCE = "Sample variance (the name is misleading; STDDEV_SAMPLE gives the deviation)."
 
 _FUNCTIONS = (
     AggregateFunction(
-        "COUNT", "Counts rows, or values that aren't NULL.", (None,), _fixed(BIGINT), _count, optional_arguments=1
+        "COUNT", "Counts rows, or values that aren't NULL.", (None,), _fixed(BIGINT), _count, optional_arguments=1,
+        undoes=True, nested=False,
     ),
     AggregateFunction("COUNT_DISTINCT", "Counts distinct values (exactly).", (None,), _fixed(BIGINT), _count_distinct),
-    AggregateFunction("SUM", "Adds values up.", (NUMBERS,), _same, _sum),
-    AggregateFunction("SUM_LIST", "Adds up the values of lists.", (("ARRAY",),), _element, _list_sum),
-    AggregateFunction("AVG", "Mean of the values.", (("INTEGER", "BIGINT", "DOUBLE"),), _fixed(DOUBLE), _average),
-    AggregateFunction("MIN", "Smallest value.", (_COMPARABLE,), _same, _minimum),
-    AggregateFunction("MAX", "Largest value.", (_COMPARABLE,), _same, _maximum),
+    AggregateFunction("SUM", "Adds values up.", (NUMBERS,), _same, _sum, undoes=True, nested=False),
     AggregateFunction(
-        "STDDEV_SAMPLE", "Sample standard deviation.", (("INTEGER", "BIGINT", "DOUBLE"),), _fixed(DOUBLE), _deviation
+        "SUM_LIST", "Adds up the values of lists.", (("ARRAY",),), _element, _list_sum, undoes=True, nested=False
     ),
+    AggregateFunction("AVG", "Mean of the values.", _AVERAGED, _fixed(DOUBLE), _average, undoes=True),
+    AggregateFunction("MIN", "Smallest value.", (_COMPARABLE,), _same, _minimum, nested=False),
+    AggregateFunction("MAX", "Largest value.", (_COMPARABLE,), _same, _maximum, nested=False),
     AggregateFunction(
-        "STDDEV_SAMP",
-        "Sample variance (ksqlDB's name is misleading; STDDEV_SAMPLE gives the deviation).",
-        (("INTEGER", "BIGINT", "DOUBLE"),),
-        _fixed(DOUBLE),
-        _moments,
+        "STDDEV_SAMPLE", "Sample standard deviation.", _AVERAGED, _fixed(DOUBLE), _deviation, undoes=True
     ),
+    AggregateFunction("STDDEV_SAMP", _VARIANCE, _AVERAGED, _fixed(DOUBLE), _moments, undoes=True),
+    AggregateFunction("STD_DEV_SAMP", _VARIANCE, _AVERAGED, _fixed(DOUBLE), _moments, undoes=True),
     AggregateFunction(
-        "CORRELATION", "Pearson correlation of two columns.", (("DOUBLE",), ("DOUBLE",)), _fixed(DOUBLE), _correlation
+        "CORRELATION", "Pearson correlation of two columns.", (("DOUBLE",), ("DOUBLE",)), _fixed(DOUBLE), _correlation,
+        undoes=True,
     ),
-    AggregateFunction("COLLECT_LIST", "All values, in order.", (None,), _array, _collect_list),
+    AggregateFunction("COLLECT_LIST", "All values, in order.", (None,), _array, _collect_list, undoes=True),
     AggregateFunction("COLLECT_SET", "Distinct values, in order of appearance.", (None,), _array, _collect_set),
     AggregateFunction("COLLECT_MAP", "Entries of all maps; later ones win.", (("MAP",),), _same, _collect_map),
-    AggregateFunction("TOPK", "The k largest values.", (_COMPARABLE,), _array, _top_k, ("int",), 1),
+    AggregateFunction(
+        "TOPK", "The k largest values, with further columns' values beside them if given.", (_COMPARABLE,), _top_type, _top_k,
+        ("int",), 1, variadic=True,
+    ),
     AggregateFunction(
         "TOPKDISTINCT", "The k largest distinct values.", (_COMPARABLE,), _array, _top_k_distinct, ("int",), 1
     ),
     AggregateFunction(
-        "HISTOGRAM",
-        "How often each text occurs.",
-        (("STRING",),),
-        _fixed(MapType(key=STRING, value=BIGINT)),
-        _histogram,
+        "HISTOGRAM", "How often each text occurs.", (("STRING",),), _fixed(MapType(key=STRING, value=BIGINT)), _histogram,
+        undoes=True,
     ),
     AggregateFunction("LATEST_BY_OFFSET", "The last value, or the last n.", (None,), _one_or_many, _latest, _OFFSET),
     AggregateFunction(
         "EARLIEST_BY_OFFSET", "The first value, or the first n.", (None,), _one_or_many, _earliest, _OFFSET
     ),
-    AggregateFunction("ATTR", "The group's value where it has only one.", (None,), _same, _single_value),
-)
+    AggregateFunction(
+        "ATTR", "The group's value where it has only one.", (None,), _same, _single_value, undoes=True
+    ),
+)  # fmt: skip
 
 AGGREGATES = {function.name: function for function in _FUNCTIONS}
 
@@ -442,11 +558,10 @@ def check_call(
     """
     function = AGGREGATES[name]
     least = len(function.accepts) - function.optional_arguments
-    fits = least <= len(types) <= len(function.accepts) and function.required <= len(constants) <= len(
-        function.constants
-    )
+    fits = least <= len(types) and (function.variadic or len(types) <= len(function.accepts))
+    fits = fits and function.required <= len(constants) <= len(function.constants)
     wanted = []
-    for type_, accepted in zip(types, function.accepts, strict=False):
+    for type_, accepted in zip_longest(types, function.accepts[: len(types)]):
         target = _accepted(type_, accepted)
         fits = fits and target is not None
         wanted.append(target or type_)

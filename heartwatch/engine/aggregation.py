@@ -171,7 +171,12 @@ class Aggregation:
                 raise StatementError(f"Aggregate functions can not be nested: {node.name}({nested[0].name}())")
             self._check_bounds(inner)
         function = AGGREGATES[node.name]
-        count = min(len(node.arguments), len(function.accepts))
+        if function.nested and self.analysis.first.value_format.name == "DELIMITED":
+            raise StatementError(
+                "One of the functions used in the statement has an intermediate type that the value format can not handle. "
+                "Please remove the function or change the format."
+            )
+        count = function.count_arguments(len(node.arguments))
         arguments = [binder.bind(self.analysis.typed(argument)) for argument in node.arguments[:count]]
         constants: list[Any] = []
         for argument in node.arguments[count:]:
