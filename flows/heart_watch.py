@@ -18,12 +18,12 @@ from flows.generate_historical import generate_historical
 from flows.load_historical import load_historical
 from flows.produce import ProduceReport, produce
 from flows.verify_sink import verify_sink
+from heartwatch.monitoring import Monitoring, Run
 from heartwatch.produce.spec import SourceName
-from heartwatch.settings import load_settings
-from heartwatch.verify.throughput import breaches, headline, stage_rates
+from heartwatch.settings import Settings, load_settings
 from tasks.result import publish_result, write_result
 from tasks.sink import SinkReport
-from tasks.throughput import ALERTS, REALTIME, Recorder, publish_rates
+from tasks.throughput import REALTIME, Figures, Recorder, measure_run, publish_rates, show_latency
 from tasks.verify import AlertsReport, note_offsets, verify_alerts, wait_for_table
 
 
@@ -42,6 +42,9 @@ class HeartWatchReport(BaseModel):
         sinks: what was found of the sinks.
         events_per_second: the original's figure, from the first event to the last result.
         peak_events_per_second: largest rate into the realtime topic between two samples.
+        steady_events_per_second: rate of the slowest of realtime topic and queries in the steady state; None for a short run.
+        steady_seconds: how long that was.
+        latency_ms: 50th, 95th and 99th percentile of the time from a window's closing event to its result, ms.
         missed: objectives that the run missed, one sentence each.
         summary: the same for people, as short texts.
     """
@@ -53,6 +56,9 @@ class HeartWatchReport(BaseModel):
     sinks: list[SinkReport]
     events_per_second: float
     peak_events_per_second: float
+    steady_events_per_second: float | None
+    steady_seconds: float | None
+    latency_ms: tuple[float, float, float] | None
     missed: list[str]
     summary: dict[str, str] = Field(default_factory=dict)
 
@@ -97,19 +103,22 @@ def heart_watch(
         )
         alerts = verify_alerts(sent.spec, offsets, settings.pipeline.variables, deadline_seconds)
     sinks = verify_sink(deadline_seconds=deadline_seconds, most_records=None, since=offsets)
-    rates, figure = stage_rates(recorder.samples), headline(recorder.samples, REALTIME, ALERTS)
-    missed = breaches(rates, recorder.samples, REALTIME, settings.objectives)
-    publish_rates(rates, "; ".join(missed) or "all objectives are met")
+    figures = measure_run(recorder, settings, settings.pipeline.variables)
+    publish_rates(figures.rates, "; ".join(figures.missed) or "all objectives are met")
     report = HeartWatchReport(
         run_id=str(flow_run.id or "local"),
         people=rows,
         sent=sent,
         alerts=alerts,
         sinks=sinks,
-        events_per_second=figure.events_per_second if figure else 0.0,
-        peak_events_per_second=next(rate.peak_events_per_second for rate in rates if rate.stage == REALTIME),
-        missed=missed,
+        events_per_second=figures.headline.events_per_second if figures.headline else 0.0,
+        peak_events_per_second=next(rate.peak_events_per_second for rate in figures.rates if rate.stage == REALTIME),
+        steady_events_per_second=figures.steady.events_per_second if figures.steady else None,
+        steady_seconds=figures.steady.seconds if figures.steady else None,
+        latency_ms=figures.latency_ms,
+        missed=figures.missed,
     )
+    remember(settings, report, figures)
     report = report.model_copy(update={"summary": summarize(report)})
     write_result(report.run_id, report.model_dump(mode="json"))
     publish_result(report.run_id, report.summary, alerts.rows)
@@ -118,6 +127,30 @@ def heart_watch(
             f"alerts of run {report.run_id!r} are not those of the batch computation: {alerts.sentence}"
         )
     return report
+
+
+def remember(settings: Settings, report: HeartWatchReport, figures: Figures) -> None:
+    """Keep a run's figures beside those of earlier runs, unless nothing moved."""
+    if figures.headline is None:
+        return
+    p50, p95, p99 = figures.latency_ms or (None, None, None)
+    run = Run(
+        run_id=report.run_id,
+        began_at=figures.headline.began_at,
+        ended_at=figures.headline.ended_at,
+        events=figures.headline.events,
+        events_per_second=figures.headline.events_per_second,
+        steady_seconds=report.steady_seconds,
+        steady_events_per_second=report.steady_events_per_second,
+        latency_p50_ms=p50,
+        latency_p95_ms=p95,
+        latency_p99_ms=p99,
+        alerts=report.alerts.alerts,
+        exact=report.alerts.exact,
+        recall=report.alerts.recall,
+        precision=report.alerts.precision,
+    )
+    Monitoring(settings.postgres, settings.pipeline).add_run(run)
 
 
 def load_ranges(people: int, seed: int, ranges: str | None) -> None:
@@ -140,6 +173,12 @@ def summarize(report: HeartWatchReport) -> dict[str, str]:
         "rows proven in the sink": f"{sum(sink.rows for sink in report.sinks):,} of {len(report.sinks)} topics",
         "events/s": f"{report.events_per_second:,.0f} from the first event to the last result",
     }
+    if report.steady_events_per_second is not None and report.steady_seconds is not None:
+        found["events/s, steady state"] = (
+            f"{report.steady_events_per_second:,.0f} over {report.steady_seconds:.0f} s, warm-up and run-out cut off"
+        )
+    if report.latency_ms is not None:
+        found["latency"] = f"{show_latency(report.latency_ms)} from a window's closing event to its alert"
     if alerts.recall is not None and alerts.precision is not None:
         found["recall"] = f"{alerts.recall:.3f} ({alerts.misses:,} missed)"
         found["precision"] = f"{alerts.precision:.3f} ({alerts.false_alarms:,} false alarms)"

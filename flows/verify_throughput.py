@@ -1,6 +1,6 @@
-"""Measure events/s and lag of every stage, and hold them to the objectives of the settings while a run is on.
+"""Measure events/s, lag and latency of every stage, and hold them to the objectives of the settings while a run is on.
 
-Requires: Kafka. Scheduled every minute.
+Requires: Kafka, Postgres; the KSQL server says which queries there are. Scheduled every minute; at rest it takes one sample.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from prefect import flow
 from prefect.states import Completed, State
 from pydantic import Field
 
+from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from heartwatch.verify.throughput import breaches, is_running, stage_rates
-from tasks.throughput import REALTIME, publish_rates, remember_samples, sample_stages
+from tasks.events import Wrong, announce
+from tasks.throughput import measure_stages, publish_throughput
 
 
 class ObjectiveMissedError(Exception):
@@ -30,13 +31,12 @@ def verify_throughput(
     Raises:
         ObjectiveMissedError: an objective is missed while a run is on.
     """
-    samples = sample_stages(seconds, interval_seconds)
-    if samples is None:
-        return Completed(message="no run: the pipeline isn't deployed")
-    rates = stage_rates(samples, remember_samples(samples))
-    running = is_running(samples, REALTIME)
-    missed = breaches(rates, samples, REALTIME, load_settings().objectives) if running else []
-    publish_rates(rates, "; ".join(missed) or ("all objectives are met" if running else "no run"))
-    if missed:
-        raise ObjectiveMissedError("; ".join(missed))
-    return Completed(message="objectives met" if running else "no run")
+    measured = measure_stages(seconds, interval_seconds)
+    if measured is None:
+        return Completed(message="no run: the pipeline isn't deployed, or at rest")
+    publish_throughput(measured)
+    if measured.missed:
+        sentence = "; ".join(measured.missed)
+        announce(Wrong.SLO_BREACHED, Analytic.of(load_settings().pipeline).name("pipeline"), sentence)
+        raise ObjectiveMissedError(sentence)
+    return Completed(message="objectives met" if measured.running else "no run")

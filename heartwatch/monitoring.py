@@ -136,6 +136,13 @@ class Monitoring:
             )
         return list(found.values())
 
+    def last_sample(self) -> Sample | None:
+        """Return the newest sample; None before the first."""
+        newest = execute(
+            self._postgres, "SELECT max(at) FROM monitoring.stage_samples WHERE pipeline = %s", [self._pipeline]
+        )[0][0]
+        return None if newest is None else self.samples(newest.timestamp())[-1]
+
     def add_rates(self, at: float, seconds: float, rates: Sequence[StageRate]) -> None:
         """Keep what a check made of its samples.
 
@@ -186,6 +193,24 @@ class Monitoring:
             "since_window_end_ms) VALUES %s ON CONFLICT DO NOTHING",
             rows,
         )
+
+    def latency_percentiles(self, since: float) -> dict[int, list[tuple[float, float]]]:
+        """Return the 50th, 95th and 99th percentile of the time since the closing event for each minute, `since` or later.
+
+        Returns:
+            By percentile, minute (seconds since the epoch) and value (ms), in order of time.
+        """
+        rows = execute(
+            self._postgres,
+            "SELECT date_trunc('minute', at) AS minute, percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP "
+            "(ORDER BY since_closing_ms) FROM monitoring.latencies WHERE pipeline = %s AND at >= %s AND since_closing_ms IS NOT "
+            "NULL GROUP BY minute ORDER BY minute",
+            [self._pipeline, _time(since)],
+        )
+        return {
+            percent: [(minute.timestamp(), float(values[index])) for minute, values in rows]
+            for index, percent in enumerate((50, 95, 99))
+        }
 
     def add_run(self, run: Run) -> None:
         """Keep a run, or replace what is kept of it."""

@@ -108,6 +108,10 @@ class S3Settings(BaseModel):
     warehouse: str = Field("warehouse", description="folder of the tables in the bucket")
     catalog_schema: str = Field("iceberg", description="Postgres schema of the Iceberg catalog")
     commit_interval_ms: int = Field(10_000, ge=1_000, description="how often the sink commits a snapshot")
+    layout: Literal["iceberg", "confluent"] = Field(
+        "iceberg", description="what the sink connectors write: Iceberg tables, or objects as Confluent's S3 sink names them"
+    )
+    topics_folder: str = Field("topics", description="folder of Confluent's S3 sink in the bucket (its topics.dir)")
 
 
 class PrefectSettings(BaseModel):
@@ -152,6 +156,9 @@ class ObjectiveSettings(BaseModel):
 
     min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
     max_lag_seconds: float = Field(60, ge=0, description="age of the oldest event not yet through a stage")
+    max_latency_ms: float = Field(
+        60_000, gt=0, description="99th percentile of the time from a window's closing event to its result, ms"
+    )
 
 
 class WebSettings(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,3 +33,23 @@ def publish_markdown(key: str, text: str, description: str) -> None:
         description: what it is about, as one sentence.
     """
     create_markdown_artifact(markdown=text, key=key, description=description)
+
+
+def picture(png: bytes, title: str) -> str:
+    """Return Markdown that shows a PNG by itself: the picture is in the text, no file or server is needed."""
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows, all with the same columns, as a Markdown table; an empty text for none."""
+    if not rows:
+        return ""
+    head = list(rows[0])
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(f"| {' | '.join(_cell(row[name]) for name in head)} |" for row in rows)])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -15,6 +15,9 @@ from itertools import pairwise
 from heartwatch.monitoring import Sample, StageRate
 from heartwatch.settings import ObjectiveSettings
 
+_WARM_UP_SHARE = 0.2
+_LEAST_SAMPLES = 5
+
 Positions = Mapping[int, int]
 """Offset by partition."""
 
@@ -26,10 +29,14 @@ class Headline:
     Attributes:
         events: events between the two.
         seconds: time between them.
+        began_at: seconds since the epoch.
+        ended_at: seconds since the epoch.
     """
 
     events: int
     seconds: float
+    began_at: float
+    ended_at: float
 
     @property
     def events_per_second(self) -> float:
@@ -106,7 +113,72 @@ def headline(samples: Sequence[Sample], first_stage: str, last_stage: str) -> He
     if not rises or not results:
         return None
     begin, end = rises[0], results[-1]
-    return Headline(samples[-1].positions[first_stage] - begin.positions[first_stage], max(0.0, end.at - begin.at))
+    events = samples[-1].positions[first_stage] - begin.positions[first_stage]
+    return Headline(events, max(0.0, end.at - begin.at), begin.at, end.at)
+
+
+@dataclass(frozen=True)
+class Steady:
+    """The rate that a run sustains: of its slowest stage, while events come in, warm-up and run-out cut off.
+
+    Attributes:
+        stage: the slowest stage.
+        seconds: how long the steady state is.
+        events_per_second: its rate.
+    """
+
+    stage: str
+    seconds: float
+    events_per_second: float
+
+
+def steady(samples: Sequence[Sample], first_stage: str, stages: Sequence[str]) -> Steady | None:
+    """Return the rate of a run's steady state; None when the run is too short for one.
+
+    The steady state begins a fifth of the time in which events come in after the first of them (the warm-up: connections,
+    caches, the first transactions), and ends with the last sample before the inflow's end.
+
+    Args:
+        samples: in order of time.
+        first_stage: whose movement is the inflow.
+        stages: whose rates count, the first one among them or not.
+    """
+    rises = [
+        (before, after)
+        for before, after in pairwise(samples)
+        if after.positions[first_stage] > before.positions[first_stage]
+    ]
+    if not rises:
+        return None
+    begin, end = rises[0][0].at, rises[-1][0].at
+    inside = [sample for sample in samples if begin + _WARM_UP_SHARE * (end - begin) <= sample.at <= end]
+    if len(inside) < _LEAST_SAMPLES:
+        return None
+    first, last = inside[0], inside[-1]
+    rates = {
+        stage: (last.positions.get(stage, 0) - first.positions.get(stage, 0)) / (last.at - first.at)
+        for stage in [first_stage, *stages]
+    }
+    slowest = min(rates, key=lambda stage: rates[stage])
+    return Steady(slowest, last.at - first.at, rates[slowest])
+
+
+def is_idle(sample: Sample, earlier: Sample | None) -> bool:
+    """Whether nothing came in since an earlier sample and no stage has work left.
+
+    Args:
+        sample: now.
+        earlier: the last one of the check before; None, or one of other stages, says nothing.
+    """
+    if earlier is None or earlier.positions.keys() != sample.positions.keys():
+        return False
+    behind_now = any(head > sample.positions[stage] for stage, head in sample.heads.items())
+    return not behind_now and all(earlier.positions[stage] == sample.positions[stage] for stage in _ends(sample))
+
+
+def _ends(sample: Sample) -> list[str]:
+    """Return the stages that are the end of a topic."""
+    return [stage for stage in sample.positions if stage not in sample.heads]
 
 
 def is_running(samples: Sequence[Sample], first_stage: str) -> bool:
@@ -116,7 +188,11 @@ def is_running(samples: Sequence[Sample], first_stage: str) -> bool:
 
 
 def breaches(
-    rates: Sequence[StageRate], samples: Sequence[Sample], first_stage: str, objectives: ObjectiveSettings
+    rates: Sequence[StageRate],
+    samples: Sequence[Sample],
+    first_stage: str,
+    objectives: ObjectiveSettings,
+    latency_ms: tuple[float, float, float] | None = None,
 ) -> list[str]:
     """Return one sentence for each objective that is not met.
 
@@ -128,8 +204,14 @@ def breaches(
         samples: what it was given.
         first_stage: stage whose rate has an objective.
         objectives: what is asked for.
+        latency_ms: 50th, 95th and 99th percentile of the results' latency, ms; None when no result was timed.
     """
     found = []
+    if latency_ms is not None and latency_ms[2] > objectives.max_latency_ms:
+        found.append(
+            f"1 % of the results come {latency_ms[2]:,.0f} ms or more after their window was closed, later than the objective "
+            f"of {objectives.max_latency_ms:,.0f} ms"
+        )
     inflow = [sample.positions[first_stage] for sample in samples]
     steady = all(after > before for before, after in pairwise(inflow))
     for rate in rates:
