@@ -25,7 +25,9 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from heartwatch.deploy.automations import AutomationError
 from heartwatch.settings import ROOT, Settings, SettingsError, load_settings
+from tasks.automations import apply_automations
 from tasks.result import result_path
 
 _DEPLOYED = "heartwatch_deployed"
@@ -47,13 +49,13 @@ def main() -> None:
         console.print(found_tables(settings, read_result(settings, run), time.monotonic() - began))
     except KeyboardInterrupt:
         sys.exit(130)
-    except (DemoError, SettingsError) as error:
+    except (AutomationError, DemoError, SettingsError) as error:
         console.print(f"[bold red]demo:[/] {error}")
         sys.exit(1)
 
 
 def deploy(console: Console) -> None:
-    """Apply prefect.yaml unless the server has just this state of it already.
+    """Apply prefect.yaml and the automations unless the server has just this state of it already.
 
     Raises:
         DemoError: a deployment was refused.
@@ -72,14 +74,18 @@ def deploy(console: Console) -> None:
         )
     if done.returncode:
         raise DemoError(f"prefect deploy --all failed: {(done.stderr or done.stdout).strip()[-2_000:]}")
+    automations = apply_automations.fn()
     Variable.set(_DEPLOYED, state, overwrite=True)
     console.print("deployments: applied")
+    for name, what in automations.items():
+        if what.startswith("left out"):
+            console.print(f"automation {name!r}: {what}")
 
 
 def digest() -> str:
     """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
     code = [path for folder in ("flows", "tasks", "heartwatch") for path in (ROOT / folder).rglob("*.py")]
-    files = [ROOT / "prefect.yaml", *sorted(code)]
+    files = [ROOT / "prefect.yaml", *sorted((ROOT / "deployments" / "automations").glob("*.yaml")), *sorted(code)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -109,7 +109,8 @@ class S3Settings(BaseModel):
     catalog_schema: str = Field("iceberg", description="Postgres schema of the Iceberg catalog")
     commit_interval_ms: int = Field(10_000, ge=1_000, description="how often the sink commits a snapshot")
     layout: Literal["iceberg", "confluent"] = Field(
-        "iceberg", description="what the sink connectors write: Iceberg tables, or objects as Confluent's S3 sink names them"
+        "iceberg",
+        description="what the sink connectors write: Iceberg tables, or objects as Confluent's S3 sink names them",
     )
     topics_folder: str = Field("topics", description="folder of Confluent's S3 sink in the bucket (its topics.dir)")
 
@@ -183,6 +184,26 @@ class MonitoringSettings(BaseModel):
     """What the scheduled checks remember and do by themselves."""
 
     retention_days: float = Field(14, gt=0, description="how long the checks' figures are kept, days")
+    notification_block: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
+        description="Prefect block that tells people, as type/name: slack-webhook/ops, sendgrid-email/ops; None: nobody",
+    )
+    zombie_seconds: float = Field(
+        90,
+        ge=10,
+        description="silence after which a run without heartbeats counts as crashed; three heartbeats are 90 s",
+    )
+    connector_restarts: int = Field(
+        5, ge=0, description="restarts of a connector's failed tasks before people are needed"
+    )
+    connector_calm_seconds: float = Field(
+        1_800, gt=0, description="how long a connector must run before its earlier restarts are forgotten"
+    )
+    least_free_disk: float = Field(0.1, ge=0, le=1, description="share of the disk that must stay free")
+    worker_memory_hours: float = Field(
+        24, gt=0, description="how long a worker that went is missed; later it counts as taken away"
+    )
 
 
 class Settings(BaseSettings):

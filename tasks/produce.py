@@ -413,6 +413,17 @@ def allow_producers() -> None:
 
 
 @task(cache_policy=NO_CACHE)
+def stop_producers(reason: str) -> None:
+    """Set the variable `producer_run` to 0: every producer flushes and ends within five seconds.
+
+    Args:
+        reason: why, for the log.
+    """
+    get_run_logger().warning("the producers are stopped: %s", reason)
+    Variable.set(PRODUCER_RUN, 0, overwrite=True)
+
+
+@task(cache_policy=NO_CACHE)
 def plan_run(start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
     """Complete a run's description with what has to be asked: the topic's partitions, and when its event time begins.
 

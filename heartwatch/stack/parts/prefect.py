@@ -136,6 +136,8 @@ class Worker(HttpPart):
         return {
             **_environment(context),
             "PREFECT_API_URL": api(context),
+            # Runs say that they live, so that those that don't any more are found (deployments/automations/crash_zombies.yaml).
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
