@@ -20,7 +20,7 @@ SERVICES: dict[Role, tuple[str, ...]] = {
     "database": ("database.yaml",),
     "connect": ("connect.yaml",),
     "ksql": ("ksql.yaml",),
-    "website": ("prefect.yaml",),
+    "website": ("prefect.yaml", "website.yaml"),
     "producer": ("producers.yaml",),
 }
 """Compose files of each role, in the order of their start."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from heartwatch.analytic import Analytic, PageDefinition
@@ -151,29 +152,50 @@ def _longer(before: Episode, alert: Alert) -> Episode:
     return replace(before, last=alert, windows=before.windows + 1, extreme=alert.average if further else before.extreme)
 
 
-def matching(episodes: Iterable[Episode], text: str, area: str, only_now: bool, now_ms: int) -> list[Episode]:
-    """Return the episodes that a viewer asks for.
+class State(StrEnum):
+    """Whether an episode goes on."""
+
+    NOW = "going on"
+    SILENT = "silent"
+    OVER = "over"
+
+
+def state_of(episode: Episode, now_ms: int, live: bool) -> State:
+    """Return whether an episode goes on: its last window is so late that another may follow, the grace period being one more.
 
     Args:
-        episodes: all of them.
-        text: part of the person's id or of the area; empty for any.
-        area: the area; empty for any.
-        only_now: leave out those that are over.
+        episode: the episode.
         now_ms: latest event time.
+        live: whether events come at all; where none do, nobody knows how it went on.
     """
-    wanted = text.strip().casefold()
-    return [
-        one
-        for one in episodes
-        if (not wanted or wanted in one.subject.casefold() or wanted in one.last.area.casefold())
-        and (not area or one.last.area == area)
-        and (not only_now or is_going_on(one, now_ms))
-    ]
+    if now_ms - episode.last.end_ms > 3 * (episode.last.end_ms - episode.last.begin_ms):
+        return State.OVER
+    return State.NOW if live else State.SILENT
 
 
-def is_going_on(episode: Episode, now_ms: int) -> bool:
-    """Whether an episode's last window is so late that another may follow: two windows, the grace period being one."""
-    return now_ms - episode.last.end_ms <= 3 * (episode.last.end_ms - episode.last.begin_ms)
+@dataclass
+class Wanted:
+    """What a viewer looks for: part of a person's id or of an area, an area, and whether those that are over too."""
+
+    text: str = ""
+    area: str = ""
+    only_now: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return not (self.text or self.area or self.only_now)
+
+    def matching(self, episodes: Iterable[Episode], now_ms: int) -> list[Episode]:
+        """Return the episodes that are looked for."""
+        wanted = self.text.strip().casefold()
+        return [
+            one
+            for one in episodes
+            if (not wanted or wanted in one.subject.casefold() or wanted in one.last.area.casefold())
+            and (not self.area or one.last.area == self.area)
+            and (not self.only_now or state_of(one, now_ms, True) is not State.OVER)
+        ]
 
 
 def by_area(episodes: Iterable[Episode]) -> Counter[str]:

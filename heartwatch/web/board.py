@@ -97,6 +97,11 @@ class Snapshot:
         return next((rate for rate in self.rates if rate.stage == stage), None)
 
     @property
+    def is_live(self) -> bool:
+        """Whether events came during the last minute."""
+        return any(self.series.arriving[-60 // STEP_SECONDS :])
+
+    @property
     def now_ms(self) -> int:
         """The latest event time that is known, ms since the epoch; 0 without any."""
         return max(self.alerts.latest_ms, self.areas.latest_ms)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,20 @@ from heartwatch.web.people import Area, Trace
 FLOW, READ, ALERT, CALM = "#2f7fe0", "#0f9a8a", "#d6455d", "#7c8996"
 _MINUTE = 60 // STEP_SECONDS
 _MOST_DRAWN = 600
+_METRES_A_DEGREE = 111_320
 _FINE = "rgba(124, 137, 150, 0.28)"
 _TOOLTIP = {
     "backgroundColor": "#16202b",
     "borderWidth": 0,
-    "textStyle": {"color": "#f2f5f8", "fontSize": 13},
+    "textStyle": {
+        "color": "#f2f5f8",
+        ":fontSize": "0.85 * parseFloat(getComputedStyle(document.documentElement).fontSize)",
+    },
     "confine": True,
 }
-_TEXT = {"color": "#55616e", "fontSize": 12}
+# Texts grow with the page's.
+_FONT_SIZE = "0.78 * parseFloat(getComputedStyle(document.documentElement).fontSize)"
+_TEXT = {"color": "#55616e", ":fontSize": _FONT_SIZE}
 
 
 def _base(summary: str) -> dict[str, Any]:
@@ -38,34 +43,37 @@ def _base(summary: str) -> dict[str, Any]:
 
 def _ago(steps: int) -> list[str]:
     seconds = [STEP_SECONDS * (steps - 1 - step) for step in range(steps)]
-    return ["now" if not ago else f"−{ago // 60}:{ago % 60:02}" for ago in seconds]
+    return ["now" if not ago else f"-{ago // 60}:{ago % 60:02}" for ago in seconds]
 
 
 def _time_axis(steps: int) -> dict[str, Any]:
+    # Whole minutes, some five of them.
+    every = _MINUTE * max(1, round(steps / _MINUTE / 5))
     return {
         "type": "category",
         "data": _ago(steps),
         "boundaryGap": False,
-        "axisLabel": {**_TEXT, "interval": _MINUTE - 1 if steps <= 6 * _MINUTE else steps // 6, "hideOverlap": True},
+        "axisLabel": {**_TEXT, ":interval": f"step => ({steps - 1} - step) % {every} === 0", "hideOverlap": True},
         "axisTick": {"show": False},
         "axisLine": {"lineStyle": {"color": _FINE}},
     }
 
 
-def _value_axis(least: float) -> dict[str, Any]:
+def _value_axis(quiet_top: int | None = None) -> dict[str, Any]:
+    """Return an axis from 0; one of its own height for nothing at all would show noise as mountains."""
+    top = {} if quiet_top is None else {"max": quiet_top, "interval": quiet_top // 5}
     return {
         "type": "value",
         "min": 0,
         "minInterval": 1,
-        # An axis of its own height for nothing at all would show noise as mountains.
-        "max": None if least == 0 else least,
         "splitNumber": 4,
         "axisLabel": _TEXT,
         "splitLine": {"lineStyle": {"color": _FINE}},
+        **top,
     }
 
 
-def _line(name: str, values: Sequence[int | None], color: str, **more: Any) -> dict[str, Any]:
+def _line(name: str, values: Sequence[Any], color: str, **more: Any) -> dict[str, Any]:
     line = {
         "name": name,
         "type": "line",
@@ -90,7 +98,7 @@ def throughput(series: Series) -> dict[str, Any]:
     return {
         **_base(_summary("Events of the first stream", series.arriving, "events a second")),
         "xAxis": _time_axis(len(series.arriving)),
-        "yAxis": _value_axis(100 if quiet else 0),
+        "yAxis": _value_axis(100 if quiet else None),
         "series": [
             _line("arriving", series.arriving, FLOW, areaStyle={"opacity": 0.14}),
             _line("read by the query", series.queried, READ, lineStyle={"width": 2, "type": [5, 3]}),
@@ -104,7 +112,7 @@ def alerts_per_minute(series: Series) -> dict[str, Any]:
     return {
         **_base(_summary("Alerts of the final table", values, "alerts a minute")),
         "xAxis": _time_axis(len(values)),
-        "yAxis": _value_axis(0 if any(values) else 5),
+        "yAxis": _value_axis(None if any(values) else 5),
         "series": [_line("alerts per minute", values, ALERT, step="end", areaStyle={"opacity": 0.18})],
     }
 
@@ -112,7 +120,7 @@ def alerts_per_minute(series: Series) -> dict[str, Any]:
 def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dict[str, Any]:
     """Return a person's samples over time: the own range as a band, the alerts' windows marked."""
     low, high = samples.own or ((mine[0].last.low, mine[0].last.high) if mine else (0.0, 0.0))
-    points = _thinned(samples.at_ms, samples.measure)
+    points = _thinned(samples.points)
     begin = points[0][0] if points else 0
     marked = [
         [{"xAxis": one.since_ms, "itemStyle": {"color": ALERT, "opacity": 0.22}}, {"xAxis": one.last.end_ms}]
@@ -129,12 +137,13 @@ def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dic
             "axisLine": {"lineStyle": {"color": _FINE}},
         },
         "yAxis": {
-            **_value_axis(0),
-            "min": int(np.floor(min(reach) / 10) * 10 - 10),
-            "max": int(np.ceil(max(reach) / 10) * 10 + 10),
+            **_value_axis(),
+            "min": int(np.floor(min(reach) / 20) * 20),
+            "max": int(np.ceil(max(reach) / 20) * 20),
+            "interval": 20,
         },
         "series": [
-            _line(title, points, FLOW),  # type: ignore[arg-type]
+            _line(title, points, FLOW),
             _mark("own range", READ, [own]),
             _mark("alert", ALERT, marked),
         ],
@@ -147,26 +156,27 @@ def _mark(name: str, color: str, areas: list[Any]) -> dict[str, Any]:
     return {"name": name, "type": "line", "data": [], "color": color, "symbol": "rect", "markArea": marks}
 
 
-def _thinned(at_ms: Iterable[int], values: Iterable[float]) -> list[list[float]]:
-    """Return points, every so many of them where there are more than a chart has room for."""
-    points = [[int(at), float(value)] for at, value in zip(at_ms, values, strict=True)]
-    return points[:: max(1, -(-len(points) // _MOST_DRAWN))] if points else []
+def _thinned(points: Sequence[Any]) -> list[Any]:
+    """Return every so many points where there are more than a chart has room for."""
+    return list(points[:: max(1, -(-len(points) // _MOST_DRAWN))])
 
 
 def places(samples: Trace) -> dict[str, Any]:
     """Return where a person was, in metres from the middle of it all."""
-    if not len(samples.north):
+    if samples.samples.is_empty():
         return {**_base("Where the person was: nothing is known lately."), "series": []}
-    middle_north, middle_east = float(np.median(samples.north)), float(np.median(samples.east))
-    up = (samples.north - middle_north) * 111_320
-    right = (samples.east - middle_east) * 111_320 * np.cos(np.radians(middle_north))
-    points = [[round(x, 1), round(y, 1)] for x, y in _thinned_pairs(right, up)]
-    reach = max(20.0, *(max(abs(x), abs(y)) for x, y in points)) * 1.15
+    north, east = samples.samples["north"].to_numpy(), samples.samples["east"].to_numpy()
+    up = (north - np.median(north)) * _METRES_A_DEGREE
+    right = (east - np.median(east)) * _METRES_A_DEGREE * np.cos(np.radians(np.median(north)))
+    points = _thinned(np.round(np.column_stack([right, up]), 1).tolist())
+    reach = _round_up(max(10.0, *(max(abs(x), abs(y)) for x, y in points)))
     axis = {
         "type": "value",
-        "min": -round(reach),
-        "max": round(reach),
-        "splitNumber": 4,
+        "min": -reach,
+        "max": reach,
+        "interval": reach / 2,
+        "axisLine": {"show": False},
+        "axisTick": {"show": False},
         "axisLabel": {**_TEXT, "formatter": "{value} m", "hideOverlap": True},
         "splitLine": {"lineStyle": {"color": _FINE}},
     }
@@ -179,7 +189,7 @@ def places(samples: Trace) -> dict[str, Any]:
     }
     last = {"name": "last", "type": "scatter", "data": points[-1:], "symbolSize": 12, "color": ALERT}
     return {
-        **_base(f"Where the person was lately: within {reach:.0f} metres."),
+        **_base(f"Where the person was lately: within {reach:g} metres."),
         "tooltip": {"show": False},
         "grid": {"left": 8, "right": 20, "top": 36, "bottom": 8, "containLabel": True},
         "xAxis": axis,
@@ -192,9 +202,10 @@ def places(samples: Trace) -> dict[str, Any]:
     }
 
 
-def _thinned_pairs(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:
-    step = max(1, -(-len(x) // _MOST_DRAWN))
-    return [(float(a), float(b)) for a, b in zip(x[::step], y[::step], strict=True)]
+def _round_up(reach: float) -> float:
+    """Return the next round number: 1, 2 or 5 of some power of ten."""
+    power = 10.0 ** np.floor(np.log10(reach))
+    return float(next(step * power for step in (1, 2, 5, 10) if step * power >= reach))
 
 
 def density(areas: Sequence[Area], with_alerts: Mapping[str, int], title: str) -> dict[str, Any]:
@@ -238,8 +249,3 @@ def density(areas: Sequence[Area], with_alerts: Mapping[str, int], title: str) -
             bubbles("with an alert", ALERT, 0.85, ill),
         ],
     }
-
-
-def at_clock(at_ms: int) -> str:
-    """Return a time of day, UTC."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%H:%M:%S}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -42,7 +43,7 @@ class View:
         element = ui.html("", sanitize=False).classes(classes)
         if live:
             element.props("role=status aria-live=polite")
-        self._add(make, element.set_content)
+        self._add(make, lambda content: _set(element, content))
         return element
 
     def chart(self, make: Callable[[Snapshot], bytes], classes: str = "chart") -> ui.echart:
@@ -81,6 +82,10 @@ class View:
         self.show(self._snapshot)
 
 
+def _set(element: ui.html, content: str) -> None:
+    element.content = content
+
+
 def options_once(make: Callable[[Snapshot], dict[str, Any]]) -> Once[Snapshot, bytes]:
     """Return what makes a chart's options once for all viewers, as JSON."""
     return Once(lambda snapshot: orjson.dumps(make(snapshot), option=orjson.OPT_SERIALIZE_NUMPY))
@@ -104,7 +109,11 @@ class Live:
     def start(self) -> None:
         """Begin to read and to hand out; called in the event loop."""
         loop = asyncio.get_running_loop()
-        self.board.start(lambda: loop.call_soon_threadsafe(self._news.set))
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(self._news.set)
+
+        self.board.start(tell)
         self._task = asyncio.create_task(self._run())
 
     def stop(self) -> None:
@@ -139,11 +148,9 @@ class Live:
 
     async def _run(self) -> None:
         while True:
-            try:
+            # Where Kafka hangs the others have news all the same.
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _FALLBACK_SECONDS)
-            except TimeoutError:
-                # Kafka hangs: the others have news all the same.
-                pass
             self._news.clear()
             try:
                 self.snapshot = self.board.snapshot()

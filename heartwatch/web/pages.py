@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -22,7 +23,7 @@ from heartwatch.ksqldb import KsqldbError
 from heartwatch.settings import Settings
 from heartwatch.web import charts, tables, views
 from heartwatch.web.access import COOKIE, AccessError, Gate, People, Session
-from heartwatch.web.alerts import Episode, by_area, is_going_on, matching
+from heartwatch.web.alerts import Episode, Wanted, by_area
 from heartwatch.web.board import Board, Snapshot
 from heartwatch.web.live import Live, View, options_once
 from heartwatch.web.operations import KsqlConsole, Operations, Order
@@ -172,20 +173,22 @@ class Pages:
                 self._panel_card(view, "Last measurement", "measured")
                 self._panel_card(view, "Sink's last proof", "proof")
             with ui.element("div").classes("grid halves"):
-                with _card("Stages"):
-                    view.panel(self._views["stages"])
-                    _csv("stages", lambda: tables.stages_csv(self._live.snapshot))
-                self._panel_card(view, "Parts", "parts")
-                self._panel_card(view, "Brokers and partitions", "brokers")
-                with _card("Connectors and queries"):
-                    view.panel(self._views["connectors"])
-                    view.panel(self._views["queries"])
-                self._panel_card(view, "Workers", "workers")
-                self._panel_card(view, "Last flow runs", "runs")
-                self._panel_card(view, "Sizes", "sizes")
-                with _card("Clusters and their price"):
-                    least = self._settings.objectives.min_events_per_second
-                    ui.html(views.clusters(max(1.0, least)), sanitize=False)
+                with ui.element("div").classes("stack"):
+                    with _card("Stages"):
+                        view.panel(self._views["stages"])
+                        _csv("stages", lambda: tables.stages_csv(self._live.snapshot))
+                    self._panel_card(view, "Brokers and partitions", "brokers")
+                    self._panel_card(view, "Workers", "workers")
+                    self._panel_card(view, "Sizes", "sizes")
+                with ui.element("div").classes("stack"):
+                    self._panel_card(view, "Parts", "parts")
+                    with _card("Connectors and queries"):
+                        view.panel(self._views["connectors"])
+                        view.panel(self._views["queries"])
+                    self._panel_card(view, "Last flow runs", "runs")
+                    with _card("Clusters and their price"):
+                        least = self._settings.objectives.min_events_per_second
+                        ui.html(views.clusters(max(1.0, least)), sanitize=False)
 
     def _panel_card(self, view: View, title: str, name: str) -> None:
         with _card(title):
@@ -201,48 +204,47 @@ class Pages:
     # ----------------------------------------------------------------------------------------------------- alerts
     def alerts(self) -> None:
         """Show the alerts, to filter and to search."""
-        wanted: dict[str, Any] = {"text": "", "area": "", "only_now": False}
+        wanted = Wanted()
         kept: list[Any] = [None, ""]
 
         def make(snapshot: Snapshot) -> str:
-            if not any(wanted.values()):
+            if wanted.everything:
                 return str(self._views["episodes"](snapshot))
             # Made anew when the alerts or what is wanted of them change, not with every snapshot.
-            key = (snapshot.alerts.version, snapshot.now_ms, *wanted.values())
+            key = (snapshot.alerts.version, snapshot.now_ms, snapshot.is_live, *astuple(wanted))
             if kept[0] != key:
-                found = matching(snapshot.alerts.episodes, now_ms=snapshot.now_ms, **wanted)
-                kept[:] = [key, self._episodes(snapshot, found)]
+                kept[:] = [key, self._episodes(snapshot, wanted.matching(snapshot.alerts.episodes, snapshot.now_ms))]
             return str(kept[1])
 
+        def content() -> bytes:
+            snapshot = self._live.snapshot
+            return tables.episodes_csv(wanted.matching(snapshot.alerts.episodes, snapshot.now_ms), self._page)
+
         with self._frame("/alerts", "Alerts") as view, _card("Who is in danger"):
-
-            def change(name: str, value: Any) -> None:
-                wanted[name] = value or ""
-                view.again()
-
             with ui.element("div").classes("filters").props("role=search aria-label=Alerts"):
-                ui.input(
-                    "Person or " + self._page.area_title, on_change=lambda event: change("text", event.value)
-                ).props("outlined dense clearable debounce=250").classes("filter")
-                areas = sorted({one.last.area for one in self._live.snapshot.alerts.episodes if one.last.area})
-                ui.select(
-                    ["", *areas],
-                    label=self._page.area_title.capitalize(),
-                    value="",
-                    on_change=lambda event: change("area", event.value),
-                ).props("outlined dense options-dense").classes("filter narrow")
-                ui.checkbox("Going on now", on_change=lambda event: change("only_now", event.value))
-                _csv(
-                    "alerts",
-                    lambda: tables.episodes_csv(
-                        matching(self._live.snapshot.alerts.episodes, now_ms=self._live.snapshot.now_ms, **wanted),
-                        self._page,
-                    ),
-                )
+                self._filters(view, wanted)
+                _csv("alerts", content)
             view.panel(make)
 
-    def _episodes(self, snapshot: Snapshot, found: Any) -> str:
-        return views.episodes(found, len(snapshot.alerts.episodes), snapshot.now_ms, self._people)
+    def _filters(self, view: View, wanted: Wanted) -> None:
+        def change(name: str, value: Any) -> None:
+            setattr(wanted, name, value or "")
+            view.again()
+
+        area = self._page.area_title
+        ui.input(f"Person or {area}", on_change=lambda event: change("text", event.value)).props(
+            "outlined dense clearable debounce=250"
+        ).classes("filter")
+        areas = sorted({one.last.area for one in self._live.snapshot.alerts.episodes if one.last.area})
+        options = {"": "any", **{name: name for name in areas}}
+        ui.select(
+            options, label=area.capitalize(), value="", on_change=lambda event: change("area", event.value)
+        ).props("outlined dense options-dense").classes("filter narrow")
+        ui.checkbox("Leave out what is over", on_change=lambda event: change("only_now", event.value))
+
+    def _episodes(self, snapshot: Snapshot, found: Sequence[Episode], every: int | None = None) -> str:
+        total = len(snapshot.alerts.episodes) if every is None else every
+        return views.episodes(found, total, snapshot, self._people)
 
     # ----------------------------------------------------------------------------------------------------- person
     async def person(self, token: str) -> None:
@@ -265,7 +267,7 @@ class Pages:
                 with _card("Places"):
                     page.places = ui.echart({}, renderer="svg").classes("chart square")
                 with _card("Alerts", "wide"):
-                    view.panel(lambda snapshot: self._episodes(snapshot, page.mine(snapshot)))
+                    view.panel(lambda snapshot: self._episodes(snapshot, page.mine(snapshot), len(page.mine(snapshot))))
         await ui.context.client.connected()
         await self._refresh(page)
         ui.timer(_PERSON_SECONDS, lambda: self._refresh(page), immediate=False)

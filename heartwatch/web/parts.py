@@ -18,7 +18,7 @@ from heartwatch import postgres
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
 from heartwatch.kafka import GroupOffset, OffsetReader, consumer_config
-from heartwatch.ksqldb import Ksqldb, Query, Statistics, StatementError
+from heartwatch.ksqldb import Ksqldb, Query, StatementError, Statistics
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings
 from heartwatch.verify.throughput import Sample, behind
@@ -281,7 +281,8 @@ class PrefectReading:
 
     Attributes:
         workers: workers of all pools.
-        runs: the last flow runs, newest first, the scheduled checks only where they did not complete.
+        runs: the last flow runs, newest first, without those that others started; the scheduled checks only where they
+            did not complete.
         checks: the last run that ended of each scheduled check.
         producers: producer processes at work.
         deployments: how many deployments there are.
@@ -363,7 +364,7 @@ class PrefectPart:
         query = {
             "sort": "EXPECTED_START_TIME_DESC",
             "limit": 5 * _RUNS_SHOWN,
-            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}},
         }
         runs = self._asked(query)
         return [run for run in runs if run.flow not in CHECKS or run.state != "COMPLETED"][:_RUNS_SHOWN]

@@ -29,6 +29,7 @@ _BACK_MS = 600_000
 _KEPT_PEOPLE, _KEPT_SECONDS = 200, 900
 _FRESH_SECONDS = 2.0
 _TAIL_OFFSETS = 2_500
+_SAMPLES = pl.Schema({"at": pl.Int64, "measure": pl.Float64, "north": pl.Float64, "east": pl.Float64})
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,7 @@ class Trace:
         subject: who.
         partition: where this person's records are.
         next_offset: from where on nothing was read yet.
-        at_ms: times, ms since the epoch, in order.
-        measure: what was measured.
-        north: degrees north.
-        east: degrees east.
+        samples: one row a sample in order of time: `at` (ms since the epoch), `measure`, `north`, `east` (degrees).
         area: where the last sample was taken; empty without samples.
         own: the person's own range; None without one.
         read_at: when it was read, monotonic seconds.
@@ -51,13 +49,15 @@ class Trace:
     subject: str
     partition: int
     next_offset: int
-    at_ms: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    measure: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    north: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    east: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    samples: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=_SAMPLES))
     area: str = ""
     own: tuple[float, float] | None = None
     read_at: float = 0.0
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """What was measured, by time in ms since the epoch."""
+        return list(self.samples.select("at", "measure").iter_rows())
 
 
 class Traces:
@@ -125,22 +125,15 @@ class Traces:
         return (float(rows[0][0]), float(rows[0][1])) if rows else None
 
     def _extended(self, known: Trace, span: tuple[int, int]) -> Trace:
-        batches = list(self._samples(known.subject, known.partition, span))
+        batches = [pl.DataFrame(batch) for batch in self._samples(known.subject, known.partition, span)]
         if not batches:
             return known
-        new = pl.concat([pl.DataFrame(batch) for batch in batches])
-        last = new[self._page.area][-1]
-        columns = {
-            "at_ms": new["at"].to_numpy(),
-            "measure": new[self._page.measure].cast(pl.Float64).to_numpy(),
-            "north": new[self._page.north].to_numpy(),
-            "east": new[self._page.east].to_numpy(),
-        }
-        joined = {name: np.concatenate([getattr(known, name), column]) for name, column in columns.items()}
+        new, page = pl.concat(batches), self._page
+        columns = {"at": "at", "measure": page.measure, "north": page.north, "east": page.east}
+        chosen = new.select(**columns).cast(_SAMPLES)
         # Records may come late or twice.
-        _, order = np.unique(joined["at_ms"], return_index=True)
-        kept = {name: column[order[-_MOST_SAMPLES:]] for name, column in joined.items()}
-        return replace(known, area=str(last), **kept)
+        samples = pl.concat([known.samples, chosen]).unique("at", keep="last").sort("at").tail(_MOST_SAMPLES)
+        return replace(known, area=str(new[page.area][-1]), samples=samples)
 
     def _samples(self, subject: str, partition: int, span: tuple[int, int]) -> Iterator[pa.RecordBatch]:
         for records in read_ranges(self._settings.kafka, self._topic, {partition: span}, REQUEST_SECONDS):

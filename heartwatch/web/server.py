@@ -88,7 +88,7 @@ class Guard:
 def cookie_text(session_id: str, seconds: int) -> str:
     """Return the session's cookie: no script reads it, no other site's request carries it."""
     cookie: SimpleCookie = SimpleCookie({COOKIE: session_id})
-    cookie[COOKIE].update({"path": "/", "httponly": True, "samesite": "Strict", "max-age": str(seconds)})
+    cookie[COOKIE].update({"path": "/", "httponly": "true", "samesite": "Strict", "max-age": str(seconds)})
     return cookie[COOKIE].OutputString()
 
 
@@ -125,6 +125,8 @@ def application(settings: Settings) -> FastAPI:
         binding_refresh_interval=None,
         reconnect_timeout=10,
         message_history_length=50,
+        # What is sent is small or kept by browsers, and the pipeline needs the processor more than the network.
+        gzip_middleware_factory=None,
         show_welcome_message=False,
     )
     app.add_middleware(Guard, gate=gate, seconds=seconds)

@@ -11,11 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from heartwatch.analytic import PageDefinition
-from heartwatch.clusters.prices import Prices, cost_rows
+from heartwatch.clusters.prices import PRICES, Prices, cost_rows
 from heartwatch.clusters.spec import ClusterSpec
 from heartwatch.settings import Settings
 from heartwatch.web.access import People
-from heartwatch.web.alerts import Episode, is_going_on
+from heartwatch.web.alerts import Episode, State, state_of
 from heartwatch.web.board import Snapshot
 from heartwatch.web.operations import Answer
 from heartwatch.web.parts import ARRIVING, FlowRun
@@ -23,7 +23,9 @@ from heartwatch.web.people import Trace
 
 _MOST_ROWS = 200
 _RUN_STATES = {"COMPLETED": "ok", "RUNNING": "busy", "FAILED": "bad", "CRASHED": "bad"}
+_EPISODE_STATES = {State.NOW: "bad", State.SILENT: "warn", State.OVER: "idle"}
 _SHARES_OUTSIDE = 0.5
+NOTHING, TO = "\N{EN DASH}", "\N{EN DASH}"
 
 Source = TypeVar("Source")
 Shown = TypeVar("Shown")
@@ -63,13 +65,13 @@ def clock(moment: datetime | float | None) -> str:
         return "not yet"
     at = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
     today = at.date() == datetime.now(UTC).date()
-    return f"{at:%H:%M:%S} UTC" if today else f"{at:%d %b %H:%M:%S} UTC"
+    return f"{at:%H:%M:%S}" if today else f"{at:%d %b %H:%M:%S}"
 
 
 def number(value: float | None) -> str:
     """Return a number as people read it; a dash where there is none."""
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
 
 
@@ -122,7 +124,7 @@ def first_stream(snapshot: Snapshot) -> str:
     facts = [
         ("read in all", number(statistics.consumed if statistics else None)),
         ("failed", number(statistics.failed if statistics else None)),
-        ("last message", clock(statistics.last_message) if statistics else "–"),
+        ("last message", clock(statistics.last_message) if statistics else NOTHING),
     ]
     return str(_panels().figure(number(rate.events_per_second if rate else None), "events/s", facts))
 
@@ -170,7 +172,7 @@ def stages(snapshot: Snapshot) -> str:
             rate.stage,
             number(rate.events_per_second),
             number(rate.lag_events),
-            "–" if rate.lag_seconds is None else duration(rate.lag_seconds),
+            NOTHING if rate.lag_seconds is None else duration(rate.lag_seconds),
         )
         for rate in snapshot.rates
     ]
@@ -281,7 +283,7 @@ def sizes(snapshot: Snapshot, settings: Settings) -> str:
         ),
         ("Partitions of an input topic", next(iter(partitions.values()), settings.kafka.partitions)),
         ("Copies of each partition", settings.kafka.replication_factor),
-        ("Brokers", len(snapshot.kafka.brokers) if snapshot.kafka else "–"),
+        ("Brokers", len(snapshot.kafka.brokers) if snapshot.kafka else NOTHING),
         ("KSQL servers", len(settings.ksqldb.urls)),
         ("People with their own range", number(snapshot.people)),
         ("Analytic", f"{settings.pipeline.analytic}, version {settings.pipeline.version}"),
@@ -295,7 +297,7 @@ def clusters(events_per_second: float) -> str:
     prices = Prices.load()
     found = cost_rows(ClusterSpec().machines(), prices, events_per_second)
     rows = [(row["role"], row["machines"], row["type"], row["USD an hour"]) for row in found]
-    note = f"{prices.source}, {prices.date:%d %b %Y}"
+    note = f"The default clusters, by the price list of {prices.date:%d %B %Y} in {PRICES.name}."
     shown = table("Clusters", ("Role", "Machines", "Type", f"{prices.currency} an hour"), rows, (1, 3))
     return shown + str(Markup('<p class="note">{}</p>').format(note))
 
@@ -305,33 +307,35 @@ def _is_up(snapshot: Snapshot, part: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ alerts
-def episodes(found: Sequence[Episode], every: int, now_ms: int, people: People) -> str:
+def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: People) -> str:
     """Return the alerts, the first ones of those found.
 
     Args:
         found: what the viewer asked for, newest first.
         every: how many there are in all.
-        now_ms: latest event time.
+        snapshot: tells the time of the events.
         people: gives the tokens of the links.
     """
     if not every:
         return empty("No alerts", "Nobody's average has left the own range while standing still.")
     if not found:
         return empty("Nothing matches", f"None of the {every:,} alerts is what you are looking for.")
-    rows = [_episode_row(one, now_ms, people) for one in found[:_MOST_ROWS]]
-    total = f"{len(found):,} of {every:,} alerts" if len(found) != every else f"{every:,} alerts"
+    rows = [_episode_row(one, snapshot, people) for one in found[:_MOST_ROWS]]
+    total = f"{every:,} alert{'' if every == 1 else 's'}"
+    total = total if len(found) == every else f"{len(found):,} of {total}"
     shown = f"The newest {_MOST_ROWS} are shown; the CSV has all." if len(found) > _MOST_ROWS else ""
     return str(_panels().episodes(rows, None, total, shown))
 
 
-def _episode_row(one: Episode, now_ms: int, people: People) -> dict[str, Any]:
+def _episode_row(one: Episode, snapshot: Snapshot, people: People) -> dict[str, Any]:
     last = one.last
+    state = state_of(one, snapshot.now_ms, snapshot.is_live)
     left, width, mark = band(last.average, last.low, last.high)
     return {
         "token": people.token(one.subject),
         "subject": one.subject,
-        "now": is_going_on(one, now_ms),
-        "area": last.area or "–",
+        "state": _state(_EPISODE_STATES[state], state),
+        "area": last.area or NOTHING,
         "since": f"{datetime.fromtimestamp(one.since_ms / 1000, UTC):%d %b %H:%M:%S}",
         "lasted": duration(one.seconds),
         "average": f"{last.average:.0f}",
@@ -361,13 +365,13 @@ def band(average: float, low: float, high: float) -> tuple[int, int, int]:
 def person(trace: Trace, mine: Sequence[Episode], page: PageDefinition) -> str:
     """Return the facts of a person."""
     low, high = trace.own or ((mine[0].last.low, mine[0].last.high) if mine else (None, None))
-    latest = trace.measure[-1] if len(trace.measure) else None
+    at, latest = trace.points[-1] if trace.points else (None, None)
     facts = [
         (page.measure_title, f"{number(latest)} {page.unit}"),
-        ("own range", f"{number(low)}–{number(high)} {page.unit}"),
-        (page.area_title, trace.area or (mine[0].last.area if mine else "–")),
+        ("own range", f"{number(low)}{TO}{number(high)} {page.unit}"),
+        (page.area_title, trace.area or (mine[0].last.area if mine else NOTHING)),
         ("alerts", number(len(mine))),
-        ("last sample", clock(trace.at_ms[-1] / 1000) if len(trace.at_ms) else "none lately"),
+        ("last sample", "none lately" if at is None else clock(at / 1000)),
     ]
     return str(_panels().person(facts))
 

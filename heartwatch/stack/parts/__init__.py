@@ -14,6 +14,7 @@ from heartwatch.stack.parts.postgres import Postgres
 from heartwatch.stack.parts.prefect import PrefectServer, Worker
 from heartwatch.stack.parts.registry import Registry
 from heartwatch.stack.parts.s3 import S3
+from heartwatch.stack.parts.web import Web
 
 __all__ = ["Context", "Part", "all_parts", "closure", "members", "order"]
 
@@ -33,6 +34,7 @@ def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
         Connect(),
         Engine(),
         PrefectServer(),
+        Web(),
         Worker("orchestration", 1),
         *(Worker("producers", number) for number in range(1, producers + 1)),
     ]

@@ -142,7 +142,7 @@ def test_07_services_start_in_the_order_of_their_dependencies(aws: boto3.Session
     machines = living(aws)
     assert set(services(machines_folder, machines["broker-2"])["heartwatch-brokers"]) == {"broker"}
     assert set(services(machines_folder, machines["connect"])["heartwatch-connect"]) == {"registry", "connect"}
-    assert set(services(machines_folder, machines["website"])) == {"heartwatch-prefect"}
+    assert set(services(machines_folder, machines["website"])) == {"heartwatch-prefect", "heartwatch-website"}
 
 
 def test_08_an_unhealthy_service_stops_what_depends_on_it_and_is_named(

@@ -72,7 +72,7 @@ def test_names_and_ports_are_unique() -> None:
     everything = parts.all_parts(3, 4)
     ports = [port for part in everything.values() for port in part.port_names]
     assert len(ports) == len(set(ports))
-    assert len(everything) == 3 + 7 + 4
+    assert len(everything) == 3 + 8 + 4
 
 
 @pytest.mark.parametrize(("brokers", "copies", "in_sync_copies"), [(1, 1, 1), (3, 3, 2)])
