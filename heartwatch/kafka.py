@@ -83,6 +83,17 @@ class GroupOffset:
     metadata: str | None
 
 
+@dataclass(frozen=True)
+class PartitionReplicas:
+    """Which brokers have a partition: their ids, those of them that are in sync, and the leader's (None without one)."""
+
+    topic: str
+    partition: int
+    leader: int | None
+    replicas: tuple[int, ...]
+    in_sync: tuple[int, ...]
+
+
 class KafkaAdmin:
     """What deploys and checks need of a Kafka cluster."""
 
@@ -120,6 +131,24 @@ class KafkaAdmin:
             KafkaClientError: no broker answered in time.
         """
         return sorted(f"{broker.host}:{broker.port}" for broker in self._metadata().brokers.values())
+
+    def replicas(self) -> list[PartitionReplicas]:
+        """Return which brokers have the partitions of all topics, Kafka's own among them.
+
+        Raises:
+            KafkaClientError: no broker answered in time.
+        """
+        return [
+            PartitionReplicas(
+                topic.topic,
+                one.id,
+                one.leader if one.leader >= 0 else None,
+                tuple(sorted(one.replicas)),
+                tuple(sorted(one.isrs)),
+            )
+            for topic in self._metadata().topics.values()
+            for one in topic.partitions.values()
+        ]
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicState]:
         """Return the state of those of the named topics that exist.
@@ -250,6 +279,35 @@ class KafkaAdmin:
             ).offset
             for one, future in futures.items()
         }
+
+    def topic_id(self, topic: str) -> str:
+        """Return what tells a topic from another one that had or will have its name.
+
+        Raises:
+            UnknownTopicError: there is no such topic.
+            KafkaClientError: the brokers could not be asked.
+        """
+        futures = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
+        return str(self._result(futures[topic], f"describe topic {topic!r}").topic_id)
+
+    def offsets_at(self, topic: str, timestamp_ms: int) -> dict[int, int]:
+        """Return by partition the first offset whose Kafka timestamp is not before a time; the end where there is none.
+
+        Args:
+            topic: topic that exists.
+            timestamp_ms: ms since the epoch.
+
+        Raises:
+            UnknownTopicError: there is no such topic.
+            KafkaClientError: the brokers could not be asked.
+        """
+        ends = self.offsets([topic], "latest")
+        request = {TopicPartition(*where): OffsetSpec.for_timestamp(timestamp_ms) for where in ends}
+        futures = self._admin.list_offsets(request, request_timeout=self._timeout)
+        found = {
+            one.partition: self._result(future, f"read offsets of {topic!r}").offset for one, future in futures.items()
+        }
+        return {partition: ends[topic, partition] if offset < 0 else offset for partition, offset in found.items()}
 
     def group_offsets(self, group: str) -> dict[Partition, GroupOffset]:
         """Return a consumer group's committed offsets; empty when the group has none.

@@ -93,6 +93,14 @@ class Run:
     precision: float | None
 
 
+@dataclass(frozen=True)
+class ConnectorRestarts:
+    """How often a connector's failed tasks were restarted since it last ran calmly, and when the last time was."""
+
+    restarts: int
+    last_at: datetime
+
+
 class Monitoring:
     """One pipeline's rows."""
 
@@ -239,6 +247,29 @@ class Monitoring:
                 run.precision,
             ],
         )
+
+    def connector_restarts(self) -> dict[str, ConnectorRestarts]:
+        """Return the restarts of connectors that have not run calmly since, by connector."""
+        rows = execute(self._postgres, "SELECT connector, restarts, last_at FROM monitoring.connector_restarts")
+        return {connector: ConnectorRestarts(restarts, last_at) for connector, restarts, last_at in rows}
+
+    def add_connector_restart(self, connector: str, restarts: int) -> None:
+        """Keep that a connector is restarted now, for the how manieth time."""
+        execute(
+            self._postgres,
+            "INSERT INTO monitoring.connector_restarts (connector, restarts, last_at) VALUES (%s, %s, now()) "
+            "ON CONFLICT (connector) DO UPDATE SET restarts = excluded.restarts, last_at = excluded.last_at",
+            [connector, restarts],
+        )
+
+    def forget_connector_restarts(self, connectors: Sequence[str]) -> None:
+        """Forget the restarts of connectors that run calmly."""
+        if connectors:
+            execute(
+                self._postgres,
+                "DELETE FROM monitoring.connector_restarts WHERE connector = ANY(%s)",
+                [list(connectors)],
+            )
 
     def forget(self, retention_days: float) -> int:
         """Delete this pipeline's rows that are older than `retention_days`, and return how many."""

@@ -1,0 +1,202 @@
+"""What is wrong with the parts of the pipeline, judged from what they say of themselves; nothing is asked or changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from heartwatch.connect import ConnectorStatus
+from heartwatch.kafka import PartitionReplicas
+from heartwatch.ksqldb import Query
+from heartwatch.monitoring import ConnectorRestarts
+
+_SHOWN = 5
+_RUNNING_QUERY = {"RUNNING", "PAUSED"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one resource.
+
+    Attributes:
+        part: connector, query, topic, worker, disk, or the part that could not be asked.
+        resource: its name.
+        state: in a word or two.
+        event: name of the event to emit, None when all is well.
+        sentence: what is wrong, where, and what is done or to do; empty when all is well.
+        mended: something was done about it, so that it may be well at the next look.
+    """
+
+    part: str
+    resource: str
+    state: str
+    event: str | None = None
+    sentence: str = ""
+    mended: bool = False
+
+
+@dataclass(frozen=True)
+class ConnectorPlan:
+    """What to do about the connectors.
+
+    Attributes:
+        restart: those whose failed tasks are to be restarted now, with how often they have been.
+        forget: those that have run for long enough since their last restart.
+        findings: one a connector.
+    """
+
+    restart: dict[str, int]
+    forget: list[str]
+    findings: list[Finding]
+
+
+def judge_connectors(
+    statuses: Sequence[ConnectorStatus],
+    remembered: Mapping[str, ConnectorRestarts],
+    limit: int,
+    calm: timedelta,
+    now: datetime,
+) -> ConnectorPlan:
+    """Say which connectors are restarted: those that failed, each `limit` times at most until it has run calmly.
+
+    Args:
+        statuses: of all connectors.
+        remembered: restarts so far, by connector.
+        limit: restarts before people are needed.
+        calm: how long a connector must run after a restart for its restarts to be forgotten.
+        now: present time.
+    """
+    restart: dict[str, int] = {}
+    forget = []
+    findings = []
+    for status in statuses:
+        before = remembered.get(status.name)
+        restarts = before.restarts if before else 0
+        if not status.failed:
+            findings.append(Finding("connector", status.name, status.summary))
+            if before and status.running and now - before.last_at >= calm:
+                forget.append(status.name)
+            continue
+        failed = f"connector {status.name!r} failed ({status.summary}): {status.cause or 'Connect gives no cause'}"
+        if restarts < limit:
+            restart[status.name] = restarts + 1
+            sentence = f"{failed}; its failed tasks are restarted, the {_ordinal(restarts + 1)} time of at most {limit}"
+        else:
+            sentence = f"{failed}; it was restarted {restarts} times already: mend the cause, then restart its tasks"
+        event = "heartwatch.connector.failed"
+        findings.append(
+            Finding("connector", status.name, status.summary, event, sentence, mended=status.name in restart)
+        )
+    return ConnectorPlan(restart, forget, findings)
+
+
+def _ordinal(number: int) -> str:
+    ends = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if 10 < number % 100 < 14 else ends.get(number % 10, 'th')}"
+
+
+def judge_queries(queries: Iterable[Query]) -> list[Finding]:
+    """Return a finding a query; one that neither runs nor is paused is wrong."""
+    return [
+        Finding("query", query.query_id, query.state)
+        if query.state in _RUNNING_QUERY
+        else Finding(
+            "query",
+            query.query_id,
+            query.state,
+            "heartwatch.query.failed",
+            f"query {query.query_id!r} is in state {query.state}: its results stop; see the server's log and processing log",
+        )
+        for query in queries
+    ]
+
+
+def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> list[Finding]:
+    """Return a finding for all partitions that are well, and one for each broker that lacks some.
+
+    Args:
+        partitions: of all topics, Kafka's own among them.
+        minimum: in-sync replicas without which a write is refused.
+    """
+    lagging: dict[int, list[PartitionReplicas]] = {}
+    for one in partitions:
+        for broker in sorted(set(one.replicas) - set(one.in_sync)):
+            lagging.setdefault(broker, []).append(one)
+    findings = [
+        Finding("broker", str(broker), "out of sync", "heartwatch.broker.out_of_sync", _lagging(broker, ones, minimum))
+        for broker, ones in sorted(lagging.items())
+    ]
+    headless = [one for one in partitions if one.leader is None and one.in_sync == one.replicas]
+    if headless:
+        sentence = f"{len(headless)} partitions have no leader, such as {_names(headless)}: see the brokers' logs"
+        findings.append(Finding("broker", "leaders", "missing", "heartwatch.broker.out_of_sync", sentence))
+    return findings or [Finding("broker", "all", f"{len(partitions)} partitions in sync")]
+
+
+def _lagging(broker: int, ones: Sequence[PartitionReplicas], minimum: int) -> str:
+    below = [one for one in ones if len(one.in_sync) < minimum]
+    sentence = f"broker {broker} is out of sync for {len(ones)} partitions, such as {_names(ones)}"
+    if below:
+        sentence += f"; {len(below)} of them have fewer in-sync replicas than the {minimum} that writes need"
+    return f"{sentence}: see that the broker is up, and its log"
+
+
+def _names(ones: Sequence[PartitionReplicas]) -> str:
+    return ", ".join(f"{one.topic}/{one.partition}" for one in ones[:_SHOWN])
+
+
+@dataclass(frozen=True)
+class WorkerSeen:
+    """A worker of a work pool: whether the server takes it for online, and when it was last heard of."""
+
+    pool: str
+    name: str
+    online: bool
+    last_heard: datetime | None
+
+
+def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetime) -> list[Finding]:
+    """Return a finding a worker; one that went is wrong until `memory` has passed: then it was taken away.
+
+    Args:
+        workers: of all work pools.
+        memory: how long a worker that went is missed.
+        now: present time.
+    """
+    findings = []
+    for worker in workers:
+        if worker.online:
+            findings.append(Finding("worker", worker.name, "online"))
+        elif worker.last_heard is None or now - worker.last_heard < memory:
+            heard = "never" if worker.last_heard is None else f"{(now - worker.last_heard).total_seconds():,.0f} s ago"
+            sentence = (
+                f"worker {worker.name!r} of work pool {worker.pool!r} is gone, last heard of {heard}: its runs wait; see "
+                "that its machine and process are up"
+            )
+            findings.append(Finding("worker", worker.name, "offline", "heartwatch.worker.gone", sentence))
+    return findings
+
+
+def judge_disk(place: str, free: int, total: int, least: float) -> Finding:
+    """Say whether enough of a disk is free.
+
+    Args:
+        place: what is on the disk.
+        free: bytes.
+        total: bytes.
+        least: share of the disk that must stay free.
+    """
+    share = free / total if total else 0.0
+    state = f"{free / 2**30:,.1f} of {total / 2**30:,.1f} GiB free"
+    if share >= least:
+        return Finding("disk", place, state)
+    sentence = (
+        f"the disk of {place} is filling: {state} ({share:.0%}), less than {least:.0%}; make room before brokers stop"
+    )
+    return Finding("disk", place, state, "heartwatch.disk.filling", sentence)
+
+
+def unreachable(part: str, error: Exception) -> Finding:
+    """Return what to say of a part that could not be asked."""
+    return Finding(part, part, "no answer", "heartwatch.part.unreachable", f"{part} can't be asked: {error}")
