@@ -19,11 +19,13 @@ from heartwatch.engine.plan import (
     AggregateStep,
     Column,
     FilterStep,
+    Format,
     RepartitionStep,
     Schema,
     SelectItem,
     SourceKind,
     Step,
+    TableGroupStep,
     Window,
 )
 from heartwatch.engine.query_analysis import QueryAnalysis
@@ -33,8 +35,9 @@ from heartwatch.engine.scope import (
     joined_words,
     nodes,
 )
-from heartwatch.engine.types import BIGINT, SqlType
+from heartwatch.engine.types import BIGINT, BOOLEAN, SqlType
 
+_UNDO = "__UNDO"
 _ADD_OR_REMOVE = "Either add the column to the GROUP BY or remove it from the SELECT."
 
 
@@ -55,6 +58,9 @@ class Aggregation:
         self.analysis = analysis
         self.step = step
         self.window = analysis.window()
+        self.of_table = analysis.first.kind is SourceKind.TABLE
+        if self.of_table and self.window is not None:
+            raise StatementError("Windowing not supported for table aggregations.")
         self.group_by = tuple(self._grouping(one) for one in group_by)
         if not self.group_by:
             raise StatementError("GROUP BY needs at least one expression.")
@@ -94,7 +100,10 @@ class Aggregation:
         schema = Schema(tuple(Column(name, type_) for name, type_ in keys), outputs)
         emit_final = self.analysis.query.emit == "FINAL"
         key_names = tuple(name for name, _ in keys)
-        step: Step = AggregateStep(schema, keyed, key_names, tuple(self.calls.values()), self.window, emit_final)
+        undo = _UNDO if self.of_table else None
+        step: Step = AggregateStep(schema, keyed, key_names, tuple(self.calls.values()), self.window, emit_final, undo)
+        if undo is not None:
+            self._check_undo()
         over = self._binder_over(schema, keys)
         if self.having is not None:
             step = FilterStep(schema, step, self.analysis.predicate(self.having, "HAVING", over))
@@ -103,7 +112,8 @@ class Aggregation:
             SelectItem(name, ColumnExpression(type_, key, text=str(expression)))
             for name, (key, type_), expression in zip(names, keys, self.group_by, strict=True)
         )
-        return Aggregated(step, items, key_items, self.window)
+        window = None if self.of_table else self.window or self.analysis.first.key_window
+        return Aggregated(step, items, key_items, window)
 
     def _key_names(self) -> list[str]:
         """Return the result's names of the grouping expressions: as selected, else their own."""
@@ -129,10 +139,8 @@ class Aggregation:
         step = self.step
         current = [column.name for column in step.schema.key]
         wanted = [one.name if isinstance(one, ast.ColumnReference) else None for one in self.group_by]
-        if current == wanted:
+        if current == wanted and not self.of_table:
             return step, [(column.name, column.type) for column in step.schema.key]
-        if self.analysis.first.kind is SourceKind.TABLE:
-            raise NotSupportedError("GROUP BY on a table is")
         bound = [self.analysis.bind(expression, step) for expression in self.group_by]
         generator = AliasGenerator([*self.analysis.frame_types(step)])
         columns = [one.name if isinstance(one, ColumnExpression) else generator.column() for one in bound]
@@ -140,11 +148,27 @@ class Aggregation:
         key_columns = tuple(Column(name, one.type) for name, one in zip(columns, bound, strict=True))
         values = self._needed_values(step, set(columns))
         key_format = self.analysis.repartition_key_format(key_columns)
-        schema = Schema(key_columns, values)
-        repartition = RepartitionStep(
-            schema, step, keys, "Aggregate-GroupBy-repartition", key_format, self.analysis.internal_value_format()
-        )
-        return repartition, [(column.name, column.type) for column in key_columns]
+        suffix, value_format = "Aggregate-GroupBy-repartition", self.analysis.internal_value_format()
+        grouped = [(column.name, column.type) for column in key_columns]
+        if self.of_table:
+            schema = Schema(key_columns, (*values, Column(_UNDO, BOOLEAN)))
+            if value_format.name not in ("AVRO", "JSON"):
+                value_format = Format("JSON")
+            return TableGroupStep(schema, step, keys, _UNDO, suffix, key_format, value_format), grouped
+        return RepartitionStep(Schema(key_columns, values), step, keys, suffix, key_format, value_format), grouped
+
+    def _check_undo(self) -> None:
+        """Check that the aggregates of a table can take a row out again.
+
+        Raises:
+            StatementError: one can't.
+        """
+        lasting = [call.function for call in self.calls.values() if not AGGREGATES[call.function].undoes]
+        if lasting:
+            raise StatementError(
+                f"The aggregation function(s) ({', '.join(dict.fromkeys(lasting))}) cannot be applied to a table source, only "
+                "to a stream source."
+            )
 
     def _needed_values(self, step: Step, keys: set[str]) -> tuple[Column, ...]:
         """Return the columns that the aggregates' arguments read: the repartition topic holds no others."""

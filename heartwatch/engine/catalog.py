@@ -22,6 +22,8 @@ from heartwatch.engine.plan import (
     SourceStep,
     Step,
     StreamTableJoinStep,
+    TableGroupStep,
+    TwoSidedJoinStep,
     Window,
 )
 from heartwatch.engine.types import NamedType, SqlType
@@ -94,9 +96,9 @@ def source_steps(step: Step) -> list[SourceStep]:
 
 def children(step: Step) -> tuple[Step, ...]:
     """Return the steps directly below a step."""
-    if isinstance(step, StreamTableJoinStep):
+    if isinstance(step, StreamTableJoinStep | TwoSidedJoinStep):
         return step.left, step.right
-    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | RepartitionStep | AggregateStep):
+    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | RepartitionStep | TableGroupStep | AggregateStep):
         return (step.source,)
     return ()
 

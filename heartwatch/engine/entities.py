@@ -200,7 +200,7 @@ class Entities:
         kafka = self._engine.resources.kafka
         summaries = []
         for running in self._engine.queries.values():
-            groups = [one.group for one in running.threads if one.stage.source.source == source.name]
+            groups = [one.group for one in running.threads if source.name in one.stage.reads]
             for group in groups:
                 committed = kafka.group_offsets(group)
                 first, ends = (

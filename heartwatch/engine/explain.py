@@ -13,7 +13,11 @@ from heartwatch.engine.plan import (
     Schema,
     SourceStep,
     Step,
+    StreamStreamJoinStep,
     StreamTableJoinStep,
+    TableGroupStep,
+    TableTableJoinStep,
+    TwoSidedJoinStep,
     Window,
 )
 
@@ -50,6 +54,9 @@ _NAMES: dict[type[Step], str] = {
     FlatMapStep: "FLAT_MAP",
     RepartitionStep: "REKEY",
     StreamTableJoinStep: "JOIN",
+    StreamStreamJoinStep: "JOIN",
+    TableTableJoinStep: "JOIN",
+    TableGroupStep: "REKEY",
     AggregateStep: "AGGREGATE",
 }
 
@@ -62,11 +69,18 @@ def _details(step: Step) -> str:
         return str(step.predicate)
     if isinstance(step, ProjectStep | FlatMapStep):
         return ", ".join(f"{item.expression} AS {item.name}" for item in step.items)
-    if isinstance(step, RepartitionStep):
+    if isinstance(step, RepartitionStep | TableGroupStep):
         return f"by {', '.join(str(item.expression) for item in step.keys)} through {step.topic_suffix}"
-    if isinstance(step, StreamTableJoinStep):
-        return f"{step.kind.value} on {step.left_key} = {step.right_key}"
+    if isinstance(step, StreamTableJoinStep | TwoSidedJoinStep):
+        return f"{step.kind.value} on {step.left_key} = {step.right_key}{_within(step)}"
     return _aggregate(step) if isinstance(step, AggregateStep) else ""
+
+
+def _within(step: Step) -> str:
+    if not isinstance(step, StreamStreamJoinStep):
+        return ""
+    grace = f" GRACE PERIOD {step.grace_ms} MILLISECONDS" if step.grace_ms is not None else ""
+    return f" WITHIN ({step.before_ms} MILLISECONDS, {step.after_ms} MILLISECONDS){grace}"
 
 
 def _aggregate(step: AggregateStep) -> str:

@@ -33,6 +33,7 @@ KEY = "__KEY"  # code of the row's key, Int64; below 0 there is none
 DELETED = "__DELETED"  # the row deletes its key (a table's tombstone), Boolean; only in changes of tables
 VALUELESS = "__VALUELESS"  # the record's value is null, Boolean; only in streams, and only where there are such records
 SLOT = "__SLOT"  # where an aggregate keeps the row's group, Int64; only in changes of groups
+SIDE = "__SIDE"  # which side of a join the row is of, Int32; only in a join's own topic
 INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT)
 
 # Rows gathered before they are aggregated: grouping few rows at a time costs the most in fixed overhead.
@@ -76,13 +77,26 @@ class Filter:
 class Project:
     """Computes columns; pseudo columns pass through."""
 
-    def __init__(self, items: Mapping[str, pl.Expr]) -> None:
+    def __init__(self, items: Mapping[str, pl.Expr], keys_of_values: frozenset[str] = frozenset()) -> None:
+        """Prepare.
+
+        Args:
+            items: the columns.
+            keys_of_values: those that are a key made of the value: NULL where the record's value is null.
+        """
         self._items = [expression.alias(name) for name, expression in items.items()]
+        self._valueless_items = [
+            pl.when(~pl.col(VALUELESS)).then(expression).alias(name)
+            if name in keys_of_values
+            else expression.alias(name)
+            for name, expression in items.items()
+        ]
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the computed columns."""
         kept = [name for name in INTERNAL_COLUMNS if name in frame.columns]
-        return frame.select(*self._items, *kept)
+        items = self._valueless_items if VALUELESS in frame.columns else self._items
+        return frame.select(*items, *kept)
 
 
 class FlatMap:
@@ -133,12 +147,14 @@ class Aggregates:
         partial: over a group's rows, gives the state columns.
         merge: over a group's states in order, gives the state columns again.
         result: over a state, gives the output columns.
+        undo: over a group's rows that are taken out again, gives the state columns; empty where that can't be.
     """
 
     inputs: tuple[str, ...]
     partial: tuple[pl.Expr, ...]
     merge: tuple[pl.Expr, ...]
     result: tuple[pl.Expr, ...]
+    undo: tuple[pl.Expr, ...] = ()
 
 
 _WINDOW_KEYS = (ROWPARTITION, WINDOWSTART, KEY)
@@ -403,7 +419,10 @@ class Changes:
             frame = self.windowing.assign(frame)
         if not len(frame):
             return pl.DataFrame()
-        partial = frame.group_by(*self._keys, maintain_order=True).agg(*self._own, *self._aggregates.partial)
+        return self._absorb(frame.group_by(*self._keys, maintain_order=True).agg(*self._own, *self._aggregates.partial))
+
+    def _absorb(self, partial: pl.DataFrame) -> pl.DataFrame:
+        """Merge partial states, one a group, into the groups' states; return the groups' results."""
         slots = self._slots_of(partial)
         before = self._rows.find(slots)
         old = self._rows.take(before[before >= 0])
@@ -422,12 +441,16 @@ class Changes:
             return results
         slots = results[SLOT].to_numpy()
         shown = ~results[DELETED].to_numpy()
-        if slots.max() >= len(self._shown):
-            self._shown = np.concatenate([self._shown, np.zeros(int(slots.max()) + 1, dtype=bool)])
-        told = shown | self._shown[slots]
+        told = shown | self._shown_at(slots)
         self._shown[slots] = shown
         again = self._seen_before(results)
         return results.filter(pl.Series(told if again is None else told & ~again)).drop(SLOT)
+
+    def _shown_at(self, slots: Ints) -> Mask:
+        """Return whether the groups' last results passed HAVING, with room for the groups."""
+        if slots.max() >= len(self._shown):
+            self._shown = np.concatenate([self._shown, np.zeros(int(slots.max()) + 1, dtype=bool)])
+        return self._shown[slots]
 
     def emit(self) -> pl.DataFrame:
         """Drop closed windows' states; nothing comes out by the passing of time alone."""

@@ -137,6 +137,7 @@ class SourceStep(Step):
         key_window: window of a windowed source's key, None for plain keys.
         alias: prefix of the columns below a join, None elsewhere.
         headers: columns that hold record headers: name, and the header's key (None for all of them).
+        sided: keys end with a byte that says which side of a join the record is of (a join's own topic).
     """
 
     source: str
@@ -149,6 +150,7 @@ class SourceStep(Step):
     key_window: Window | None = None
     alias: str | None = None
     headers: tuple[tuple[str, str | None], ...] = ()
+    sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,18 @@ class JoinKind(Enum):
 
     INNER = "INNER"
     LEFT = "LEFT"
+    RIGHT = "RIGHT"
+    OUTER = "OUTER"
+
+    @property
+    def keeps_left(self) -> bool:
+        """Whether rows of the left side come out that have no match."""
+        return self in (JoinKind.LEFT, JoinKind.OUTER)
+
+    @property
+    def keeps_right(self) -> bool:
+        """Whether rows of the right side come out that have no match."""
+        return self in (JoinKind.RIGHT, JoinKind.OUTER)
 
 
 @dataclass(frozen=True)
@@ -210,6 +224,75 @@ class StreamTableJoinStep(Step):
     kind: JoinKind
     left_key: str
     right_key: str
+
+
+@dataclass(frozen=True)
+class TwoSidedJoinStep(Step):
+    """Join two streams, or two tables, by expressions over each: what both have in common.
+
+    The result's key column is neither side's: it holds the common value, also where a side has no row.
+
+    Attributes:
+        left: one side.
+        right: the other side.
+        kind: which rows come out without a match.
+        left_key: the left side's join key.
+        right_key: the right side's.
+        topic_suffix: of the topic into which both sides go, in the order in which they are joined.
+        key_format: how its keys are written.
+        value_format: how its values are written.
+    """
+
+    left: Step
+    right: Step
+    kind: JoinKind
+    left_key: Expression
+    right_key: Expression
+    topic_suffix: str
+    key_format: Format
+    value_format: Format
+
+
+@dataclass(frozen=True)
+class StreamStreamJoinStep(TwoSidedJoinStep):
+    """Join two streams' rows of the same key whose times are near each other.
+
+    Attributes:
+        before_ms: how much earlier a row of the right may be.
+        after_ms: how much later.
+        grace_ms: how much later than that rows may come; None where the statement doesn't say, and then rows without a match
+            come out at once, as ksqlDB does it.
+    """
+
+    before_ms: int = 0
+    after_ms: int = 0
+    grace_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class TableTableJoinStep(TwoSidedJoinStep):
+    """Join two tables' current rows of the same primary key."""
+
+
+@dataclass(frozen=True)
+class TableGroupStep(Step):
+    """Group a table anew: each change takes the key's old row out of its group and puts the new one into its own.
+
+    Attributes:
+        source: the table.
+        keys: the grouping.
+        undo: Boolean column that marks the rows that are taken out.
+        topic_suffix: of the topic that the changes go through.
+        key_format: how its keys are written.
+        value_format: how its values are written.
+    """
+
+    source: Step
+    keys: tuple[SelectItem, ...]
+    undo: str
+    topic_suffix: str
+    key_format: Format
+    value_format: Format
 
 
 @dataclass(frozen=True)
@@ -235,6 +318,7 @@ class AggregateStep(Step):
         calls: the aggregates, each once however often SELECT and HAVING use it.
         window: None for an aggregate without windows.
         emit_final: one result a key and window, when it closes; otherwise each change.
+        undo: column that marks rows to be taken out again (of a table's), None for streams.
     """
 
     source: Step
@@ -242,6 +326,7 @@ class AggregateStep(Step):
     calls: tuple[AggregateCall, ...]
     window: Window | None
     emit_final: bool
+    undo: str | None = None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from heartwatch.engine.scope import (
 )
 from heartwatch.engine.types import NULL
 
+_SYNTHETIC_HELP = "See https://cnfl.io/2LV7ouS."
 _PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
 
 
@@ -155,7 +156,7 @@ class PersistentQuery(QueryAnalysis):
             list(aggregated.keys),
             values,
             aggregated.step,
-            aggregated.window or self.first.key_window,
+            aggregated.window,
             SourceKind.TABLE,
         )
 
@@ -188,7 +189,14 @@ class PersistentQuery(QueryAnalysis):
                     "consider using the AS_VALUE function to indicate which key reference should be copied."
                 )
             used.add(selected[0])
-            keys.append(SelectItem(items[selected[0]].name, binder.bind(self.typed(key))))
+            if self.scope.is_join and self.query.partition_by is None:
+                # The key is what the join found, also where the column's own side has no row.
+                column = step.schema.key[0]
+                keys.append(
+                    SelectItem(items[selected[0]].name, ColumnExpression(column.type, column.name, text=str(key)))
+                )
+            else:
+                keys.append(SelectItem(items[selected[0]].name, binder.bind(self.typed(key))))
             if self.scope.is_join and self.query.partition_by is None:
                 break
         if self.scope.is_join and self.query.partition_by is None and not keys:
@@ -252,9 +260,17 @@ class PersistentQuery(QueryAnalysis):
         plural = "s" if len(keys) > 1 else ""
         key_plural = plural if last == "and" else ""
         example = ", ".join(keys) if last == "and" else keys[0]
+        synthetic = self.synthetic_key is not None and last == "or"
         raise StatementError(
-            f"Key{key_plural} missing from projection (ie, SELECT). \nThe query used to build `{self.sink.name}` must include "
-            f"the {what}{plural} {joined_words(keys, last)} in its projection (eg, SELECT {example}...)."
+            f"Key{key_plural} missing from projection (ie, SELECT). {_SYNTHETIC_HELP if synthetic else ''}\n"
+            f"The query used to build `{self.sink.name}` must include the {what}{plural} {joined_words(keys, last)} in its "
+            f"projection (eg, SELECT {example}...)."
+            + (
+                f"\n{keys[0]} was added as a synthetic key column because the join criteria did not match any source column. "
+                "This expression must be included in the projection and may be aliased. "
+                if synthetic
+                else ""
+            )
         )
 
     def _join_key_missing(self) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
-
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.binder import Binder
@@ -15,6 +13,7 @@ from heartwatch.engine.catalog import Catalog, Source
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import Column as ColumnExpression
 from heartwatch.engine.expressions import TypedExpression
+from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
 from heartwatch.engine.plan import (
     Column,
     FilterStep,
@@ -27,7 +26,9 @@ from heartwatch.engine.plan import (
     SourceKind,
     SourceStep,
     Step,
+    StreamStreamJoinStep,
     StreamTableJoinStep,
+    TableTableJoinStep,
     Window,
     WindowKind,
 )
@@ -51,6 +52,9 @@ from heartwatch.engine.types import BIGINT, BOOLEAN, ArrayType, SqlType, StructT
 
 Node = TypeVar("Node")
 DEFAULT_GRACE_MS = 86_400_000  # of windows without GRACE PERIOD, as in Kafka Streams
+JOIN_KEY = "__JOIN_KEY"  # the key column below a join of two sides: what both have in common
+SYNTHETIC_KEY = "ROWKEY"  # its name where it is neither side's column
+_NUMBERED = [f"{SYNTHETIC_KEY}_{number}" for number in range(1, 100)]
 _JOIN_NAMES = {
     "INNER": "[INNER] JOIN", "LEFT": "LEFT [OUTER] JOIN", "RIGHT": "RIGHT [OUTER] JOIN", "OUTER": "[FULL] OUTER JOIN",
 }  # fmt: skip
@@ -137,7 +141,9 @@ class QueryAnalysis:
         def named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
             return tuple(Column(self.scope.frame_name(one.alias, column.name), column.type) for column in columns)
 
-        schema = Schema(named(source.schema.key), named(source.schema.value))
+        used = {node.name for node in nodes(self.query) if isinstance(node, ast.ColumnReference)} if alias else set()
+        pseudo = tuple(Column(name, type_) for name, type_ in PSEUDO_TYPES.items() if name in used)
+        schema = Schema(named(source.schema.key), named((*source.schema.value, *pseudo)))
         headers = tuple((self.scope.frame_name(one.alias, name), key) for name, key in source.headers)
         timestamp = source.timestamp_column
         if timestamp is not None:
@@ -157,20 +163,48 @@ class QueryAnalysis:
     ) -> tuple[Step, list[frozenset[str]]]:
         left_expression, right_expression, left = self._criteria(join, joined, right)
         self._check_windowing(left.source, right.source, left.alias, right.alias)
-        if right.source.kind is SourceKind.STREAM:
-            kinds = "stream-stream" if self.first.kind is SourceKind.STREAM else "table-stream"
-            if kinds == "table-stream":
+        sides = (self.first.kind, right.source.kind)
+        if sides == (SourceKind.TABLE, SourceKind.STREAM):
+            raise StatementError(
+                "Invalid join order: table-stream joins are not supported; only stream-table joins. "
+                f"Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
+            )
+        if sides == (SourceKind.STREAM, SourceKind.TABLE):
+            self._check_table_join(join, left, right, left_expression, right_expression)
+            return self._stream_table_join(step, join, right, left_expression, right_expression, equal)
+        if sides == (SourceKind.STREAM, SourceKind.STREAM) and join.before_ms is None:
+            raise StatementError("Stream-Stream joins must have a WITHIN clause specified. None was provided.")
+        if sides == (SourceKind.TABLE, SourceKind.TABLE):
+            self._check_two_tables(step, join, left, right, left_expression, right_expression, equal)
+        return self._two_sided_join(step, join, right, left_expression, right_expression, equal)
+
+    def _check_two_tables(
+        self, step: Step, join: ast.JoinedRelation, left: AliasedSource, right: AliasedSource,
+        left_expression: ast.SyntaxExpression, right_expression: ast.SyntaxExpression, equal: list[frozenset[str]],
+    ) -> None:  # fmt: skip
+        if join.before_ms is not None:
+            raise StatementError(
+                "A window definition was provided for a Table-Table join. These joins are not windowed. "
+                "Please drop the window definition (i.e. the WITHIN clause) and try to execute your Table-Table join again."
+            )
+        criteria = cast(ast.Comparison, join.criteria)
+        keys = [column.name for column in right.source.schema.key]
+        named = right_expression.name if isinstance(right_expression, ast.ColumnReference) else None
+        if len(keys) != 1 or named != keys[0]:
+            raise StatementError(
+                "Invalid join condition: table-table joins require to join on the primary key of the right input table. "
+                f"Got {criteria.left} = {criteria.right}."
+            )
+        current = step.schema.key[0].name
+        same = next((names for names in equal if current in names), frozenset({current}))
+        resolved = self.scope.resolve(left_expression, "JOIN ON")
+        if len(step.schema.key) != 1 or not isinstance(resolved, ast.ColumnReference) or resolved.name not in same:
+            if join.kind in ("OUTER", "RIGHT"):
                 raise StatementError(
-                    "Invalid join order: table-stream joins are not supported; only stream-table joins. "
-                    f"Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
+                    f"Invalid join type: {'full' if join.kind == 'OUTER' else 'right'}-outer join not supported for "
+                    f"foreign-key table-table join. Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
                 )
-            if join.before_ms is None:
-                raise StatementError("Stream-Stream joins must have a WITHIN clause specified. None was provided.")
-            raise NotSupportedError("A stream-stream join is")
-        if self.first.kind is SourceKind.TABLE:
-            raise NotSupportedError("A table-table join is")
-        self._check_table_join(join, left, right, left_expression, right_expression)
-        return self._stream_table_join(step, join, right, left_expression, right_expression, equal)
+            raise NotSupportedError("A foreign-key table-table join is")
 
     def _criteria(
         self, join: ast.JoinedRelation, joined: list[AliasedSource], right: AliasedSource
@@ -274,23 +308,65 @@ class QueryAnalysis:
             step = self._rekeyed_for_join(step, left_bound, table)
             left_name = step.schema.key[0].name
         new_same = frozenset({*same, right_key.name, left_name}) if left_name else frozenset({right_key.name})
+        if join.kind == "LEFT":
+            new_same -= {right_key.name}
         equal = [*(names for names in equal if left_name not in names), new_same]
         key_name = step.schema.key[0]
         schema = Schema((key_name,), (*step.schema.value, *table.schema.columns))
         kind = JoinKind.LEFT if join.kind == "LEFT" else JoinKind.INNER
-        synthetic = left_bound if not isinstance(left_bound, ColumnExpression) else None
-        self.synthetic_key = key_name.name if synthetic is not None and join.kind == "LEFT" else None
-        viable = [name for name in (left_name, right_key.name) if name and name != self.synthetic_key]
-        if synthetic is not None:
-            viable = [right_key.name] if join.kind != "LEFT" else []
-        elif join.kind == "LEFT":
-            viable = [cast(str, left_name)]
-        self.key_choices = tuple(dict.fromkeys([*viable, *(name for name in same if name and join.kind != "LEFT")]))
+        self._note_keys(left_bound, ColumnExpression(right_key.type, right_key.name, text=right_key.name), same)
         joined = StreamTableJoinStep(schema, step, table, kind, key_name.name, right_key.name)
         return joined, equal
 
+    def _note_keys(self, left: TypedExpression, right: TypedExpression, same: frozenset[str]) -> None:
+        """Note which columns may stand for the join's key: those it is made of, or a synthetic one."""
+        named = [side.name for side in (left, right) if isinstance(side, ColumnExpression)]
+        self.synthetic_key = None
+        self.key_choices = tuple(dict.fromkeys([*named, *sorted(same - {JOIN_KEY, SYNTHETIC_KEY})]))
+
+    def _two_sided_join(
+        self, step: Step, join: ast.JoinedRelation, right: AliasedSource,
+        left_expression: ast.SyntaxExpression, right_expression: ast.SyntaxExpression, equal: list[frozenset[str]],
+    ) -> tuple[Step, list[frozenset[str]]]:  # fmt: skip
+        other = self._source_step(right)
+        left_bound = self.bind(self.scope.resolve(left_expression, "JOIN ON"), step)
+        right_bound = self.bind(self.scope.resolve(right_expression, "JOIN ON"), other)
+        if left_bound.type != right_bound.type:
+            criteria = cast(ast.Comparison, join.criteria)
+            raise StatementError(
+                f"Invalid join condition: types don't match. Got {criteria.left}{{{left_bound.type}}} = "
+                f"{criteria.right}{{{right_bound.type}}}."
+            )
+        kind = JoinKind(join.kind)
+        left_names = {left_bound.name} if isinstance(left_bound, ColumnExpression) else set()
+        right_names = {right_bound.name} if isinstance(right_bound, ColumnExpression) else set()
+        same = next((names for names in equal if left_names & names), frozenset(left_names))
+        self._note_keys(left_bound, right_bound, same)
+        key = JOIN_KEY
+        if kind is JoinKind.OUTER or not self.key_choices:
+            taken = {*self.scope.types(), *(name for one in self.scope.sources for name in one.types())}
+            key = self.synthetic_key = next(name for name in (SYNTHETIC_KEY, *_NUMBERED) if name not in taken)
+            self.key_choices = ()
+        as_key = {key} | (right_names if not kind.keeps_left else set()) | (same if not kind.keeps_right else set())
+        equal = [*(names for names in equal if not left_names & names), frozenset(as_key)]
+        values = tuple(column for column in step.schema.columns if column.name not in (JOIN_KEY, self.synthetic_key))
+        key_columns = (Column(key, left_bound.type),)
+        schema = Schema(key_columns, (*values, *other.schema.columns))
+        number = sum(isinstance(below, ast.JoinedRelation) for below in self.query.joins)
+        suffix = f"{'L_' * (number - 1 - self.query.joins.index(join))}Join"
+        key_format = self.repartition_key_format(key_columns)
+        value_format = _nullable(self.internal_value_format())
+        if self.first.kind is SourceKind.TABLE:
+            return TableTableJoinStep(
+                schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format
+            ), equal
+        return StreamStreamJoinStep(
+            schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format,
+            join.before_ms or 0, join.after_ms or 0, join.grace_ms,
+        ), equal  # fmt: skip
+
     def _rekeyed_for_join(self, step: Step, key: TypedExpression, table: SourceStep) -> Step:
-        name = key.name if isinstance(key, ColumnExpression) else AliasGenerator(self.scope.types()).column()
+        name = key.name if isinstance(key, ColumnExpression) else JOIN_KEY
         values = tuple(column for column in step.schema.columns if column.name != name)
         suffix = "Join-left-repartition" if not isinstance(step, StreamTableJoinStep) else "L_Join-left-repartition"
         key_format = table.key_format
@@ -489,6 +565,11 @@ def _table_calls(expression: Any) -> list[ast.FunctionCall]:
         if inner is not None:
             raise StatementError(f"Table functions cannot be nested: {call.name}({inner.name}())")
     return calls
+
+
+def _nullable(format_: Format) -> Format:
+    """Return a format for rows of which a part may be missing: JSON where DELIMITED or KAFKA can't tell that."""
+    return format_ if format_.name in ("AVRO", "JSON") else Format("JSON")
 
 
 def _holding(format_: Format, columns: tuple[Column, ...]) -> Format:

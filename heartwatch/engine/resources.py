@@ -94,7 +94,8 @@ class Resources:
         self._check_compatible(f"{plan.topic}-value", plan.root.schema.value, plan.value_format, wrap=wrap)
 
     def _check_copartitioning(self, stage: Stage, internal: set[str]) -> None:
-        sources = [one for one in (stage.source, *stage.tables) if one.topic not in internal]
+        joined = stage.co_partitioned if stage.arms else (stage.source, *stage.tables)
+        sources = [one for one in joined if one.topic not in internal]
         found = self.kafka.describe([one.topic for one in sources])
         missing = next((one.topic for one in sources if one.topic not in found), None)
         if missing is not None:
@@ -287,7 +288,13 @@ def _is_compacted(kind: SourceKind, window: object) -> bool:
     return kind is SourceKind.TABLE and window is None
 
 
+_COMPACTION_LAG_MS = 86_400_000
+
+
 def _topic_config(stage: Stage, plan: QueryPlan) -> dict[str, str]:
+    if stage.sink.compacted:
+        # A version of a row that was read before must still be there when a restart reads again.
+        return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(_COMPACTION_LAG_MS)}
     if stage.sink.internal:
         return {"cleanup.policy": "delete", "retention.ms": "-1"}
     return {"cleanup.policy": "compact"} if _is_compacted(plan.sink_kind, plan.key_window) else {}

@@ -31,9 +31,9 @@ from heartwatch import codec
 from heartwatch.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from heartwatch.engine import processing_log
 from heartwatch.engine.metrics import QueryMetrics
-from heartwatch.engine.plan import SourceKind
+from heartwatch.engine.plan import SourceKind, SourceStep
 from heartwatch.engine.state import Progress, runs
-from heartwatch.engine.topology import Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
+from heartwatch.engine.topology import Outgoing, Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
 from heartwatch.kafka import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from heartwatch.settings import KafkaSettings
 
@@ -128,8 +128,15 @@ class ForgottenRecordsError(Exception):
 class StageThread:
     """A stage of a running query; it goes on through errors until it is stopped."""
 
-    def __init__(self, stage: Stage, context: StageContext) -> None:
-        """Prepare; `start` runs it."""
+    def __init__(self, stage: Stage, context: StageContext, session: type[StageSession]) -> None:
+        """Prepare; `start` runs it.
+
+        Args:
+            stage: what to run.
+            context: what it needs.
+            session: what one life of the stage is made of.
+        """
+        self._session = session
         self.stage = stage
         self.context = context
         self.status = Status.RUNNING
@@ -171,7 +178,7 @@ class StageThread:
         while not self._stop.is_set():
             session: StageSession | None = None
             try:
-                session = StageSession(self.stage, self.context, self.group)
+                session = self._session(self.stage, self.context, self.group)
                 self._be_well()
                 self._loop(session)
                 session.finish()
@@ -255,8 +262,7 @@ class StageSession:
     def _open(self, group: str) -> None:
         context, stage = self._context, self._stage
         context.prepare()
-        self._pipeline = build(stage, context.schemas, context.write_schemas(stage))
-        self._aggregate = self._pipeline.aggregate
+        self._build()
         self._admin = AdminClient({"bootstrap.servers": context.kafka.bootstrap_servers})
         self._kafka = KafkaAdmin(context.kafka)
         self._sink_partitions = self._partitions(stage.sink.topic)
@@ -285,11 +291,20 @@ class StageSession:
         }
         self._stream: BatchConsumer = open_batch_consumer(reading)
         self._clients.append(self._stream.close)
-        self._tables = TableFollower(self._pipeline, reading, self._ends)
-        self._clients.append(self._tables.close)
+        self._open_tables(reading)
         self._group.subscribe(
             [stage.source.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def _build(self) -> None:
+        context, stage = self._context, self._stage
+        self._pipeline = build(stage, context.schemas, context.write_schemas(stage))
+        self._aggregate = self._pipeline.aggregate
+        self._counters = self._pipeline.counters
+
+    def _open_tables(self, reading: dict[str, Any]) -> None:
+        self._tables = TableFollower(self._pipeline, reading, self._ends)
+        self._clients.append(self._tables.close)
 
     def _open_producer(self, transactional_id: str) -> Producer:
         exact = self._options.guarantee is Guarantee.EXACTLY_ONCE
@@ -386,7 +401,9 @@ class StageSession:
         self._send_rejects(rejects)
         if not len(results):
             return
-        outgoing = self._pipeline.sink.write(results, self._sink_partitions)
+        self._produce(self._pipeline.sink.write(results, self._sink_partitions))
+
+    def _produce(self, outgoing: Outgoing) -> None:
         self._begin()
         produce, topic = self._producer.produce, self._stage.sink.topic
         partitions = outgoing.partitions or [-1] * len(outgoing)
@@ -419,7 +436,7 @@ class StageSession:
             self._in_transaction = True
 
     def _count(self, consumed: int, now: float) -> None:
-        metrics, counters = self._metrics, self._pipeline.counters
+        metrics, counters = self._metrics, self._counters
         metrics.consumed += consumed
         metrics.consumed_rate.add(consumed)
         metrics.last_message_ms = round(now * 1000)
@@ -484,14 +501,17 @@ class StageSession:
                 if offsets:
                     self._group.commit(offsets=offsets, asynchronous=False)
             self.has_committed = True
-        for partition, owned in self._owned.items():
-            owned.committed = self._state_of(partition)
+        self._note_committed()
         self._metrics.produced += self._uncommitted
         self._metrics.produced_rate.add(self._uncommitted)
         self._uncommitted = self._uncommitted_before = 0
         self._first_output = None
         self._last_commit = time.monotonic()
         self._delete_used()
+
+    def _note_committed(self) -> None:
+        for partition, owned in self._owned.items():
+            owned.committed = self._state_of(partition)
 
     def _delete_used(self) -> None:
         """Delete what has been read of a repartition topic: nobody else reads it."""
@@ -559,12 +579,15 @@ class StageSession:
         self._commit()
         gone = {one.partition for one in partitions}
         self._gained = [partition for partition in self._gained if partition not in gone]
-        for partition in gone & set(self._owned):
+        self._drop(gone & set(self._owned))
+        self._assign()
+        consumer.incremental_unassign(partitions)
+
+    def _drop(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
             del self._owned[partition]
             self._pipeline.drop_partition(partition)
             self._tables.drop(partition)
-        self._assign()
-        consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lost = True
@@ -600,7 +623,7 @@ class StageSession:
                 raise KafkaException(one.error)
             partition, first = one.partition, earliest[topic, one.partition]
             if one.offset < 0:
-                start = first if self._from_earliest else ends[topic, partition]
+                start = first if self._is_from_earliest(self._stage.source) else ends[topic, partition]
                 result[partition] = (start, Progress(position=start))
                 continue
             progress = Progress.from_metadata(one.metadata, one.offset)
@@ -613,10 +636,8 @@ class StageSession:
             result[partition] = (max(one.offset, first), progress)
         return result
 
-    @property
-    def _from_earliest(self) -> bool:
-        """Whether a partition without a commit is read from its beginning: always for tables, and for topics of our own."""
-        source = self._stage.source
+    def _is_from_earliest(self, source: SourceStep) -> bool:
+        """Say whether a partition without a commit is read from its beginning: tables are, and topics of our own."""
         internal = source.topic.startswith("_confluent-ksql-")
         return self._options.reset == "earliest" or source.kind is SourceKind.TABLE or internal
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.catalog import Source
-from heartwatch.engine.errors import NotSupportedError, Position, StatementError
+from heartwatch.engine.errors import Position, StatementError
 from heartwatch.engine.plan import (
     PSEUDO_COLUMNS,
     ROWOFFSET,
@@ -92,7 +92,7 @@ class Scope:
 
     def frame_name(self, alias: str, column: str) -> str:
         """Return a source's column's name in the frame."""
-        if not self.is_join or column in (*PSEUDO_TYPES, *WINDOW_BOUNDS):
+        if not self.is_join or column in WINDOW_BOUNDS:
             return column
         return f"{alias}_{column}"
 
@@ -145,10 +145,7 @@ class Scope:
             raise StatementError(
                 f"{located(node.position)}: Column '{node.name}' is ambiguous. Could be any of: {options}"
             )
-        only = found[0]
-        if self.is_join and node.name in PSEUDO_TYPES and only is not self.sources[0]:
-            raise NotSupportedError(f"{node}, a pseudo column of a join's right side, is")
-        return ast.ColumnReference(self.frame_name(only.alias, node.name), position=node.position)
+        return ast.ColumnReference(self.frame_name(found[0].alias, node.name), position=node.position)
 
 
 def outside_lambdas(expression: Node, change: Callable[[Any], Any]) -> Node:

@@ -33,11 +33,12 @@ from heartwatch.engine.errors import (
 )
 from heartwatch.engine.inserts import Inserter, row_of
 from heartwatch.engine.lexer import split_statements
+from heartwatch.engine.merging import MergeSession
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.options import engine_defaults, query_options, with_changes
 from heartwatch.engine.parser import PreparedStatement, parse_statements, prepare
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
-from heartwatch.engine.runtime import StageContext, StageThread, Status
+from heartwatch.engine.runtime import StageContext, StageSession, StageThread, Status
 from heartwatch.engine.topology import stages
 from heartwatch.engine.transient import TransientQuery
 from heartwatch.kafka import KafkaClientError
@@ -401,7 +402,10 @@ class Engine:
             write_schemas=lambda stage: self.resources.write_schemas(stage.sink),
             metrics=metrics,
         )
-        threads = [StageThread(stage, context) for stage in stages(plan, self.config.service_id)]
+        threads = [
+            StageThread(stage, context, MergeSession if stage.arms else StageSession)
+            for stage in stages(plan, self.config.service_id)
+        ]
         self.queries[plan.query_id] = RunningQuery(query, threads, metrics)
         for thread in threads:
             thread.set_paused(query.paused)

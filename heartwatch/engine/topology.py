@@ -18,17 +18,19 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from heartwatch.batch_consumer import MessageBatch
-from heartwatch.partitioning import partitions_of
 
 from heartwatch import codec
+from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
 from heartwatch.engine.errors import NotSupportedError
+from heartwatch.engine.expressions import Column as ColumnExpression
 from heartwatch.engine.formats import JsonSerde, KafkaSerde, Read, Serde, serde
 from heartwatch.engine.functions.datetime import timestamps_of
+from heartwatch.engine.joins import JoinWindow, Regrouping, StreamJoin, TableAggregate, TablesJoin
 from heartwatch.engine.operators import (
     DELETED,
     KEY,
+    SIDE,
     VALUELESS,
     Aggregates,
     Changes,
@@ -45,6 +47,7 @@ from heartwatch.engine.operators import (
 )
 from heartwatch.engine.plan import (
     PSEUDO_COLUMNS,
+    ROWPARTITION,
     ROWTIME,
     WINDOWEND,
     WINDOWSTART,
@@ -59,17 +62,25 @@ from heartwatch.engine.plan import (
     QueryPlan,
     RepartitionStep,
     Schema,
+    SelectItem,
     SourceKind,
     SourceStep,
     Step,
+    StreamStreamJoinStep,
     StreamTableJoinStep,
+    TableGroupStep,
+    TwoSidedJoinStep,
     Window,
     WindowKind,
 )
 from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
+from heartwatch.partitioning import partitions_of
 
 SchemaLookup = Callable[[int], codec.AvroSchema]
+Stateful = Sessions | FinalWindows | Changes | StreamJoin | TablesJoin | Regrouping
+_KEY = "__JOIN_KEY"
+ORDER = "__ORDER"  # time by which a row's turn comes among both sides' rows of its partition, ms, Int64
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,24 @@ class SinkSpec:
     internal: bool
     timestamp_column: str | None = None
     timestamp_format: str | None = None
+    sided: bool = False
+    compacted: bool = False
+
+
+@dataclass(frozen=True)
+class JoinedSidesStep(Step):
+    """A join whose two sides come from its own topic, in the order in which they are joined."""
+
+    source: SourceStep
+    join: TwoSidedJoinStep
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a join on its way into the join's topic."""
+
+    root: Step
+    source: SourceStep
 
 
 @dataclass(frozen=True)
@@ -96,6 +125,8 @@ class Stage:
         source: the stream (or table) that drives it.
         tables: tables that are joined, in order of the joins.
         sink: what it writes.
+        arms: both sides of a join, where the stage only puts them into the join's topic in order of time; `root` and `source`
+            are the left one's then.
     """
 
     name: str
@@ -103,6 +134,26 @@ class Stage:
     source: SourceStep
     tables: tuple[SourceStep, ...]
     sink: SinkSpec
+    arms: tuple[Arm, ...] = ()
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of the streams or tables that drive the stage."""
+        return frozenset(arm.source.source for arm in self.arms) or frozenset((self.source.source,))
+
+    @property
+    def co_partitioned(self) -> tuple[SourceStep, ...]:
+        """Sources of the arms, which must have as many partitions where both are joined by their keys, as in ksqlDB."""
+        sources = tuple(arm.source for arm in self.arms)
+        by_key = all(
+            isinstance(arm.root, ProjectStep) and str(arm.root.items[0].expression) in _key_names(arm.source)
+            for arm in self.arms
+        )
+        return sources if by_key else ()
+
+
+def _key_names(source: SourceStep) -> set[str]:
+    return {column.name for column in source.schema.key}
 
 
 @dataclass(frozen=True)
@@ -157,23 +208,78 @@ def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> St
         upstream = replace(step, source=_cut(step.source, plan, service_id, found))
         found.append(_stage(step.topic_suffix, upstream, sink))
         return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, value_format)
+    if isinstance(step, TwoSidedJoinStep):
+        return _cut_join(step, plan, service_id, found)
+    if isinstance(step, TableGroupStep):
+        topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
+        sink = SinkSpec(topic, step.schema, step.key_format, step.value_format, None, internal=True)
+        grouped = replace(step, source=_simple(_cut(step.source, plan, service_id, found), plan, service_id, found))
+        found.append(_stage(step.topic_suffix, grouped, sink))
+        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, step.value_format)
     if isinstance(step, StreamTableJoinStep):
-        return replace(step, left=_cut(step.left, plan, service_id, found))
+        return replace(step, left=_simple(_cut(step.left, plan, service_id, found), plan, service_id, found))
     if isinstance(step, FilterStep | ProjectStep | FlatMapStep | AggregateStep):
-        return replace(step, source=_cut(step.source, plan, service_id, found))
+        below = _cut(step.source, plan, service_id, found)
+        grouping = isinstance(step, AggregateStep)
+        return replace(step, source=_simple(below, plan, service_id, found) if grouping else below)
     return step
+
+
+def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: list[Stage]) -> Step:
+    """Let both sides of a join go into one topic, which fixes the order in which they are joined."""
+    tables = not isinstance(step, StreamStreamJoinStep)
+    topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
+    key = Column(_KEY, step.schema.key[0].type)
+    columns = step.schema.value
+    schema = Schema((key,), columns)
+    sink = SinkSpec(
+        topic, schema, step.key_format, step.value_format, None, internal=True, sided=True, compacted=tables
+    )
+    arms = []
+    for side, expression in ((step.left, step.left_key), (step.right, step.right_key)):
+        below = _simple(_cut(side, plan, service_id, found), plan, service_id, found, joins=True)
+        own = tuple(one for one in side.schema.columns if one in columns)
+        items = (SelectItem(_KEY, expression), *(SelectItem(one.name, _column(one)) for one in own))
+        arms.append(Arm(ProjectStep(Schema((key,), own), below, items), next(_sources(below))))
+    stage = Stage(step.topic_suffix, arms[0].root, arms[0].source, (), sink, tuple(arms))
+    _check_headers([arm.source for arm in arms])
+    found.append(stage)
+    kind = SourceKind.TABLE if tables else SourceKind.STREAM
+    source = SourceStep(schema, step.topic_suffix, kind, topic, step.key_format, step.value_format, sided=True)
+    return JoinedSidesStep(step.schema, source, step)
+
+
+def _column(column: Column) -> ColumnExpression:
+    return ColumnExpression(column.type, column.name, text=column.name)
+
+
+def _simple(step: Step, plan: QueryPlan, service_id: str, found: list[Stage], *, joins: bool = False) -> Step:
+    """Return a step that holds no state, nor joined tables where `joins` is set: what does goes through a topic of its own."""
+    stateful = JoinedSidesStep | AggregateStep | StreamTableJoinStep if joins else JoinedSidesStep | AggregateStep
+    if not any(isinstance(one, stateful) for one in _path(step)):
+        return step
+    suffix = f"Intermediate-{len(found)}"
+    topic = internal_topic(service_id, plan.query_id, suffix)
+    first = next(_sources(step))
+    kind = SourceKind.TABLE if first.kind is SourceKind.TABLE else SourceKind.STREAM
+    value_format = Format(first.value_format.name if first.value_format.name == "AVRO" else "JSON")
+    sink = SinkSpec(topic, step.schema, first.key_format, value_format, None, internal=True)
+    found.append(_stage(suffix, step, replace(sink, compacted=kind is SourceKind.TABLE)))
+    return SourceStep(step.schema, suffix, kind, topic, first.key_format, value_format)
 
 
 def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
     driving, *tables = list(_sources(root))
-    if any(source.headers for source in (driving, *tables)):
-        raise NotSupportedError("Reading from a source with HEADERS columns is")
+    _check_headers([driving, *tables])
     for table in tables:
         if table.kind is not SourceKind.TABLE:
             raise NotSupportedError("A join with a second stream is")
-    if driving.kind is SourceKind.TABLE and any(isinstance(step, AggregateStep) for step in _path(root)):
-        raise NotSupportedError("An aggregate over a table is")
     return Stage(name, root, driving, tuple(tables), sink)
+
+
+def _check_headers(sources: Sequence[SourceStep]) -> None:
+    if any(source.headers for source in sources):
+        raise NotSupportedError("Reading from a source with HEADERS columns is")
 
 
 def _sources(step: Step) -> Iterator[SourceStep]:
@@ -187,7 +293,10 @@ def _sources(step: Step) -> Iterator[SourceStep]:
 
 
 def _below(step: Step) -> Step:
-    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | AggregateStep | RepartitionStep):
+    if isinstance(
+        step,
+        FilterStep | ProjectStep | FlatMapStep | AggregateStep | RepartitionStep | TableGroupStep | JoinedSidesStep,
+    ):
         return step.source
     if isinstance(step, StreamTableJoinStep):
         return step.left
@@ -216,6 +325,7 @@ class KeyReader:
         self._plain = isinstance(self._serde, KafkaSerde)
         self._canonical: Serde = self._serde if self._plain else JsonSerde(columns, wrapped=True)
         self._window_bytes = _window_bytes(step.key_window)
+        self._sided = step.sided
         self.names = [column.name for column in step.schema.key]
 
     def valid(self, key: bytes) -> bool:
@@ -224,6 +334,8 @@ class KeyReader:
 
     def canonical(self, keys: pa.LargeBinaryArray) -> list[bytes | None]:
         """Return keys whose bytes are equal where the keys are; a bad one of a format without such bytes is empty."""
+        if self._sided:
+            keys = pc.binary_slice(keys, 0, -1)
         if self._window_bytes or self._plain:
             return keys.to_pylist()
         read = self._serde.read(keys)
@@ -241,8 +353,8 @@ class KeyReader:
     def read(self, keys: pa.LargeBinaryArray) -> tuple[pl.DataFrame, dict[int, str]]:
         """Return the key columns of messages' keys, nulls where a key is null or bad, and the bad ones' reasons."""
         base = keys
-        if self._window_bytes:
-            base = pc.binary_slice(keys, 0, -self._window_bytes)
+        if self._window_bytes or self._sided:
+            base = pc.binary_slice(keys, 0, -self._window_bytes if self._window_bytes else -1)
         read = self._serde.read(base)
         frame = self._named(read.frame)
         if len(read.rows) < len(keys):
@@ -253,6 +365,10 @@ class KeyReader:
 
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.rename(dict(zip(frame.columns, self.names, strict=True)))
+
+    def sides(self, keys: pa.LargeBinaryArray) -> npt.NDArray[np.int32]:
+        """Return the side of a join that each record is of, with which its key ends."""
+        return np.array([key[-1] if key else 0 for key in keys.to_pylist()], dtype=np.int32)
 
     def window_starts(self, keys: pa.LargeBinaryArray) -> Ints:
         """Return the window starts that windowed keys end with, ms; 0 for null keys."""
@@ -293,8 +409,11 @@ class SourceReader:
         self._keeps_valueless = keeps_valueless
         self.key = KeyReader(step, schemas)
         self._time = self._time_column()
-        wanted = [column for column in step.schema.value if column.name in needed or column.name == self._time]
-        wanted = wanted or list(step.schema.value[:1])  # a message must be read to be known as good
+        own = {f"{step.alias}_{name}": name for name in PSEUDO_COLUMNS} if step.alias else {}
+        self._own_pseudo = {alias: name for alias, name in own.items() if alias in needed}
+        values = [column for column in step.schema.value if column.name not in own]
+        wanted = [column for column in values if column.name in needed or column.name == self._time]
+        wanted = wanted or values[:1]  # a message must be read to be known as good
         self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
         self._names = [column.name for column in wanted]
         self._key_columns = any(column.name in needed or column.name == self._time for column in step.schema.key)
@@ -327,8 +446,15 @@ class SourceReader:
         frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, add, rejects)
         if len(rows) > len(read.rows):
             frame = frame.with_columns(pl.Series(VALUELESS, np.isin(rows, read.nulls)))
+        return self._timed(frame, batch, rows, rejects)
+
+    def _timed(
+        self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, rejects: dict[int, str]
+    ) -> tuple[pl.DataFrame, list[Rejected]]:
         if self._time is not None:
             frame = self._with_time(frame, self._time)
+        if self._own_pseudo:
+            frame = frame.with_columns(pl.col(name).alias(alias) for alias, name in self._own_pseudo.items())
         self._check_times(frame, rows, rejects)
         return self._without_rejected(frame, batch, rows, rejects)
 
@@ -348,7 +474,7 @@ class SourceReader:
         rows, frame = self._with_nulls(read, len(batch)) if len(read.nulls) else (read.rows, read.frame)
         frame = self._with_keys(self._pseudo(frame, batch, rows), batch, rows, keys, True, rejects)
         frame = frame.with_columns(pl.Series(DELETED, np.isin(rows, read.nulls)))
-        return self._without_rejected(frame, batch, rows, rejects)
+        return self._timed(frame, batch, rows, rejects)
 
     def _pseudo(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints) -> pl.DataFrame:
         frame = frame.rename(dict(zip(frame.columns, self._names, strict=True)))
@@ -373,6 +499,8 @@ class SourceReader:
             bad = np.flatnonzero(codes == BAD)
             rejects.update(dict.fromkeys(bad.tolist(), f"the key is not in the {self.step.key_format.name} format"))
             frame = frame.with_columns(pl.Series(KEY, codes if whole else codes[rows]))
+        if self.step.sided:
+            frame = frame.with_columns(pl.Series(SIDE, self.key.sides(batch.key)[rows]))
         if not self._key_columns:
             return frame
         columns, bad_keys = self.key.read(batch.key)
@@ -390,8 +518,9 @@ class SourceReader:
         if frame.schema[column] == pl.String:
             time = timestamps_of(time, self.step.timestamp_format or "")
         time = time.cast(pl.Int64)
-        if VALUELESS in frame.columns:
-            time = pl.when(VALUELESS).then(ROWTIME).otherwise(time)
+        for name in (DELETED, VALUELESS):
+            if name in frame.columns:
+                time = pl.when(name).then(ROWTIME).otherwise(time)
         return frame.with_columns(time.alias(ROWTIME))
 
     def _check_times(self, frame: pl.DataFrame, rows: Ints, rejects: dict[int, str]) -> None:
@@ -463,6 +592,11 @@ class SinkWriter:
             if name in frame.columns:
                 values = [None if gone else value for value, gone in zip(values, frame[name], strict=True)]
         timestamps = frame[ROWTIME].to_list()
+        if self.spec.sided:
+            # Both sides' records of a key go into one partition: that of the key without its side.
+            targets = partitions_of(pa.array(keys, pa.large_binary()), partitions).tolist()
+            keys = [(key or b"") + bytes((side,)) for key, side in zip(keys, frame[SIDE], strict=True)]
+            return Outgoing(keys, values, timestamps, targets)
         if self.spec.key_window is None:
             return Outgoing(keys, values, timestamps, None)
         # Windows of a key stay in the key's partition: Kafka Streams partitions by the key without its window.
@@ -498,8 +632,8 @@ class Pipeline:
         source: reads the stream.
         tables: joined tables.
         before: operators up to the aggregate (all of them where there is none).
-        aggregate: the aggregate, if there is one.
-        after: operators behind the aggregate.
+        aggregate: what holds state: the aggregate or the join of two sides, if there is one.
+        after: operators behind it.
         sink: writes the results.
         keys: codes of the keys.
         counters: losses.
@@ -509,7 +643,7 @@ class Pipeline:
     source: SourceReader
     tables: list[TableInput]
     before: list[Operator]
-    aggregate: Sessions | FinalWindows | Changes | None
+    aggregate: Stateful | None
     after: list[Operator]
     sink: SinkWriter
     keys: Keys | None
@@ -541,6 +675,8 @@ class Pipeline:
             codes = self.keys.codes_of(partition)
             for table in self.tables:
                 table.rows.drop(codes)
+            if isinstance(self.aggregate, TablesJoin | Regrouping):
+                self.aggregate.drop_codes(codes)
             self.keys.drop_partition(partition)
 
     def _read(self, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
@@ -564,6 +700,56 @@ class Pipeline:
                 table.rows.renumber(renumbered)
 
 
+@dataclass
+class RunningArm:
+    """One side of a join at work."""
+
+    reader: SourceReader
+    chain: list[Operator]
+    kind: SourceKind
+
+    @property
+    def topic(self) -> str:
+        """The topic that it reads."""
+        return self.reader.step.topic
+
+
+@dataclass
+class MergePipeline:
+    """A stage at work that puts both sides of a join into the join's topic; it holds no state."""
+
+    stage: Stage
+    arms: list[RunningArm]
+    sink: SinkWriter
+    counters: Counters
+
+    def push(self, side: int, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
+        """Process one side's messages, ordered by partition; return rows for the join's topic, and bad messages."""
+        arm = self.arms[side]
+        tables = arm.kind is SourceKind.TABLE
+        frame, rejects = arm.reader.read_changes(batch, None) if tables else arm.reader.read(batch, None, False)
+        frame = run_chain(arm.chain, frame)
+        if not len(frame):
+            return frame, rejects
+        without_key = frame[_KEY].null_count()
+        if without_key:
+            self.counters.without_key += without_key
+            frame = frame.filter(pl.col(_KEY).is_not_null())
+        return frame.with_columns(pl.lit(side, dtype=pl.Int32).alias(SIDE)), rejects
+
+    def write(self, frames: Sequence[pl.DataFrame], partitions: int) -> Outgoing:
+        """Return the records of both sides' rows, which are joined in the order of their times.
+
+        Args:
+            frames: rows of either side, with their place in that order in `ORDER`.
+            partitions: partitions of the join's topic.
+        """
+        both = pl.concat(frames, how="diagonal")
+        missing = [column for column in self.sink.spec.schema.value if column.name not in both.columns]
+        both = both.with_columns(pl.lit(None, dtype=column.type.polars).alias(column.name) for column in missing)
+        return self.sink.write(both.sort(ORDER, SIDE, ROWPARTITION, maintain_order=True), partitions)
+
+
 # -------------------------------------------------------------------------------------------------------- building
 @dataclass(frozen=True)
 class WriteSchemas:
@@ -584,6 +770,12 @@ def build(stage: Stage, schemas: SchemaLookup, write: WriteSchemas) -> Pipeline:
     return _Builder(stage, schemas).build(write)
 
 
+def build_merge(stage: Stage, schemas: SchemaLookup, write: WriteSchemas) -> MergePipeline:
+    """Build the operators of a stage with `Stage.arms` (see `build`)."""
+    arms = [_Builder(replace(stage, root=arm.root, source=arm.source), schemas).arm() for arm in stage.arms]
+    return MergePipeline(stage, arms, SinkWriter(stage.sink, schemas, write), Counters())
+
+
 class _Builder:
     """Walks a stage's steps: down to see which columns are used, up to make the operators."""
 
@@ -594,7 +786,9 @@ class _Builder:
         self._counters = Counters()
         self._tables: list[TableInput] = []
         self._needed = self._needed_below()
-        self._aggregates = [step for step in self._path if isinstance(step, AggregateStep)]
+        self._aggregates = [
+            step for step in self._path if isinstance(step, AggregateStep | JoinedSidesStep | TableGroupStep)
+        ]
         coded = bool(self._aggregates or stage.tables)
         self._source = SourceReader(stage.source, self._needed[0], schemas, keeps_valueless=not coded)
         self._keys = Keys(self._source.key.valid) if coded else None
@@ -604,7 +798,7 @@ class _Builder:
             raise NotSupportedError("An aggregate over an aggregate is")
         before: list[Operator] = []
         after: list[Operator] = []
-        aggregate: Sessions | FinalWindows | Changes | None = None
+        aggregate: Stateful | None = None
         operators = before
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
             if isinstance(step, AggregateStep):
@@ -613,10 +807,19 @@ class _Builder:
                     before.append(Filter(pl.all_horizontal(pl.col(step.keys).is_not_null())))
                 aggregate = self._aggregate(step)
                 operators = after
+            elif isinstance(step, JoinedSidesStep):
+                aggregate = self._two_sided_join(step, needed)
+                operators = after
+            elif isinstance(step, TableGroupStep):
+                items = [SelectItem(one.name, _column(one)) for one in step.schema.value if one.name != step.undo]
+                before.append(Project({one.name: _polars(one.expression) for one in (*step.keys, *items)}))
+                aggregate = self._regrouping(step)
+                operators = after
             else:
                 operators.append(self._operator(step, needed))
-        if self._aggregates:
-            after = self._with_key_columns(after, self._aggregates[0])
+        for stateful in self._aggregates:
+            if not isinstance(stateful, TableGroupStep):
+                after = self._with_key_columns(after, stateful)
         inner = any(isinstance(step, StreamTableJoinStep) and step.kind is JoinKind.INNER for step in self._path)
         sink = SinkWriter(self._stage.sink, self._schemas, write)
         return Pipeline(
@@ -631,6 +834,12 @@ class _Builder:
             self._counters,
             adds_keys=bool(self._aggregates) and not inner,
         )
+
+    def arm(self) -> RunningArm:
+        """Return the operators of one side of a join."""
+        chain = [self._operator(step, needed) for step, needed in zip(self._path[1:], self._needed[1:], strict=True)]
+        reader = SourceReader(self._stage.source, self._needed[0], self._schemas)
+        return RunningArm(reader, chain, self._stage.source.kind)
 
     def _needed_below(self) -> list[set[str]]:
         """Return, for each step of the path, which columns of its output are used."""
@@ -647,8 +856,12 @@ class _Builder:
             elif isinstance(step, FlatMapStep):
                 arrays = columns_read([_polars(item.expression) for item in step.items])
                 needed = (needed - {item.name for item in step.items}) | set(arrays)
+            elif isinstance(step, TableGroupStep):
+                keys = set(columns_read([_polars(item.expression) for item in step.keys]))
+                needed = {column.name for column in step.schema.value if column.name != step.undo} | keys
             elif isinstance(step, AggregateStep):
                 needed = set(aggregates_of(step).inputs) | (set(step.keys) if len(step.keys) > 1 else set())
+                needed |= {step.undo} if step.undo else set()
             result.append(needed)
         return result[::-1]
 
@@ -656,7 +869,8 @@ class _Builder:
         if isinstance(step, FilterStep):
             return Filter(_polars(step.predicate))
         if isinstance(step, ProjectStep):
-            return Project({item.name: _polars(item.expression) for item in step.items if item.name in needed})
+            items = {item.name: _polars(item.expression) for item in step.items if item.name in needed}
+            return Project(items, self._keys_of_values(step))
         if isinstance(step, FlatMapStep):
             return FlatMap({item.name: _polars(item.expression) for item in step.items})
         if isinstance(step, RepartitionStep):
@@ -665,6 +879,17 @@ class _Builder:
         if isinstance(step, StreamTableJoinStep):
             return self._join(step, needed)
         raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")
+
+    @staticmethod
+    def _keys_of_values(step: ProjectStep) -> frozenset[str]:
+        """Return the key columns that are made of the value's columns."""
+        keys = {column.name for column in step.schema.key}
+        kept = {column.name for column in step.source.schema.key}
+        return frozenset(
+            item.name
+            for item in step.items
+            if item.name in keys and set(columns_read([_polars(item.expression)])) - kept
+        )
 
     def _join(self, step: StreamTableJoinStep, needed: set[str]) -> TableJoin:
         right = _path(step.right)
@@ -686,8 +911,36 @@ class _Builder:
         self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
         return TableJoin(rows, step.kind, self._counters)
 
+    def _two_sided_join(self, step: JoinedSidesStep, needed: set[str]) -> StreamJoin | TablesJoin:
+        join = step.join
+        columns = tuple(
+            {
+                one.name: one.type.polars
+                for one in side.schema.columns
+                if one.name in needed and one in step.schema.value
+            }
+            for side in (join.left, join.right)
+        )
+        left, right = columns
+        if not isinstance(join, StreamStreamJoinStep):
+            return TablesJoin(join.kind, (left, right), self._counters)
+        window = JoinWindow(join.before_ms, join.after_ms, join.grace_ms)
+        return StreamJoin(window, join.kind, (left, right), self._known_keys())
+
+    @staticmethod
+    def _regrouping(step: TableGroupStep) -> Regrouping:
+        columns = {one.name: one.type.polars for one in step.schema.columns if one.name != step.undo}
+        return Regrouping(columns, [item.name for item in step.keys], step.undo)
+
+    def _known_keys(self) -> Keys:
+        if self._keys is None:
+            raise NotSupportedError("an aggregate over a source without keys is")
+        return self._keys
+
     def _aggregate(self, step: AggregateStep) -> Sessions | FinalWindows | Changes:
         functions = aggregates_of(step)
+        if step.undo is not None:
+            return TableAggregate(functions, state_types(step), step.undo, self._counters)
         if step.window is not None and step.window.kind is WindowKind.SESSION:
             return Sessions(step.window, functions, state_types(step), self._counters, step.emit_final)
         if step.emit_final:
@@ -696,21 +949,19 @@ class _Builder:
             return FinalWindows(step.window, functions, self._counters)
         return Changes(step.window, functions, state_types(step), self._counters)
 
-    def _with_key_columns(self, after: list[Operator], step: AggregateStep) -> list[Operator]:
+    def _with_key_columns(self, after: list[Operator], step: AggregateStep | JoinedSidesStep) -> list[Operator]:
         """Put the key columns back as late as possible: filters that don't read them go first."""
-        keys = self._keys
-        if keys is None:
-            raise NotSupportedError("an aggregate over a source without keys is")
         reader = self._source.key
+        names = step.keys if isinstance(step, AggregateStep) else tuple(column.name for column in step.schema.key)
         back = KeyColumns(
-            keys,
-            lambda found: reader.columns(found).rename(dict(zip(reader.names, step.keys, strict=True))),
-            ordered=step.emit_final,
+            self._known_keys(),
+            lambda found: reader.columns(found).rename(dict(zip(reader.names, names, strict=True))),
+            ordered=isinstance(step, AggregateStep) and step.emit_final,
         )
         steps = self._path[self._path.index(step) + 1 :]
         first = 0
         for one in steps:
-            if not isinstance(one, FilterStep) or set(step.keys) & set(columns_read([_polars(one.predicate)])):
+            if not isinstance(one, FilterStep) or set(names) & set(columns_read([_polars(one.predicate)])):
                 break
             first += 1
         return [*after[:first], back, *after[first:]]
@@ -718,15 +969,20 @@ class _Builder:
 
 def aggregates_of(step: AggregateStep) -> Aggregates:
     """Return a step's aggregate functions as expressions."""
-    bound = [aggregates.bind(call) for call in step.calls]
+    bound = [aggregates.bind(call, over_table=step.undo is not None) for call in step.calls]
     return Aggregates(
         inputs=tuple(sorted({name for one in bound for name in one.inputs})),
         partial=tuple(expression for one in bound for expression in one.partial),
         merge=tuple(expression for one in bound for expression in one.merge),
         result=tuple(one.result for one in bound),
+        undo=tuple(expression for one in bound for expression in one.undo or ()),
     )
 
 
 def state_types(step: AggregateStep) -> dict[str, pl.DataType]:
     """Return names and types of a step's state columns."""
-    return {name: type_ for call in step.calls for name, type_ in aggregates.bind(call).states.items()}
+    return {
+        name: type_
+        for call in step.calls
+        for name, type_ in aggregates.bind(call, over_table=step.undo is not None).states.items()
+    }

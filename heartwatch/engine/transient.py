@@ -36,6 +36,8 @@ from heartwatch.engine.plan import (
     SourceKind,
     Step,
     StreamTableJoinStep,
+    TableGroupStep,
+    TwoSidedJoinStep,
 )
 from heartwatch.engine.resources import Resources
 from heartwatch.engine.runtime import Owned, TableFollower, ordered, select
@@ -88,6 +90,8 @@ class TransientQuery:
             _in_json(plan.root),
         )
         all_stages = stages(whole, _SERVICE)
+        if any(stage.arms for stage in all_stages):
+            raise NotSupportedError("A push query that joins two streams or two tables is")
         if any(stage.tables for stage in all_stages[1:]):
             raise NotSupportedError("A push query that repartitions before a join is")
         self._pipelines = [build(stage, resources.schema, WriteSchemas()) for stage in all_stages]
@@ -205,12 +209,12 @@ class TransientQuery:
 
 def _in_json(step: Step) -> Step:
     """Return a plan whose repartition steps hand records on in JSON, which needs no registry."""
-    if isinstance(step, RepartitionStep):
+    if isinstance(step, RepartitionStep | TableGroupStep):
         step = replace(step, key_format=Format("JSON"), value_format=Format("JSON"))
     below = children(step)
     if not below:
         return step
-    if isinstance(step, StreamTableJoinStep):
+    if isinstance(step, StreamTableJoinStep | TwoSidedJoinStep):
         return replace(step, left=_in_json(step.left))
     return replace(step, source=_in_json(below[0]))  # type: ignore[call-arg]
 

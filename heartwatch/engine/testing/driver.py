@@ -27,9 +27,11 @@ from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import TypedExpression
 from heartwatch.engine.lexer import ParsedStatement
 from heartwatch.engine.parser import PreparedStatement, prepare
-from heartwatch.engine.plan import ROWTIME, Column, Format, QueryPlan, SourceKind
+from heartwatch.engine.plan import ROWOFFSET, ROWTIME, Column, Format, QueryPlan, SourceKind
 from heartwatch.engine.testing.records import RecordError, StoredRecord, TopicForm, topic_form
 from heartwatch.engine.topology import (
+    ORDER,
+    MergePipeline,
     Outgoing,
     Pipeline,
     Rejected,
@@ -37,6 +39,7 @@ from heartwatch.engine.topology import (
     SinkWriter,
     WriteSchemas,
     build,
+    build_merge,
     stages,
 )
 
@@ -104,7 +107,7 @@ class RunningQuery:
     """A persistent query whose stages are fed record by record."""
 
     plan: QueryPlan
-    pipelines: list[Pipeline]
+    pipelines: list[Pipeline | MergePipeline]
     paused: bool = False
     rejects: list[Rejected] = field(default_factory=list)
     _internal_ends: dict[str, int] = field(default_factory=dict)
@@ -129,21 +132,32 @@ class RunningQuery:
         written: list[StoredRecord] = []
         batch = _batch(topic, records, offset)
         for pipeline in self.pipelines:
+            if isinstance(pipeline, MergePipeline):
+                continue
             for table in pipeline.tables:
                 if table.topic == topic and pipeline.keys is not None:
                     self.rejects.extend(table.apply(batch, pipeline.keys))
         for pipeline in self.pipelines:
-            if pipeline.stage.source.topic != topic:
-                continue
-            rows, rejects = pipeline.push(batch)
-            self.rejects.extend(rejects)
-            results = _records(pipeline.sink.write(rows, 1)) if len(rows) else []
+            results = self._results(pipeline, topic, batch)
             sink = pipeline.sink.spec
             if sink.internal and results:
                 written.extend(self.pipe(sink.topic, results, self._internal_offset(sink.topic, len(results))))
             elif not sink.internal:
                 written.extend(results)
         return written
+
+    def _results(self, pipeline: Pipeline | MergePipeline, topic: str, batch: MessageBatch) -> list[StoredRecord]:
+        if isinstance(pipeline, MergePipeline):
+            sides = [side for side, arm in enumerate(pipeline.arms) if arm.topic == topic]
+            pushed = [pipeline.push(side, batch) for side in sides]
+            frames = [rows.with_columns(pl.col(ROWOFFSET).alias(ORDER)) for rows, _ in pushed if len(rows)]
+            self.rejects.extend(reject for _, rejects in pushed for reject in rejects)
+            return _records(pipeline.write(frames, 1)) if frames else []
+        if pipeline.stage.source.topic != topic:
+            return []
+        rows, rejects = pipeline.push(batch)
+        self.rejects.extend(rejects)
+        return _records(pipeline.sink.write(rows, 1)) if len(rows) else []
 
     def _internal_offset(self, topic: str, count: int) -> int:
         offset = self._internal_ends.get(topic, 0)
@@ -281,14 +295,15 @@ class Driver:
 
     # ---------------------------------------------------------------------------------------------------- queries
     def _started(self, plan: QueryPlan) -> RunningQuery:
-        pipelines = []
+        pipelines: list[Pipeline | MergePipeline] = []
         for stage in stages(plan, _SERVICE_ID):
             sink = stage.sink
             write = WriteSchemas(
                 self.registry.write_schema(sink.topic, sink.schema.key, sink.key_format, is_key=True),
                 self.registry.write_schema(sink.topic, sink.schema.value, sink.value_format, is_key=False),
             )
-            pipelines.append(build(stage, self.registry.parsed, write))
+            make = build_merge if stage.arms else build
+            pipelines.append(make(stage, self.registry.parsed, write))
         return RunningQuery(plan, pipelines)
 
     def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:

@@ -39,7 +39,7 @@ def results(aggregate: Aggregate, states: pl.DataFrame) -> list[Any]:
     return states.sort("key").select(aggregate.result).to_series().to_list()
 
 
-CASES: list[tuple[str, tuple[TypedExpression, ...], tuple[Any, ...], SqlType | str, Any]] = [
+CASES: list[tuple[str, tuple[TypedExpression, ...], tuple[Any, ...], SqlType | str, list[Any]]] = [
     ("COUNT", (), (), BIGINT, [3, 3, 1]),
     ("COUNT", (N,), (), BIGINT, [2, 3, 0]),
     ("SUM", (N,), (), INTEGER, [3, 14, 0]),
@@ -50,8 +50,8 @@ CASES: list[tuple[str, tuple[TypedExpression, ...], tuple[Any, ...], SqlType | s
     ("AVG", (D,), (), DOUBLE, [2.5, 5.0, 0.0]),
     ("MIN", (S,), (), STRING, ["a", "c", None]),
     ("MAX", (D,), (), DOUBLE, [4.0, 7.0, None]),
-    ("STDDEV_SAMP", (L,), (), DOUBLE, pytest.approx([0.5, 7 / 3, 0.0])),
-    ("STDDEV_SAMPLE", (L,), (), DOUBLE, pytest.approx([0.5**0.5, (7 / 3) ** 0.5, 0.0])),
+    ("STDDEV_SAMP", (L,), (), DOUBLE, [0.5, 7 / 3, 0.0]),
+    ("STDDEV_SAMPLE", (L,), (), DOUBLE, [0.5**0.5, (7 / 3) ** 0.5, 0.0]),
     ("COUNT_DISTINCT", (S,), (), BIGINT, [2, 1, 0]),
     ("COLLECT_LIST", (S,), (), "ARRAY<STRING>", [["a", "b", "a"], [None, "c", "c"], [None]]),
     ("COLLECT_LIST", (N,), (), "ARRAY<INTEGER>", [[1, 2, None], [3, 5, 6], [None]]),
@@ -80,8 +80,9 @@ def test_values_and_that_parts_give_the_whole(
     )
     merged = parts.group_by("key", maintain_order=True).agg(*aggregate.merge)
     found = results(aggregate, whole)
-    assert found == (pytest.approx(wanted) if type_ is DOUBLE else wanted)
-    assert results(aggregate, merged) == found
+    close = type_ is DOUBLE
+    assert found == (pytest.approx(wanted) if close else wanted)
+    assert results(aggregate, merged) == (pytest.approx(found) if close else found)
 
 
 def one_group(function: str, arguments: tuple[TypedExpression, ...], rows: pl.DataFrame, *constants: Any) -> list[Any]:

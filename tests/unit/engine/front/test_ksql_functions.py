@@ -41,7 +41,7 @@ NUMBERS = {
     "FLOOR(-0.5)": None, "ROUND(1.5e0)": 2, "ROUND(-1.5e0)": -1, "ROUND(-1.6e0)": -2, "ROUND(2.25e0, 1)": 2.3,
     "ROUND(2.345, 2)": Decimal("2.350"), "TRUNC(-1.9e0)": -1, "TRUNC(1.99, 1)": Decimal("1.90"), "SIGN(-2)": -1,
     "SIGN(0)": 0, "SQRT(4)": 2.0, "CBRT(27)": 3.0, "EXP(0)": 1.0, "LN(1)": 0.0, "LOG(2, 8)": 3.0, "POWER(2, 10)": 1024.0,
-    "GREATEST(1, 2.5, NULL)": Decimal("2.5"), "GREATEST(1, NULL, 3)": 3, "LEAST('b', 'a')": "a",
+    "GREATEST(1.5, 2.5, NULL)": Decimal("2.5"), "GREATEST(1, NULL, 3)": 3, "LEAST('b', 'a')": "a",
     "DEGREES(PI())": 180.0, "RADIANS(180)": 3.141592653589793, "ATAN2(1, 1)": 0.7853981633974483, "COS(0)": 1.0,
     "SIN(0)": 0.0, "TANH(0)": 0.0, "ACOS(1)": 0.0, "GEO_DISTANCE(37.4, -122.1, 37.4, -122.1)": 0.0,
     "INT_FROM_BYTES(TO_BYTES('0000002A', 'hex'))": 42, "INT_FROM_BYTES(TO_BYTES('2A000000', 'hex'), 'LITTLE_ENDIAN')": 42,
