@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
 from browser import launch
 from playwright.sync_api import Page, expect, sync_playwright
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 
 from heartwatch.settings import load_settings
@@ -18,6 +27,20 @@ from heartwatch.stack.platform import Platform
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
 
 WAIT_MS = 30_000
+
+
+def test_schedules_start_runs_by_themselves(deployed: Platform) -> None:
+    scheduled = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+        tags=FlowRunFilterTags(all_=["auto-scheduled"]),
+    )
+    deadline = time.monotonic() + 150  # verify-throughput runs every minute
+    with get_client(sync_client=True) as client:
+        while not (runs := client.read_flow_runs(flow_run_filter=scheduled, limit=1)):
+            assert time.monotonic() < deadline, "no scheduled run has completed"
+            time.sleep(1)
+    assert runs[0].auto_scheduled
 
 
 @pytest.fixture(scope="module")
