@@ -474,7 +474,7 @@ class Binder:
             parameter = overload.parameters[index]
             bindings: dict[str, SqlType] = {}
             fits = all(
-                bound is None or fit(overload.parameters[position], bound.type, bindings) is not None
+                bound is None or fit(overload.parameters[position], bound.type, bindings)
                 for position, bound in enumerate(plain)
             )
             if fits and isinstance(parameter, LambdaType) and len(parameter.parameters) == len(argument.parameters):

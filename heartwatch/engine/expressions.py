@@ -761,6 +761,8 @@ class NewStruct(TypedExpression):
 
     def compile(self) -> Compiled:
         """Return the struct."""
+        if not self.items:  # pl.struct needs a field
+            return Compiled(pl.lit(pl.Series([{}], dtype=self.type.polars)).first())
         parts = [(name, item.compile(), item.type) for name, item in self.items]
         value = pl.struct([part.value.cast(type_.polars).alias(name) for name, part, type_ in parts])
         return Compiled(value, _all_failures([part for _, part, _ in parts]))

@@ -231,10 +231,10 @@ class DelimitedSerde(RowSerde):
         return self._delimiter.join(fields).encode()
 
     def _quoted(self, text: str, *, first: bool) -> str:
-        """Return a field, in quotes where ksqlDB's writer has them. Source: Commons CSV 1.4, ``CSVFormat`` with MINIMAL quotes."""
+        """Return a field, in quotes where ksqlDB's writer has them. Source: Commons CSV's ``CSVFormat`` with MINIMAL quotes."""
         if not text:
             return '""' if first else ""
-        plain_start = text[0] > "#" and (not first or (text[0].isascii() and text[0].isalnum()))
+        plain_start = text[0] > "#" and not (first and text[0] > "~")
         special = any(character in text for character in ("\n", "\r", '"', self._delimiter))
         if plain_start and not special and text[-1] > " ":
             return text
@@ -582,7 +582,7 @@ def _decimal(value: Decimal, type_: DecimalType) -> Decimal:
     return value.quantize(Decimal(1).scaleb(-type_.scale), context=_EXACT)
 
 
-def _to_text(value: Any) -> str:
+def _to_text(value: Any) -> str:  # noqa: PLR0911 - one case a kind
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):

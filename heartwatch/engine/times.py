@@ -393,18 +393,28 @@ def _parse_number(part: _Part, text: str, position: int, fields: Fields, adjacen
 def _parse_name(text: str, position: int, names: tuple[str, ...], letter: str, count: int, fields: Fields) -> int:
     for number, name in enumerate(names, start=1):
         wanted = name if count > _TEXT_COUNT else name[:3]
-        if text[position : position + len(wanted)] == wanted:
+        if text[position : position + len(wanted)].lower() == wanted.lower():  # ksqlDB's patterns ignore case
             fields.numbers[letter] = number
             return position + len(wanted)
     raise _unparsed(text, position)
 
 
-_ZONE_TEXT = re.compile(r"Z|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2}){0,2}|[A-Za-z][A-Za-z0-9_+\-]*(?:/[A-Za-z0-9_+\-]+)*")
+# Zones whose short names Java reads as zones with their daylight saving time, whichever half of the year the name is of.
+_ZONE_NAMES = {
+    "PST": "America/Los_Angeles", "PDT": "America/Los_Angeles", "MST": "America/Denver", "MDT": "America/Denver",
+    "CST": "America/Chicago", "CDT": "America/Chicago", "EST": "America/New_York", "EDT": "America/New_York",
+    "BST": "Europe/London", "CET": "Europe/Paris", "CEST": "Europe/Paris", "EET": "Europe/Helsinki",
+    "EEST": "Europe/Helsinki", "WET": "Europe/Lisbon", "WEST": "Europe/Lisbon", "JST": "Asia/Tokyo", "KST": "Asia/Seoul",
+}  # fmt: skip
+_ZONE_TEXT = re.compile(
+    r"[Zz](?![A-Za-z])|(?:UTC|GMT)?[+-]\d{1,2}(?::?\d{2}){0,2}|[A-Za-z][A-Za-z0-9_+\-]*(?:/[A-Za-z0-9_+\-]+)*"
+)
 
 
 def _parse_zone(text: str, position: int, fields: Fields) -> int:
     match = _ZONE_TEXT.match(text, position)
     if match is None:
         raise _unparsed(text, position)
-    fields.zone = match.group()
+    name = match.group().upper()
+    fields.zone = "Z" if name == "Z" else _ZONE_NAMES.get(name, match.group())
     return match.end()

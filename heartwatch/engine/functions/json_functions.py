@@ -141,7 +141,10 @@ def _records(text: str) -> list[dict[str, str]] | None:
     node = parse_json(text)
     if not isinstance(node, dict):
         return None
-    return [{KEY_FIELD: key, VALUE_FIELD: write_json(value)} for key, value in node.items()]
+    return [
+        {KEY_FIELD: key, VALUE_FIELD: value if isinstance(value, str) else write_json(value)}
+        for key, value in node.items()
+    ]
 
 
 def _items(text: str) -> list[str] | None:

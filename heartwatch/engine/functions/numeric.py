@@ -11,7 +11,19 @@ import polars as pl
 
 from heartwatch.engine.casts import converted, rounded_at
 from heartwatch.engine.functions.registry import ANY_DECIMAL, as_decimal, register
-from heartwatch.engine.types import BIGINT, DOUBLE, INTEGER, NULL, STRING, DecimalType, SqlType
+from heartwatch.engine.types import (
+    BIGINT,
+    BYTES,
+    DATE,
+    DOUBLE,
+    INTEGER,
+    NULL,
+    STRING,
+    TIME,
+    TIMESTAMP,
+    DecimalType,
+    SqlType,
+)
 
 if TYPE_CHECKING:
     from heartwatch.engine.expressions import Call
@@ -122,7 +134,7 @@ for _name, _mode, _what in (("ROUND", "HALF_UP_POSITIVE", "Rounds"), ("TRUNC", "
 register("ROUND", _CATEGORY, "Rounds.", (DOUBLE,), BIGINT, lambda x: converted((x + 0.5).floor(), DOUBLE, BIGINT))
 register("TRUNC", _CATEGORY, "Cuts off decimals.", (DOUBLE,), BIGINT, lambda x: converted(x, DOUBLE, BIGINT))
 
-for _type in (INTEGER, BIGINT, DOUBLE, STRING):
+for _type in (INTEGER, BIGINT, DOUBLE, STRING, BYTES, DATE, TIME, TIMESTAMP):
     register("GREATEST", _CATEGORY, "The largest value that isn't NULL.", (_type, _type), _type,
              pl.max_horizontal, variadic=True, null_gives_null=False)  # fmt: skip
     register("LEAST", _CATEGORY, "The smallest value that isn't NULL.", (_type, _type), _type,

@@ -16,9 +16,13 @@ from heartwatch.engine.casts import by_row
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.types import (
     BIGINT,
+    DATE,
     DOUBLE,
     INTEGER,
     NULL,
+    STRING,
+    TIME,
+    TIMESTAMP,
     ArrayType,
     DecimalType,
     MapType,
@@ -183,70 +187,110 @@ class Resolved:
 
 
 def resolve(function: Function, types: Sequence[SqlType]) -> Resolved:
-    """Return the overload that fits best: exact types first, then fixed before variadic and generic, then widened numbers.
+    """Return the overload for a call: without conversions if one fits, else with implicit ones.
+
+    Of several that fit, the best has no variable arguments, then more parameters, then fewer generic ones. Source: ksqlDB's
+    ``UdfIndex``.
 
     Raises:
-        StatementError: no overload takes these types.
+        StatementError: no overload takes these types, or several fit as well.
     """
-    candidates = []
-    for order, overload in enumerate(function.overloads):
-        matched = _match(overload, types)
-        if matched is not None:
-            candidates.append((matched[0], overload.variadic, order, overload, matched[1]))
-    if not candidates:
-        raise StatementError(_no_match(function, types))
-    _, _, _, overload, bindings = min(candidates, key=lambda one: one[:3])
-    targets = tuple(substituted(overload.parameter(index), bindings, type_) for index, type_ in enumerate(types))
-    returns = overload.returns
-    result = returns(targets) if callable(returns) else substituted(returns, bindings, returns)
-    return Resolved(overload, targets, result)
+    for casts in (False, True):
+        found = [
+            (overload, bindings) for overload in function.overloads for bindings in _matches(overload, types, casts)
+        ]
+        if not found:
+            continue
+        best = max(_rank(overload) for overload, _ in found)
+        chosen = [(overload, bindings) for overload, bindings in found if _rank(overload) == best]
+        if len(chosen) > 1:
+            raise StatementError(_ambiguous(function, types))
+        overload, bindings = chosen[0]
+        targets = tuple(substituted(overload.parameter(index), bindings, type_) for index, type_ in enumerate(types))
+        returns = overload.returns
+        result = returns(targets) if callable(returns) else substituted(returns, bindings, returns)
+        return Resolved(overload, targets, result)
+    raise StatementError(_no_match(function, types))
 
 
-def _no_match(function: Function, types: Sequence[SqlType]) -> str:
-    shown = ", ".join("null" if type_ == NULL else str(type_) for type_ in types)
-    options = "\n".join(f"{function.name}({overload})" for overload in function.overloads)
+def _rank(overload: Overload) -> tuple[bool, int, int]:
+    return not overload.variadic, len(overload.parameters), -sum(map(_is_generic, overload.parameters))
+
+
+def _is_generic(parameter: SqlType) -> bool:
+    if isinstance(parameter, ArrayType):
+        return _is_generic(parameter.element)
+    if isinstance(parameter, MapType):
+        return _is_generic(parameter.key) or _is_generic(parameter.value)
+    if isinstance(parameter, LambdaType):
+        return any(map(_is_generic, (*parameter.parameters, parameter.result)))
+    return isinstance(parameter, Generic)
+
+
+def _shown(types: Sequence[SqlType]) -> str:
+    return ", ".join("null" if type_ == NULL else str(type_) for type_ in types)
+
+
+def _options(function: Function) -> str:
+    signatures = "\n".join(f"{function.name}({overload})" for overload in function.overloads)
+    return f"{signatures}\nFor detailed information on a function run: DESCRIBE FUNCTION <Function-Name>;"
+
+
+def _ambiguous(function: Function, types: Sequence[SqlType]) -> str:
     return (
-        f"Function '{function.name}' does not accept parameters ({shown}).\nValid alternatives are:\n{options}\n"
-        f"For detailed information on a function run: DESCRIBE FUNCTION <Function-Name>;"
+        f"Function '{function.name}' cannot be resolved due to ambiguous method parameters ({_shown(types)}).\n"
+        "Use CAST() to explicitly cast your parameters to one of the supported function calls.\n"
+        f"Valid function calls are:\n{_options(function)}"
     )
 
 
-def _match(overload: Overload, types: Sequence[SqlType]) -> tuple[int, dict[str, SqlType]] | None:
-    """Return (how far the types are from the parameters, what generics stand for), None where they don't fit."""
+def _no_match(function: Function, types: Sequence[SqlType]) -> str:
+    return (
+        f"Function '{function.name}' does not accept parameters ({_shown(types)}).\n"
+        f"Valid alternatives are:\n{_options(function)}"
+    )
+
+
+def _matches(overload: Overload, types: Sequence[SqlType], casts: bool) -> list[dict[str, SqlType]]:
+    """Return what generics stand for, in a list that is empty where the types don't fit."""
     count = len(overload.parameters)
     if len(types) != count and not (overload.variadic and len(types) >= count - 1):
-        return None
+        return []
     bindings: dict[str, SqlType] = {}
-    distance = 0
-    for index, type_ in enumerate(types):
-        step = fit(overload.parameter(index), type_, bindings)
-        if step is None:
-            return None
-        distance += step
-    return distance, bindings
+    fits = all(fit(overload.parameter(index), type_, bindings, casts) for index, type_ in enumerate(types))
+    return [bindings] if fits else []
 
 
 _NUMERIC_ORDER = {"INTEGER": 0, "BIGINT": 1, "DECIMAL": 2, "DOUBLE": 3}
 
 
-def fit(parameter: SqlType, type_: SqlType, bindings: dict[str, SqlType]) -> int | None:  # noqa: PLR0911 - one case a kind
-    """Return how far a type is from a parameter, None where it doesn't fit; generics are bound on the way."""
+def fit(parameter: SqlType, type_: SqlType, bindings: dict[str, SqlType], casts: bool = True) -> bool:  # noqa: PLR0911 - one case a kind
+    """Return whether a type fits a parameter; generics are bound on the way.
+
+    Args:
+        parameter: of the signature.
+        type_: of the argument.
+        bindings: what generics stand for; added to.
+        casts: whether an implicit conversion will do (of numbers to wider ones, and of text to times).
+    """
     if isinstance(parameter, Generic):
         return _fit_generic(parameter, type_, bindings)
     if type_ in (NULL, parameter):
-        return 0
+        return True
     if isinstance(parameter, LambdaType):
         return _fit_lambda(parameter, type_, bindings)
     if parameter == ANY_DECIMAL:
-        return 0 if isinstance(type_, DecimalType) else 2 if type_ in (INTEGER, BIGINT) else None
+        return isinstance(type_, DecimalType) or (casts and type_ in (INTEGER, BIGINT))
     if parameter == ANY_STRUCT:
-        return 1 if isinstance(type_, StructType) else None
+        return isinstance(type_, StructType)
     if isinstance(parameter, ArrayType) and isinstance(type_, ArrayType):
-        return fit(parameter.element, type_.element, bindings)
+        return fit(parameter.element, type_.element, bindings, casts)
     if isinstance(parameter, MapType) and isinstance(type_, MapType):
-        key, value = fit(parameter.key, type_.key, bindings), fit(parameter.value, type_.value, bindings)
-        return None if key is None or value is None else key + value
-    return widening(type_, parameter)
+        key = fit(parameter.key, type_.key, bindings, casts)
+        return key and fit(parameter.value, type_.value, bindings, casts)
+    return casts and (
+        widening(type_, parameter) is not None or (type_ == STRING and parameter in (DATE, TIME, TIMESTAMP))
+    )
 
 
 def widening(source: SqlType, target: SqlType) -> int | None:
@@ -255,29 +299,17 @@ def widening(source: SqlType, target: SqlType) -> int | None:
     return last - first if first is not None and last is not None and last > first else None
 
 
-def _fit_generic(parameter: Generic, type_: SqlType, bindings: dict[str, SqlType]) -> int | None:
-    known = bindings.get(parameter.name)
+def _fit_generic(parameter: Generic, type_: SqlType, bindings: dict[str, SqlType]) -> bool:
     if isinstance(type_, LambdaType) or type_ == INTERVAL:
-        return None
-    if known is None or known == NULL:
-        bindings[parameter.name] = type_
-        return 1
-    if type_ in (known, NULL):
-        return 1
-    if widening(type_, known) is not None:
-        return 2
-    if widening(known, type_) is not None:
-        bindings[parameter.name] = type_
-        return 2
-    return None
+        return False
+    return type_ == NULL or bindings.setdefault(parameter.name, type_) == type_
 
 
-def _fit_lambda(parameter: LambdaType, type_: SqlType, bindings: dict[str, SqlType]) -> int | None:
+def _fit_lambda(parameter: LambdaType, type_: SqlType, bindings: dict[str, SqlType]) -> bool:
     if not isinstance(type_, LambdaType) or len(type_.parameters) != len(parameter.parameters):
-        return None
-    if type_.result == NULL:  # not typed yet: its parameters' types come from the other arguments
-        return 1
-    return fit(parameter.result, type_.result, bindings)
+        return False
+    # A lambda that isn't typed yet gets its parameters' types from the other arguments.
+    return type_.result == NULL or fit(parameter.result, type_.result, bindings, casts=False)
 
 
 def substituted(type_: SqlType, bindings: Mapping[str, SqlType], actual: Any) -> SqlType:

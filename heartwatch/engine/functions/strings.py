@@ -25,9 +25,9 @@ def _concat(*parts: pl.Expr) -> pl.Expr:
     return pl.concat_str([part.fill_null("") for part in parts])
 
 
-register("CONCAT", _TEXT, "Texts one after the other; NULLs are left out.", (STRING, STRING, STRING), STRING, _concat,
+register("CONCAT", _TEXT, "Texts one after the other; NULLs are left out.", (STRING,), STRING, _concat,
          variadic=True, null_gives_null=False)  # fmt: skip
-row_by_row("CONCAT", _TEXT, "Bytes one after the other; NULLs are left out.", (BYTES, BYTES, BYTES), BYTES,
+row_by_row("CONCAT", _TEXT, "Bytes one after the other; NULLs are left out.", (BYTES,), BYTES,
            lambda *parts: b"".join(part for part in parts if part is not None), variadic=True, null_gives_null=False)  # fmt: skip
 
 
@@ -159,8 +159,10 @@ def _chr(code: int) -> str | None:
 
 
 def _chr_escape(code: str) -> str | None:
-    match = re.fullmatch(r"\\u+([0-9a-fA-F]{4})(.*)", code)
-    return chr(int(match.group(1), 16)) + match.group(2) if match else None
+    if not code.startswith("\\u"):
+        return None
+    units = re.sub(r"\\u+([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), code)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 row_by_row("CHR", _TEXT, "Character of a code point.", (INTEGER,), STRING, _chr)
@@ -318,8 +320,15 @@ row_by_row("ENCODE", _TEXT, "A text from one encoding (hex, utf8, ascii, base64)
            _encode, may_fail=True)  # fmt: skip
 row_by_row("TO_BYTES", _TEXT, "Bytes of a text in hex, utf8, ascii or base64.", (STRING, STRING), BYTES,
            lambda text, encoding: _DECODERS[encoding.lower()](text), may_fail=True)  # fmt: skip
+
+
+def _from_bytes(data: bytes, encoding: str) -> str:
+    text = _ENCODERS[encoding.lower()](data)
+    return text.upper() if encoding.lower() == "hex" else text  # ENCODE's digits are lower case, these are not
+
+
 row_by_row("FROM_BYTES", _TEXT, "Bytes as text in hex, utf8, ascii or base64.", (BYTES, STRING), STRING,
-           lambda data, encoding: _ENCODERS[encoding.lower()](data), may_fail=True)  # fmt: skip
+           _from_bytes, may_fail=True)  # fmt: skip
 
 
 def _number_from_bytes(data: bytes, order: str, size: int) -> int:

@@ -82,7 +82,7 @@ JSON = {
     """EXTRACTJSONFIELD('{"a": [{"b": "x"}]}', '$.a[0].b')""": "x", """EXTRACTJSONFIELD('{"a": {"b": 1}}', '$.a')""": '{"b":1}',
     """EXTRACTJSONFIELD('{"a": 1}', '$.b')""": None, """EXTRACTJSONFIELD('nothing', '$.a')""": None,
     """JSON_ITEMS('[{"a": 1}, "b"]')""": ['{"a":1}', '"b"'], """JSON_KEYS('{"a": 1, "b": 2}')""": ["a", "b"],
-    """JSON_RECORDS('{"a": "x"}')['a']""": '"x"', """JSON_CONCAT('{"a": 1}', '{"b": 2}')""": '{"a":1,"b":2}',
+    """JSON_RECORDS('{"a": "x"}')['a']""": "x", """JSON_CONCAT('{"a": 1}', '{"b": 2}')""": '{"a":1,"b":2}',
     """JSON_CONCAT('[1]', '2')""": "[1,2]", """JSON_ARRAY_CONTAINS('[1, 2]', 2)""": True,
     """JSON_ARRAY_CONTAINS('["a"]', 'b')""": False, """JSON_ARRAY_LENGTH('[1, 2]')""": 2, """JSON_ARRAY_LENGTH('{}')""": None,
     """IS_JSON_STRING('[1')""": False, """IS_JSON_STRING('{"a": 1}')""": True,
