@@ -40,6 +40,7 @@ from heartwatch.web.watching import Health, Watch
 STEP_SECONDS = 2
 _RATE_SAMPLES = 6
 _LONGEST_GAP_SECONDS = 15.0
+_READING_SECONDS = 0.9
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Board:
         self._points: deque[Point] = deque(maxlen=2 * self._history)
         self._tell: Callable[[], None] = lambda: None
         self._kafka_part = KafkaPart(settings, analytic)
-        self.kafka: Watch[KafkaReading] = Watch("Kafka", self._kafka_part.read, 0.9, self._kafka_was_read)
+        self.kafka: Watch[KafkaReading] = Watch("Kafka", self._kafka_part.read, _READING_SECONDS, self._kafka_was_read)
         self.ksql: Watch[KsqlReading] = Watch("KSQL", KsqlPart(settings, analytic).read, 2, self._ksql_was_read)
         self.alerts: Watch[AlertsReading] = Watch("Alerts", AlertsPart(settings, analytic, page).read, 0.6)
         self.connect: Watch[tuple[ConnectorStatus, ...]] = Watch("Connect", ConnectPart(settings).read, 5)
@@ -162,7 +163,7 @@ class Board:
         now = time.time()
         return Snapshot(
             at=now,
-            health=tuple(watch.health for watch in self._servers),
+            health=tuple(watch.health for watch in self._answering()),
             kafka=self.kafka.value,
             ksql=self.ksql.value,
             connectors=self.connect.value,
@@ -173,6 +174,12 @@ class Board:
             rates=tuple(recent_rates(list(self._samples), now)),
             series=series(list(self._points), now, self._history),
         )
+
+    def _answering(self) -> list[Watch[Any]]:
+        """Return the servers, and the topics' readers where these alone have a trouble of their own."""
+        deployed = self.kafka.value is not None and self.kafka.value.sample is not None
+        troubled = [watch for watch in (self.alerts, self.areas) if watch.health.up is False]
+        return [*self._servers, *(troubled if deployed and self.kafka.health.up else [])]
 
     def _ksql_was_read(self) -> None:
         if self.ksql.value is not None:
@@ -211,7 +218,7 @@ def series(points: Sequence[Point], now: float, history_seconds: int) -> Series:
     """
     steps = history_seconds // STEP_SECONDS
     # Steps end at round times, so that numbers don't change from one look to the next.
-    last = now // STEP_SECONDS * STEP_SECONDS
+    last = (now - _READING_SECONDS) // STEP_SECONDS * STEP_SECONDS
     edges = last - STEP_SECONDS * np.arange(steps, -1, -1, dtype=float)
     if len(points) < 2:
         nothing = (None,) * steps
@@ -228,7 +235,7 @@ def series(points: Sequence[Point], now: float, history_seconds: int) -> Series:
 
 def _known(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Tell for each step whether the counts around it were read close enough together."""
-    inside = (edges[:-1] >= at[0] - STEP_SECONDS) & (edges[1:] <= at[-1] + STEP_SECONDS)
+    inside = (edges[:-1] >= at[0]) & (edges[1:] <= at[-1])
     for before, after in pairwise(at):
         if after - before > _LONGEST_GAP_SECONDS:
             inside &= ~((edges[1:] > before + STEP_SECONDS) & (edges[:-1] < after))
