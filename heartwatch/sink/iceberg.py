@@ -1,37 +1,70 @@
 """Iceberg tables, one a topic, read through the catalog that the connector writes to.
 
-Only columns and data files that a question needs are read: the files' own statistics of partition and offset rule out the rest.
+Manifests say which objects belong to a table, how large they are, and between which partitions and offsets their rows lie; the
+listing of the table's folder says which are really there. Contents are read only where a question needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.table import Table
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan, PyArrowFileIO
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import FileScanTask, Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from heartwatch.iceberg import open_catalog
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import PostgresSettings, S3Settings
-from heartwatch.sink.reader import OFFSET, PARTITION, Ranges, SinkError, SinkVersion
+from heartwatch.sink.reader import (
+    NO_END,
+    OFFSET,
+    PARTITION,
+    FaultyObject,
+    Listing,
+    ObjectFault,
+    SinkError,
+    SinkObject,
+)
+from heartwatch.sink.store import READ_ERRORS, Store, Stored, open_clock
+
+_MOST_PARTITIONS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class _State:
+    """A table at one snapshot, and what has to be read of it, by path."""
+
+    table: Table
+    store: Store
+    tasks: dict[str, FileScanTask]
 
 
 class IcebergSink:
     """The sink's Iceberg tables: table = topic, in the namespace of the settings."""
 
-    def __init__(self, catalog: SqlCatalog, namespace: str) -> None:
+    def __init__(
+        self, catalog: SqlCatalog, namespace: str, clock: Callable[[Any], Callable[[], datetime]] | None = None
+    ) -> None:
         """Read a catalog's tables.
 
         Args:
             catalog: where the tables are registered.
             namespace: their namespace.
+            clock: gives, for a file system, what tells the time by the store's clock; None: this machine's clock.
         """
         self._catalog, self._namespace = catalog, namespace
+        self._clock = clock or (lambda _: lambda: datetime.now(UTC))
+        self._states: dict[str, _State] = {}
+        self._stores: dict[tuple[str, str], Store] = {}
 
     @classmethod
     def of(cls, postgres: PostgresSettings, s3: S3Settings) -> IcebergSink:
@@ -41,7 +74,7 @@ class IcebergSink:
             SinkError: the catalog's database can't be reached.
         """
         try:
-            return cls(open_catalog(postgres, s3), s3.namespace)
+            return cls(open_catalog(postgres, s3), s3.namespace, lambda files: open_clock(files, s3))
         except (SQLAlchemyError, PostgresError) as error:
             raise SinkError(f"the Iceberg catalog can't be opened: {_short(error)}; see that Postgres is up") from error
 
@@ -49,33 +82,50 @@ class IcebergSink:
         """Close the connections to the catalog."""
         self._catalog.close()
 
-    def version(self, topic: str) -> SinkVersion | None:
-        """Return the present snapshot of a topic's table (see `SinkReader.version`)."""
-        table = self._table(topic)
-        snapshot = table.current_snapshot() if table is not None else None
-        if snapshot is None:
-            return None
-        summary: dict[str, str] = dict(snapshot.summary.additional_properties) if snapshot.summary else {}
-        return SinkVersion(
-            identity=str(snapshot.snapshot_id),
-            written_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
-            records=_number(summary.get("total-records")),
-            objects=_number(summary.get("total-data-files")),
-        )
+    def now(self) -> datetime:
+        """Return the time by the store's clock (see `SinkReader.now`)."""
+        warehouse = str(self._catalog.properties["warehouse"])
+        return self._store(PyArrowFileIO(self._catalog.properties), warehouse).clock()
 
-    def rows(self, topic: str, ranges: Ranges, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Return rows of a topic's table (see `SinkReader.rows`)."""
+    def version(self, topic: str) -> str:
+        """Return the present snapshot's id (see `SinkReader.version`)."""
         table = self._table(topic)
-        wanted = {partition: span for partition, span in ranges.items() if span[1] > span[0]}
-        if table is None or not wanted or table.current_snapshot() is None:
-            return
-        known = [name for name in columns if name in table.schema().column_names]
+        return str(table.metadata.current_snapshot_id or "") if table is not None else ""
+
+    def listing(self, topic: str, orphan_seconds: float) -> Listing:
+        """Return the objects of the present snapshot (see `SinkReader.listing`)."""
+        table = self._table(topic)
+        if table is None:
+            return Listing("")
+        store = self._store(table.io, table.location())
+        stored = store.list_folder(_path(f"{table.location()}/data"))
         try:
-            yield from table.scan(row_filter=_filter(wanted), selected_fields=tuple(known)).to_arrow_batch_reader()
-        except (OSError, ValueError, pa.ArrowException) as error:
+            tasks = {task.file.file_path: task for task in table.scan().plan_files()}
+        except (OSError, ValueError) as error:
             raise SinkError(
-                f"table {topic!r} can't be read: {error}; an object of it is gone or damaged, or the S3 server is away"
+                f"manifests of table {topic!r} can't be read: {error}; one of them is gone or damaged, or the S3 server is away"
             ) from error
+        self._states[topic] = _State(table, store, tasks)
+        listing = Listing(str(table.metadata.current_snapshot_id or ""))
+        ids = {name: table.schema().find_field(name).field_id for name in _positions(table)}
+        for path, task in tasks.items():
+            _add(listing, path, task.file, stored.get(_path(path)), ids)
+        known = {_path(path) for path in tasks} | {
+            _path(one.file_path) for t in tasks.values() for one in t.delete_files
+        }
+        listing.faulty.extend(_orphans(table, stored, known, store.clock() - timedelta(seconds=orphan_seconds)))
+        return listing
+
+    def read(self, topic: str, one: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Return an object's rows (see `SinkReader.read`)."""
+        state = self._states[topic]
+        try:
+            known = state.table.schema()
+            wanted = known.select(*[name for name in schema.names if name in known.column_names])
+            scan = ArrowScan(state.table.metadata, state.table.io, wanted, AlwaysTrue())
+            yield from scan.to_record_batches([state.tasks[one.path]])
+        except READ_ERRORS as error:
+            raise state.store.failure(_path(one.path), error) from error
 
     def _table(self, topic: str) -> Table | None:
         try:
@@ -87,21 +137,71 @@ class IcebergSink:
             ) from error
         return None
 
-
-def _filter(ranges: Ranges) -> str:
-    """Return which rows, partitions of the same offsets together: each row is tried against each term."""
-    spans: dict[tuple[int, int], list[int]] = {}
-    for partition, span in ranges.items():
-        spans.setdefault(span, []).append(partition)
-    terms = [
-        f"({PARTITION} in ({', '.join(map(str, partitions))}) and {OFFSET} >= {begin} and {OFFSET} < {end})"
-        for (begin, end), partitions in spans.items()
-    ]
-    return " or ".join(terms)
+    def _store(self, files: Any, location: str) -> Store:
+        scheme, bucket, _ = PyArrowFileIO.parse_location(location)
+        if (scheme, bucket) not in self._stores:
+            system = files.fs_by_scheme(scheme, bucket)
+            self._stores[scheme, bucket] = Store(system, self._clock(system))
+        return self._stores[scheme, bucket]
 
 
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _positions(table: Table) -> list[str]:
+    return [name for name in (PARTITION, OFFSET) if name in table.schema().column_names]
+
+
+def _path(location: str) -> str:
+    """Return a location as file systems know it: without scheme."""
+    return PyArrowFileIO.parse_location(location)[2]
+
+
+def _add(listing: Listing, path: str, data: DataFile, stored: Stored | None, ids: dict[str, int]) -> None:
+    one = _object(path, data, stored, ids)
+    if stored is None:
+        text = f"in the table's manifests with {data.record_count} rows, but not in the store"
+        listing.faulty.append(FaultyObject(path, ObjectFault.ABSENT, text, one))
+        return
+    if stored.size != data.file_size_in_bytes:
+        text = f"{stored.size} bytes, the manifest says {data.file_size_in_bytes}"
+        listing.faulty.append(FaultyObject(path, ObjectFault.RESIZED, text, one))
+    listing.objects[path] = one
+
+
+def _object(path: str, data: DataFile, stored: Stored | None, ids: dict[str, int]) -> SinkObject:
+    lowest, highest = _bounds(data, ids.get(PARTITION)), _bounds(data, ids.get(OFFSET))
+    return SinkObject(
+        path=path,
+        identity=stored.identity if stored else "",
+        size=stored.size if stored else data.file_size_in_bytes,
+        written_at=stored.written_at if stored else datetime.fromtimestamp(0, UTC),
+        partitions=lowest or (0, _MOST_PARTITIONS),
+        offsets=(highest[0], highest[1] + 1) if highest else (0, NO_END),
+        rows=data.record_count,
+    )
+
+
+def _bounds(data: DataFile, field_id: int | None) -> tuple[int, int] | None:
+    """Return a column's smallest and largest value by the manifest, None where it doesn't say."""
+    low, high = (data.lower_bounds or {}).get(field_id), (data.upper_bounds or {}).get(field_id)  # type: ignore[arg-type]
+    if low is None or high is None:
+        return None
+    return int.from_bytes(low, "little", signed=True), int.from_bytes(high, "little", signed=True)
+
+
+def _orphans(table: Table, stored: dict[str, Stored], known: set[str], before: datetime) -> Iterator[FaultyObject]:
+    """Return the objects in the table's folder that no snapshot knows; older snapshots are asked only when there are any."""
+    left = {path: one for path, one in stored.items() if path not in known and one.written_at < before}
+    if not left:
+        return
+    seen: set[str] = set()
+    for snapshot in table.snapshots():
+        for manifest in snapshot.manifests(table.io):
+            if manifest.manifest_path not in seen:
+                seen.add(manifest.manifest_path)
+                for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                    left.pop(_path(entry.data_file.file_path), None)
+    for path, one in sorted(left.items()):
+        text = f"{one.size} bytes, written at {one.written_at:%Y-%m-%d %H:%M:%S} UTC, in no manifest"
+        yield FaultyObject(path, ObjectFault.ORPHAN, text)
 
 
 def _short(error: Exception) -> str:

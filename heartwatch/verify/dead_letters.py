@@ -6,11 +6,11 @@ Source: Kafka Connect's context headers (KIP-298), on with ``errors.deadletterqu
 from __future__ import annotations
 
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-import polars as pl
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Message, TopicPartition
 
 from heartwatch.kafka import KafkaAdmin, consumer_config
 from heartwatch.settings import KafkaSettings
@@ -18,63 +18,109 @@ from heartwatch.verify.topics import TopicError, committed_ranges
 
 _TOPIC, _PARTITION, _OFFSET = "__connect.errors.topic", "__connect.errors.partition", "__connect.errors.offset"
 _REASON = "__connect.errors.exception.message"
-_SCHEMA = {"partition": pl.Int32, "offset": pl.Int64, "reason": pl.String}
+_REASON_CHARACTERS = 300
 _SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class DeadLetters:
-    """Records of one topic that its connector refused.
+class DeadLetter:
+    """A record that a connector refused.
 
     Attributes:
-        rows: partition, offset and reason of each.
-        without_origin: records in the dead-letter topic that don't say where they come from.
+        partition: where it stands in its topic.
+        offset: where it stands in its topic.
+        reason: the connector's.
+        at: the record's own time; None where it has none.
     """
 
-    rows: pl.DataFrame
-    without_origin: int = 0
-
-    def reasons(self) -> dict[str, int]:
-        """Return how many there are of each reason, most first."""
-        return dict(Counter(self.rows["reason"].to_list()).most_common())
+    partition: int
+    offset: int
+    reason: str
+    at: datetime | None = None
 
 
-def read_dead_letters(settings: KafkaSettings, admin: KafkaAdmin, dead_letter_topic: str, topic: str) -> DeadLetters:
+@dataclass(frozen=True)
+class DeadLetterSummary:
+    """A topic's dead letters.
+
+    Attributes:
+        reasons: how many there are of each reason, most first.
+        first: the first one by time.
+        last: the last one.
+    """
+
+    reasons: dict[str, int] = field(default_factory=dict)
+    first: DeadLetter | None = None
+    last: DeadLetter | None = None
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """What was read of a dead-letter topic.
+
+    Attributes:
+        found: records of the topic wanted.
+        positions: by partition the first offset that hasn't been read.
+        strangers: by partition how many records don't say where they come from.
+    """
+
+    found: list[DeadLetter] = field(default_factory=list)
+    positions: dict[int, int] = field(default_factory=dict)
+    strangers: dict[int, int] = field(default_factory=dict)
+
+
+def read_dead_letters(
+    settings: KafkaSettings, admin: KafkaAdmin, dead_letter_topic: str, topic: str, since: Mapping[int, int]
+) -> DeadLetters:
     """Read a dead-letter topic to its present end.
 
     Args:
         settings: where the brokers are.
         admin: client of the same brokers.
-        dead_letter_topic: topic to read; one that isn't there has no records.
+        dead_letter_topic: topic to read.
         topic: topic whose records are wanted.
+        since: by partition where to begin; others from their first record on.
 
     Raises:
+        UnknownTopicError: there is no such dead-letter topic.
         TopicError: the brokers said nothing for too long, or refused.
     """
-    if not admin.describe([dead_letter_topic]):
-        return DeadLetters(pl.DataFrame(schema=_SCHEMA))
-    ends = {
-        partition: span for partition, span in committed_ranges(admin, dead_letter_topic).items() if span[1] > span[0]
+    spans = {
+        partition: (max(begin, since.get(partition, begin)), end)
+        for partition, (begin, end) in committed_ranges(admin, dead_letter_topic).items()
     }
-    rows: list[tuple[int, int, str]] = []
-    strangers = 0
-    for message in _messages(settings, dead_letter_topic, ends):
+    read = DeadLetters(positions={partition: max(span) for partition, span in spans.items()})
+    for message in _messages(settings, dead_letter_topic, {p: span for p, span in spans.items() if span[1] > span[0]}):
         headers = {name: _text(value) for name, value in dict(message.headers() or {}).items()}
         if _OFFSET not in headers or _PARTITION not in headers:
-            strangers += 1
+            partition = message.partition() or 0
+            read.strangers[partition] = read.strangers.get(partition, 0) + 1
         elif headers.get(_TOPIC, topic) == topic:
-            rows.append((int(headers[_PARTITION]), int(headers[_OFFSET]), headers.get(_REASON, "no reason given")))
-    return DeadLetters(pl.DataFrame(rows, schema=_SCHEMA, orient="row"), strangers)
+            reason = headers.get(_REASON, "no reason given").replace("\0", "")[:_REASON_CHARACTERS]
+            read.found.append(DeadLetter(int(headers[_PARTITION]), int(headers[_OFFSET]), reason, _time(message)))
+    return read
 
 
 def _text(value: str | bytes | None) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
-def _messages(settings: KafkaSettings, topic: str, ranges: dict[int, tuple[int, int]]) -> list[Message]:
+def _time(message: Message) -> datetime | None:
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        # Producers may write any number.
+        return None
+
+
+def _messages(settings: KafkaSettings, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Message]:
+    if not ranges:
+        return
     left = {partition: end for partition, (_, end) in ranges.items()}
     consumer = Consumer(consumer_config(settings, f"heartwatch-verify-{topic}", "error", enable_partition_eof=True))
-    found: list[Message] = []
     try:
         consumer.assign([TopicPartition(topic, partition, begin) for partition, (begin, _) in ranges.items()])
         heard = time.monotonic()
@@ -82,12 +128,12 @@ def _messages(settings: KafkaSettings, topic: str, ranges: dict[int, tuple[int, 
             for message in consumer.consume(1_000, 0.2):
                 heard = time.monotonic()
                 error = message.error()
-                partition = message.partition()
-                if error is None:
-                    found.append(message)
+                partition, offset = message.partition(), message.offset() or 0
+                if error is None and partition in left and offset < left[partition]:
+                    yield message
                 if error is not None and error.code() != KafkaError._PARTITION_EOF and not error.retriable():
                     raise TopicError(f"topic {topic!r} can't be read: {error.str()}")
-                if partition in left and (error is not None or (message.offset() or 0) >= left[partition] - 1):
+                if partition in left and (error is not None or offset >= left[partition] - 1):
                     del left[partition]
             if time.monotonic() - heard > _SILENCE_SECONDS:
                 raise TopicError(
@@ -95,4 +141,3 @@ def _messages(settings: KafkaSettings, topic: str, ranges: dict[int, tuple[int, 
                 )
     finally:
         consumer.close()
-    return found

@@ -1,287 +1,84 @@
 """Proves a sink complete: Kafka against what the connector wrote, by partition and offset, and record by record.
 
 What Kafka has is found by reading it, not by counting: offsets without a record are markers of transactions, or aborted or
-compacted records, and no loss. A record that Kafka has is accounted for when the sink has it, when it is a tombstone (a sink
-of rows has nothing to write), or when the connector put it into its dead-letter topic with the reason. Contents are compared by
-a 64-bit hash of all fields and the timestamp, so that memory holds 21 bytes a record, whatever a record is.
+compacted records, and no loss. A record that Kafka has is accounted for when the sink has it with the same contents, when it is a
+tombstone (a sink of rows has nothing to write), or when the connector put it into its dead-letter topic with the reason.
+
+What was proven once isn't read again: the next check lists the sink's objects, and as long as those that it knows are there
+unchanged, only new offsets and new objects are looked into. Where an object is gone or another one, the segments that it touched
+are summed up again; where the sums differ, they are compared with Kafka once more. Offsets that Kafka removed before they were
+proven are lost unless the sink has a row for each of them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from heartwatch.codec import Decoder
-from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC, Ranges, SinkReader
+from heartwatch.sink.reader import (
+    NO_END,
+    OFFSET,
+    PARTITION,
+    TIMESTAMP,
+    Listing,
+    ObjectError,
+    ObjectFault,
+    SinkObject,
+    SinkReader,
+)
+from heartwatch.verify import compare
+from heartwatch.verify.compare import MOST_RUNS, Ranges
+from heartwatch.verify.findings import Finding, Kind, PartitionProof, SinkProof, merge_runs
+from heartwatch.verify.proofs import Proofs, Segment, SegmentState, Span, chunks
+from heartwatch.verify.records import (
+    DIGEST,
+    KEYS,
+    ROW_SCHEMA,
+    comparable,
+    differences,
+    kafka_frame,
+    off_times,
+    positions,
+    row_frame,
+    sum_digests,
+    wanted_schema,
+)
 from heartwatch.verify.topics import Records
 
-_KEYS = ["partition", "offset"]
-_SCHEMA = {"partition": pl.Int32, "offset": pl.Int64, "digest": pl.UInt64}
-_SAMPLES = 5
+_CHUNK_OFFSETS = 2_000_000
+_THREADS = 4
 _POLL_SECONDS = 0.5
+_EXPLAINED = 3
+_MACHINE_CLOCK_SECONDS = 60.0
+_MODULUS = 2**64
+_OBJECT_KINDS = {
+    ObjectFault.ABSENT: Kind.OBJECT_GONE,
+    ObjectFault.RESIZED: Kind.OBJECT_RESIZED,
+    ObjectFault.ORPHAN: Kind.ORPHAN,
+    ObjectFault.STRANGER: Kind.STRANGER,
+}
 
 
-class Kind(IntEnum):
-    """What a record in Kafka is."""
+class Log(Protocol):
+    """A topic, as a check reads it."""
 
-    ROW = 0
-    TOMBSTONE = 1
-    UNDECODABLE = 2
+    def ranges(self) -> dict[int, tuple[int, int]]:
+        """Return for each partition the first offset, and the one after the last that a read_committed reader may see."""
 
+    def ends(self) -> dict[int, int]:
+        """Return for each partition the offset after the last one, open transactions' too."""
 
-@dataclass(frozen=True)
-class Position:
-    """A record's place in Kafka."""
-
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class PartitionProof:
-    """What was found of one partition.
-
-    Attributes:
-        partition: its number.
-        begin: first offset looked at.
-        end: offset after the last one looked at.
-        in_kafka: records that Kafka has there.
-        without_record: offsets there that hold no record (markers, aborted or compacted records).
-        in_sink: of Kafka's records, those that the sink has.
-        tombstones: records without a value.
-        dead_letters: records in the dead-letter topic.
-        missing: records nowhere to be found.
-        gaps: runs of missing offsets.
-        duplicates: rows that the sink has once more than it should.
-        unexpected: rows of the sink that Kafka never had.
-        changed: rows whose contents differ from Kafka's.
-        digest: sum of the hashes of the partition's rows in the sink, as 16 hexadecimal digits.
-    """
-
-    partition: int
-    begin: int
-    end: int
-    in_kafka: int = 0
-    without_record: int = 0
-    in_sink: int = 0
-    tombstones: int = 0
-    dead_letters: int = 0
-    missing: int = 0
-    gaps: int = 0
-    duplicates: int = 0
-    unexpected: int = 0
-    changed: int = 0
-    digest: str = ""
-
-    @property
-    def proven(self) -> bool:
-        """Whether every record is accounted for and nothing else is there."""
-        return not (self.missing or self.duplicates or self.unexpected or self.changed)
-
-
-@dataclass(frozen=True)
-class SinkProof:
-    """What was found of one topic's sink.
-
-    Attributes:
-        topic: Kafka topic.
-        partitions: one proof a partition.
-        samples: places of records that are missing, duplicated, unexpected or changed, by what is wrong.
-        seconds: how long the sink lagged behind: from the beginning of the check until nothing was missing any more.
-    """
-
-    topic: str
-    partitions: list[PartitionProof]
-    samples: dict[str, list[Position]] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def proven(self) -> bool:
-        """Whether every partition is proven."""
-        return all(one.proven for one in self.partitions)
-
-    def total(self, name: str) -> int:
-        """Return the sum of a count over the partitions."""
-        return sum(getattr(one, name) for one in self.partitions)
-
-    def sentence(self) -> str:
-        """Return what is wrong and where, or what is proven."""
-        wrong = []
-        for name in ("missing", "duplicates", "unexpected", "changed"):
-            if count := self.total(name):
-                where = ", ".join(f"{one.partition}:{one.offset}" for one in self.samples.get(name, []))
-                wrong.append(f"{count} {name} (partition:offset {where})")
-        if wrong:
-            return f"sink of topic {self.topic!r}: {'; '.join(wrong)}"
-        return f"sink of topic {self.topic!r}: all {self.total('in_kafka'):,} records accounted for"
-
-
-def kafka_frame(parts: Iterable[Records], decoder: Decoder) -> pl.DataFrame:
-    """Return partition, offset, digest and kind of each record.
-
-    Args:
-        parts: records of one topic.
-        decoder: of their values.
-    """
-    frames = []
-    for records in parts:
-        decoded = decoder.decode(records.value.to_pylist())
-        kind = np.full(len(records), Kind.UNDECODABLE, dtype=np.int8)
-        kind[decoded.indices] = Kind.ROW
-        kind[decoded.nulls] = Kind.TOMBSTONE
-        digest = np.zeros(len(records), dtype=np.uint64)
-        digest[decoded.indices] = _digests(decoded.batch, records.timestamp[decoded.indices])
-        frames.append(
-            pl.DataFrame(
-                {"partition": records.partition, "offset": records.offset, "digest": digest, "kind": kind},
-                schema=_SCHEMA | {"kind": pl.Int8},
-            )
-        )
-    return pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA | {"kind": pl.Int8})
-
-
-def sink_frame(sink: SinkReader, topic: str, ranges: Ranges, schema: pa.Schema) -> pl.DataFrame:
-    """Return partition, offset and digest of each of the sink's rows in the ranges.
-
-    Args:
-        sink: where to read.
-        topic: Kafka topic.
-        ranges: which partitions and offsets.
-        schema: the fields, in the order and types in which Kafka's records are decoded.
-
-    Raises:
-        SinkError: the sink can't be read.
-    """
-    columns = [TOPIC, PARTITION, OFFSET, TIMESTAMP, *schema.names]
-    frames = [_sink_rows(batch, topic, schema) for batch in sink.rows(topic, ranges, columns)]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA)
-
-
-def _sink_rows(batch: pa.RecordBatch, topic: str, schema: pa.Schema) -> pl.DataFrame:
-    count = batch.num_rows
-    fields = [_column(batch, field_.name, field_.type) for field_ in schema]
-    times = _column(batch, TIMESTAMP, pa.timestamp("ms")).view(pa.int64()).to_numpy(zero_copy_only=False)
-    digest = _digests(pa.RecordBatch.from_arrays(fields, schema=schema), times)
-    return pl.DataFrame(
-        {
-            "partition": _column(batch, PARTITION, pa.int32()).to_numpy(zero_copy_only=False),
-            "offset": _column(batch, OFFSET, pa.int64()).to_numpy(zero_copy_only=False),
-            # A row of another topic has nothing to do here: no digest of Kafka's equals it.
-            "digest": np.where(_is_of(batch, topic), digest, digest ^ np.uint64(1)) if count else digest,
-        },
-        schema=_SCHEMA,
-    )
-
-
-def _is_of(batch: pa.RecordBatch, topic: str) -> np.ndarray[Any, Any]:
-    position = batch.schema.get_field_index(TOPIC)
-    if position < 0:
-        return np.ones(batch.num_rows, dtype=bool)
-    return np.asarray(pa.compute.equal(batch.column(position), topic).fill_null(False).to_numpy(zero_copy_only=False))
-
-
-def _column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
-    """Return a column in the wanted type; one that the sink doesn't have is all nulls, so that its rows count as changed."""
-    position = batch.schema.get_field_index(name)
-    if position < 0:
-        return pa.nulls(batch.num_rows, kind)
-    return batch.column(position).cast(kind, safe=False)
-
-
-def _digests(columns: pa.RecordBatch, timestamps: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return a hash of each row's fields and timestamp."""
-    frame = pl.from_arrow(columns)
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a batch never becomes a series
-    return frame.with_columns(pl.Series("__timestamp", timestamps)).hash_rows(seed=7).to_numpy()
-
-
-def prove(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame, ranges: Ranges, topic: str) -> SinkProof:
-    """Compare what Kafka has with what the sink has.
-
-    Args:
-        kafka: what `kafka_frame` gave.
-        sink: what `sink_frame` gave.
-        dead_letters: partition and offset of each record in the dead-letter topic.
-        ranges: what was looked at.
-        topic: Kafka topic.
-    """
-    copies = sink.group_by(_KEYS).agg(
-        copies=pl.len(), digest_sink=pl.col("digest").first(), kinds=pl.col("digest").n_unique()
-    )
-    dead = dead_letters.select(_KEYS).unique().with_columns(dead=pl.lit(True))
-    joined = kafka.join(copies, on=_KEYS, how="full", coalesce=True).join(dead, on=_KEYS, how="left")
-    in_kafka, in_sink, is_dead = (
-        pl.col("kind").is_not_null(),
-        pl.col("copies").is_not_null(),
-        pl.col("dead").is_not_null(),
-    )
-    is_row, is_tombstone = pl.col("kind") == Kind.ROW, pl.col("kind") == Kind.TOMBSTONE
-    judged = joined.with_columns(
-        in_kafka=in_kafka,
-        in_sink=in_kafka & in_sink,
-        tombstones=in_kafka & is_tombstone,
-        dead_letters=in_kafka & is_dead,
-        missing=in_kafka & ~in_sink & ~is_dead & ~is_tombstone,
-        unexpected=~in_kafka,
-        changed=in_sink & is_row & ((pl.col("digest") != pl.col("digest_sink")) | (pl.col("kinds") > 1)),
-        duplicates=pl.col("copies").fill_null(1) - 1,
-    ).with_columns(pl.col("tombstones", "dead_letters", "missing", "changed").fill_null(False))
-    return SinkProof(topic, _proofs(judged, sink, ranges), _samples(judged))
-
-
-_COUNTS = ("in_kafka", "in_sink", "tombstones", "dead_letters", "missing", "duplicates", "unexpected", "changed")
-
-
-def _proofs(judged: pl.DataFrame, sink: pl.DataFrame, ranges: Ranges) -> list[PartitionProof]:
-    counts = judged.group_by("partition").agg(pl.col(*_COUNTS).cast(pl.Int64).sum())
-    digests = sink.group_by("partition").agg(pl.col("digest").sum())
-    gaps = (
-        judged.filter("missing")
-        .sort(_KEYS)
-        .group_by("partition")
-        .agg(gaps=(pl.col("offset").diff().fill_null(2) > 1).cast(pl.Int64).sum())
-    )
-    rows = {row["partition"]: row for row in counts.iter_rows(named=True)}
-    digest_of = dict(digests.iter_rows())
-    gaps_of = dict(gaps.iter_rows())
-    return [
-        PartitionProof(
-            partition,
-            begin,
-            end,
-            **{name: int(rows.get(partition, {}).get(name, 0)) for name in _COUNTS},
-            without_record=max(0, end - begin - int(rows.get(partition, {}).get("in_kafka", 0))),
-            gaps=int(gaps_of.get(partition, 0)),
-            digest=f"{digest_of.get(partition, 0):016x}",
-        )
-        for partition, (begin, end) in sorted(ranges.items())
-    ]
-
-
-def _samples(judged: pl.DataFrame) -> dict[str, list[Position]]:
-    samples = {}
-    for name in ("missing", "duplicates", "unexpected", "changed"):
-        found = judged.filter(pl.col(name).cast(pl.Int64) > 0).sort(_KEYS).head(_SAMPLES)
-        if found.height:
-            samples[name] = [Position(*row) for row in found.select(_KEYS).iter_rows()]
-    return samples
-
-
-def missing_ranges(
-    kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame, ranges: Ranges
-) -> dict[int, tuple[int, int]]:
-    """Return where to look again: in each partition from its first record that is nowhere yet."""
-    found = pl.concat([sink.select(_KEYS), dead_letters.select(_KEYS)])
-    absent = kafka.filter(pl.col("kind") != Kind.TOMBSTONE).join(found, on=_KEYS, how="anti")
-    first = absent.group_by("partition").agg(pl.col("offset").min())
-    return {partition: (offset, ranges[partition][1]) for partition, offset in first.iter_rows()}
+    def read(self, ranges: Ranges) -> Iterator[Records]:
+        """Read the committed records of ranges."""
 
 
 @dataclass(frozen=True)
@@ -290,62 +87,626 @@ class Check:
 
     Attributes:
         topic: Kafka topic.
-        ranges: partitions and offsets to look at.
-        kafka: reads the topic's records in the ranges.
-        decoder: of their values.
+        log: reads it.
+        decoder: of its values.
         sink: where the connector writes.
-        dead_letters: reads partition and offset of the topic's records in the dead-letter topic.
+        dead_letters: gives partition and offset of the topic's records in the dead-letter topic that lie in some spans.
+        limits: offsets to look at by partition; None for all that the proofs are responsible for.
+        compacted_key: field that repeats the key, for a topic that Kafka compacts: rows whose records a later one of the same key
+            has replaced are no fault.
+        orphan_seconds: how old an object that belongs to nothing may be.
+        clock_seconds: how far a record's time may be from those around it until it is told.
+        accept_losses: take what is lost for known: it isn't told again.
     """
 
     topic: str
-    ranges: Ranges
-    kafka: Callable[[], Iterator[Records]]
+    log: Log
     decoder: Decoder
     sink: SinkReader
-    dead_letters: Callable[[], pl.DataFrame]
+    dead_letters: Callable[[Sequence[Span]], pl.DataFrame]
+    limits: Ranges | None = None
+    compacted_key: str | None = None
+    orphan_seconds: float = 3_600
+    clock_seconds: float = 1_800
+    accept_losses: bool = False
 
 
-def check_sink(check: Check, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> SinkProof:
-    """Read Kafka once, then the sink until nothing is missing any more or the time is over.
-
-    Only what was missing is read again, and only when the sink has written something new.
+def check_sink(
+    check: Check,
+    proofs: Proofs,
+    deadline_seconds: float,
+    save: Callable[[Proofs, str], None] = lambda _proofs, _version: None,
+    clock: Callable[[], float] = time.monotonic,
+    machine_time: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> SinkProof:
+    """Compare what isn't proven yet, and again what the sink lacks until it has all or the time is over.
 
     Args:
         check: what to look at.
+        proofs: what is known from earlier checks; brought up to date.
         deadline_seconds: how long the sink may take to get what Kafka had at the beginning.
+        save: keeps the proofs and the sink's version; called after each part, so that a check that is ended early isn't in vain.
         clock: seconds, monotonic.
+        machine_time: this machine's time.
 
     Raises:
-        SinkError: the sink can't be read.
+        SinkError: the sink can't be asked.
     """
     began = clock()
-    schema = check.decoder.arrow_schema
-    kafka = kafka_frame(check.kafka(), check.decoder)
-    version = check.sink.version(check.topic)
-    sink = sink_frame(check.sink, check.topic, check.ranges, schema)
-    dead = check.dead_letters()
-    while left := missing_ranges(kafka, sink, dead, check.ranges):
-        newer = _wait_for_version(check, version, began + deadline_seconds, clock)
-        dead = check.dead_letters()
-        if newer is None:
+    run = _Run(check, proofs, save)
+    while True:
+        look = _Look(run)
+        look.work()
+        missing = any(one.kind == Kind.MISSING for one in look.findings)
+        if not missing or not _wait_for_version(check, look.listing.version, began + deadline_seconds, clock):
             break
-        version = newer
-        later = pl.col("first").is_not_null() & (pl.col("offset") >= pl.col("first"))
-        kept = sink.join(_bounds(left), on="partition", how="left").filter(~later).select(sink.columns)
-        sink = pl.concat([kept, sink_frame(check.sink, check.topic, left, schema)])
-    return replace(prove(kafka, sink, dead, check.ranges, check.topic), seconds=clock() - began)
+    return replace(look.result(machine_time()), seconds=clock() - began)
 
 
-def _bounds(ranges: Mapping[int, tuple[int, int]]) -> pl.DataFrame:
-    rows: Sequence[tuple[int, int]] = [(partition, begin) for partition, (begin, _) in ranges.items()]
-    return pl.DataFrame(rows, schema={"partition": pl.Int32, "first": pl.Int64}, orient="row")
-
-
-def _wait_for_version(check: Check, known: Any, deadline: float, clock: Callable[[], float]) -> Any:
-    """Return the sink's next version, None when there is none before the deadline."""
+def _wait_for_version(check: Check, known: str, deadline: float, clock: Callable[[], float]) -> bool:
+    """Wait until the sink has written something; False when it doesn't before the deadline."""
     while clock() < deadline:
-        version = check.sink.version(check.topic)
-        if version is not None and version != known:
-            return version
+        if check.sink.version(check.topic) != known:
+            return True
         time.sleep(_POLL_SECONDS)
-    return None
+    return False
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of an object; `problem` says why it can't be read, `wrong` which fields its schema has wrong."""
+
+    one: SinkObject
+    rows: pl.DataFrame
+    wrong: frozenset[str] = frozenset()
+    problem: str = ""
+
+
+class _Run:
+    """What lasts from one look at the sink to the next.
+
+    Attributes:
+        targets: by partition where Kafka ended when the check began: what is before has to be in the sink before the deadline.
+        partitions: counts of what is proven.
+        gone: findings of objects that are gone; a look forgets what it has told.
+        off: records with strange times, by partition.
+    """
+
+    def __init__(self, check: Check, proofs: Proofs, save: Callable[[Proofs, str], None]) -> None:
+        self.check, self.proofs, self.save = check, proofs, save
+        spans = check.log.ranges()
+        self.targets = {partition: end for partition, (_, end) in self.limits(spans).items()}
+        self.partitions: dict[int, PartitionProof] = {}
+        self.gone: list[Finding] = []
+        self.off: dict[int, Finding] = {}
+        self.read_paths: set[str] = set()
+
+    def limits(self, spans: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+        """Return the offsets to look at of what Kafka has."""
+        wanted = self.check.limits or {}
+        return {partition: _within(span, wanted.get(partition)) for partition, span in spans.items()}
+
+
+class _Look:
+    """One look at the sink."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run, self.check, self.proofs = run, run.check, run.proofs
+        self.fields = self.check.decoder.arrow_schema
+        # In this order no row of the listed objects can lie past Kafka's end.
+        self.listing: Listing = self.check.sink.listing(self.check.topic, self.check.orphan_seconds)
+        spans = self.check.log.ranges()
+        self.log_starts = {partition: begin for partition, (begin, _) in spans.items()}
+        self.limits = run.limits(spans)
+        self.findings: list[Finding] = []
+        self.unsettled: set[str] = set()
+        self.told: set[tuple[Kind, str]] = set()
+        for partition, span in self.limits.items():
+            self.proofs.base.setdefault(partition, span[0])
+            if partition not in run.partitions:
+                run.partitions[partition] = proof = PartitionProof(partition, *span)
+                _count_proven(proof, self.proofs.of(partition))
+        self.partitions = {partition: replace(proof) for partition, proof in run.partitions.items()}
+
+    def work(self) -> None:
+        """Look at the objects, then at the offsets that aren't proven."""
+        for faulty in self.listing.faulty:
+            kind = _OBJECT_KINDS[faulty.fault]
+            self._tell_object(kind, faulty.path, faulty.detail, faulty.object, fault=kind != Kind.ORPHAN)
+        known = self.proofs.objects
+        gone = [one for path, one in known.items() if self._now_at(path) != one.identity]
+        new = [
+            one
+            for path, one in self.listing.objects.items()
+            if path not in known or known[path].identity != one.identity
+        ]
+        touched = [*self._spans_of(gone), *self._strays(new)]
+        broken = [one for one in self.proofs.segments.values() if one.state == SegmentState.BROKEN]
+        suspects = {(one.partition, one.begin): one for one in [*self.proofs.overlapping(touched), *broken]}
+        failed = self._recheck(list(suspects.values()), gone)
+        self._tell_gone(gone, failed)
+        self._look_before_the_log()
+        todo = [
+            span
+            for partition, (begin, end) in self.limits.items()
+            for span in self.proofs.unproven(partition, max(begin, self.log_starts[partition]), end)
+        ]
+        for part in chunks(todo, _CHUNK_OFFSETS, self._starts()):
+            self._compare(part)
+        self._remember(gone)
+        self.run.save(self.proofs, self.listing.version)
+
+    # Objects
+
+    def _now_at(self, path: str) -> str | None:
+        one = self.listing.objects.get(path)
+        return one.identity if one is not None else None
+
+    def _spans_of(self, objects: Iterable[SinkObject]) -> list[Span]:
+        """Return the spans that objects touch, of partitions that there are."""
+        return [
+            (partition, max(one.offsets[0], 0), one.offsets[1])
+            for one in objects
+            for partition in self.limits
+            if one.partitions[0] <= partition <= one.partitions[1]
+        ]
+
+    def _strays(self, new: Sequence[SinkObject]) -> list[Span]:
+        """Return where new objects have rows in proven segments; tell rows that can't be Kafka's at all.
+
+        By their statistics most new objects have none: only the others are read, and only their rows' places.
+        """
+        doubtful = [one for one in new if not one.counted and self._may_stray(one)]
+        touched = [span for one in new if one.counted for span in self._spans_of([one])]
+        beyond: list[pl.DataFrame] = []
+        for read in self._in_threads(self._places, doubtful):
+            for (partition,), part in read.rows.group_by("partition"):
+                low, high = int(part["offset"].min()), int(part["offset"].max())  # type: ignore[arg-type]
+                end = self.limits[partition][1] if partition in self.limits else 0
+                if partition in self.limits and low < end:
+                    touched += self._touched(int(partition), part["offset"].to_numpy(), low, high)
+                if high >= end:
+                    beyond.append(part.filter(pl.col("offset") >= end))
+                    self.unsettled.add(read.one.path)
+        if beyond and self.check.limits is None:
+            self._tell_beyond(pl.concat(beyond))
+        return touched
+
+    def _may_stray(self, one: SinkObject) -> bool:
+        spans = self._spans_of([one])
+        if self.proofs.overlapping(spans):
+            return True
+        past = any(end > self.limits[partition][1] for partition, _, end in spans)
+        return self.check.limits is None and (past or one.partitions[1] > max(self.limits, default=-1))
+
+    def _touched(
+        self, partition: int, offsets: np.ndarray[tuple[int], np.dtype[np.int64]], low: int, high: int
+    ) -> list[Span]:
+        """Return the proven segments that rows lie in, as spans."""
+        return [
+            (partition, one.begin, one.end)
+            for one in self.proofs.overlapping([(partition, low, high + 1)])
+            if bool(np.any((offsets >= one.begin) & (offsets < one.end)))
+        ]
+
+    def _tell_beyond(self, rows: pl.DataFrame) -> None:
+        """Tell rows at offsets that Kafka hasn't reached even now."""
+        ends = self.check.log.ends()
+        bounds = pl.DataFrame(list(ends.items()), schema={"partition": pl.Int32, "log_end": pl.Int64}, orient="row")
+        past = rows.join(bounds, on="partition", how="left").filter(pl.col("offset") >= pl.col("log_end").fill_null(0))
+        for (partition,), part in past.group_by("partition", maintain_order=True):
+            first, last = int(part["offset"].min()), int(part["offset"].max())  # type: ignore[arg-type]
+            text = "past Kafka's end" if partition in ends else "the topic has no such partition"
+            self.findings.append(Finding(Kind.UNEXPECTED, int(partition), first, last, part.height, text))
+            if partition in self.partitions:
+                self.partitions[int(partition)].unexpected += part.height
+
+    def _recheck(self, suspects: Sequence[Segment], gone: Sequence[SinkObject]) -> list[Segment]:
+        """Sum up the sink's rows of segments again; return those that aren't as they were proven.
+
+        Those that Kafka still has are forgotten, so that they are compared with it.
+        """
+        failed = []
+        for one in suspects:
+            span = (one.partition, one.begin, one.end)
+            counted = any(found.counted for found in self._objects_of([span]))
+            rows = pl.DataFrame(schema=ROW_SCHEMA) if counted else self._rows([span])
+            height, digest = sum_digests(rows).get(one.partition, (0, 0))
+            key = (one.partition, one.begin)
+            in_kafka = one.begin >= self.log_starts.get(one.partition, 0)
+            # Without the same hash function, and without Kafka, numbers of rows are all that can be compared.
+            same = digest == one.digest if one.hashed_by == DIGEST else not in_kafka
+            if not counted and height == one.rows and same:
+                self.proofs.segments[key] = replace(one, state=_sound(one.state))
+                continue
+            failed.append(one)
+            if in_kafka:
+                del self.proofs.segments[key]
+            elif self.check.accept_losses:
+                known = one if counted else replace(one, rows=height, digest=digest, hashed_by=DIGEST)
+                self.proofs.segments[key] = replace(known, state=SegmentState.UNCHECKED)
+            else:
+                self.proofs.segments[key] = replace(one, state=SegmentState.BROKEN)
+                self._tell_broken(one, None if counted else height, gone)
+        return failed
+
+    def _tell_broken(self, one: Segment, rows: int | None, gone: Sequence[SinkObject]) -> None:
+        touching = [found for found in gone if found.overlaps(one.partition, one.begin, one.end)]
+        first = max(one.begin, min((found.offsets[0] for found in touching), default=one.begin))
+        last = min(one.end, max((found.offsets[1] for found in touching), default=one.end)) - 1
+        if rows is None:
+            rows = 0 if touching else 2 * one.rows
+        kind = Kind.LOST if rows < one.rows else Kind.DUPLICATE if rows > one.rows else Kind.CHANGED
+        count = abs(rows - one.rows) or one.rows
+        text = "these were proven, the sink's rows are others now, and Kafka no longer has the records"
+        self.findings.append(Finding(kind, one.partition, first, last, count, text))
+
+    def _tell_gone(self, gone: Sequence[SinkObject], failed: Sequence[Segment]) -> None:
+        """Tell objects that are no longer there, unless others have their rows now, as after a compaction of the table."""
+        for one in gone:
+            if self._now_at(one.path) is None and any(one.overlaps(f.partition, f.begin, f.end) for f in failed):
+                told = self._object_finding(
+                    Kind.OBJECT_GONE, one.path, "its rows were proven, and it is no longer among the sink's", one
+                )
+                self.run.gone.append(told)
+
+    def _tell_object(self, kind: Kind, path: str, text: str, one: SinkObject | None, fault: bool = True) -> None:
+        """Tell what is wrong with an object, once."""
+        if (kind, path) not in self.told:
+            self.told.add((kind, path))
+            self.findings.append(self._object_finding(kind, path, text, one, fault))
+
+    @staticmethod
+    def _object_finding(kind: Kind, path: str, text: str, one: SinkObject | None, fault: bool = True) -> Finding:
+        detail = text if path in text else f"{path}: {text}"
+        if one is None or one.partitions[0] != one.partitions[1]:
+            return Finding(kind, detail=detail, fault=fault)
+        last = one.offsets[1] - 1 if one.offsets[1] != NO_END else one.offsets[0]
+        return Finding(kind, one.partitions[0], one.offsets[0], last, 1, detail, fault)
+
+    def _remember(self, gone: Sequence[SinkObject]) -> None:
+        """Note the objects that are there and settled; those that are gone stay known where their rows can't be compared."""
+        needed = [one for one in self.proofs.segments.values() if one.state == SegmentState.BROKEN]
+        for one in gone:
+            if not any(one.overlaps(segment.partition, segment.begin, segment.end) for segment in needed):
+                self.proofs.objects.pop(one.path, None)
+        for path, one in self.listing.objects.items():
+            if path not in self.unsettled:
+                self.proofs.objects[path] = one
+
+    def _starts(self) -> dict[int, list[int]]:
+        """Return by partition where the objects begin whose rows carry no offsets."""
+        found: dict[int, set[int]] = {}
+        for one in self.listing.objects.values():
+            if one.counted:
+                found.setdefault(one.partitions[0], set()).add(one.offsets[0])
+        return {partition: sorted(starts) for partition, starts in found.items()}
+
+    # Offsets
+
+    def _look_before_the_log(self) -> None:
+        """Tell the offsets that Kafka removed before they were proven and for which the sink has no row."""
+        for partition, start in self.log_starts.items():
+            begin = self.proofs.base[partition]
+            for span in self.proofs.unproven(partition, begin, start) if begin < start else ():
+                rows = self._rows([span])
+                dead = self.check.dead_letters([span])
+                present = np.unique(np.concatenate([rows["offset"].to_numpy(), dead["offset"].to_numpy()]))
+                lost = _holes(present[(present >= span[1]) & (present < span[2])], span)
+                proof = self.partitions[partition]
+                if rows.height:
+                    proof.saw(int(rows["offset"].min()), int(rows["offset"].max()))  # type: ignore[arg-type]
+                if lost and not self.check.accept_losses:
+                    self._tell_lost(proof, lost)
+                    continue
+                height, digest = sum_digests(rows).get(partition, (0, 0))
+                self.proofs.add(
+                    Segment(*span, height, height, digest, DIGEST, proof.first, proof.last, SegmentState.UNCHECKED)
+                )
+
+    def _tell_lost(self, proof: PartitionProof, lost: Sequence[tuple[int, int]]) -> None:
+        proof.lost += sum(last - first + 1 for first, last in lost)
+        proof.compared += sum(last - first + 1 for first, last in lost)
+        proof.gaps += len(lost)
+        text = "Kafka removed them unproven, and the sink has no rows for them; transactions' markers may be among them"
+        self.findings += [
+            Finding(Kind.LOST, proof.partition, first, last, last - first + 1, text) for first, last in lost[:MOST_RUNS]
+        ]
+
+    def _compare(self, part: Sequence[tuple[int, Span]]) -> None:
+        """Compare spans of offsets, each read from an offset on, and keep what is proven."""
+        wide = [(partition, begin, end) for begin, (partition, _, end) in part]
+        kafka = self._kafka(wide)
+        dead = self.check.dead_letters(wide)
+        rows = self._without_superseded(self._rows(wide, kafka, dead), kafka)
+        judged = compare.judge(kafka, rows, dead)
+        ends = compare.on_the_way(judged, self.run.targets)
+        judged, rows = compare.before(judged, ends), compare.before(rows, ends)
+        proven: list[pl.DataFrame] = []
+        for begin, (partition, first, last) in part:
+            end = min(last, ends.get(partition, last))
+            if end > first:
+                proven.append(self._keep((partition, first, end), begin, judged, rows))
+        good = pl.concat(proven) if proven else judged.clear()
+        _add_counts(self.run.partitions, good)
+        _add_counts(self.partitions, judged)
+        self.findings += self._explained(compare.runs(judged))
+        self._note_times(kafka.join(good, on=KEYS, how="semi"))
+        self.run.save(self.proofs, self.listing.version)
+
+    def _kafka(self, spans: Sequence[Span]) -> pl.DataFrame:
+        """Read Kafka's records of spans; a partition with several is read as often."""
+        layers: list[dict[int, tuple[int, int]]] = []
+        for partition, begin, end in spans:
+            layer = next((one for one in layers if partition not in one), None)
+            if layer is None:
+                layers.append(layer := {})
+            layer[partition] = (begin, end)
+        return kafka_frame((records for layer in layers for records in self.check.log.read(layer)), self.check.decoder)
+
+    def _keep(self, span: Span, read_from: int, judged: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+        """Keep what of a span is proven, all of it or what lies before the first fault; return what was said of its offsets."""
+        partition, begin, end = span
+        here = (pl.col("partition") == partition) & (pl.col("offset") >= begin) & (pl.col("offset") < end)
+        said, mine = judged.filter(here), rows.filter(here)
+        proven_to = compare.first_fault(said, end)
+        good = mine.filter(pl.col("offset") < proven_to)
+        _note_rows(self.partitions[partition], mine, end - read_from)
+        if proven_to > begin:
+            digest, first, last = _note_rows(self.run.partitions[partition], good, proven_to - begin)
+            said = said.filter(pl.col("offset") < proven_to)
+            records = int(said["in_kafka"].sum())
+            self.proofs.add(Segment(partition, begin, proven_to, records, good.height, digest, DIGEST, first, last))
+            return said
+        return said.clear()
+
+    def _note_times(self, kafka: pl.DataFrame) -> None:
+        for (key,), part in kafka.sort(KEYS).group_by("partition", maintain_order=True):
+            partition, times, offsets = int(key), part["timestamp"].to_numpy(), part["offset"].to_numpy()
+            off = off_times(times, self.check.clock_seconds)
+            if off.any():
+                before = self.run.off.get(partition)
+                first = before.first if before is not None else int(offsets[off][0])
+                count = int(off.sum()) + (before.count if before is not None else 0)
+                text = f"times more than {self.check.clock_seconds:g} s from those around them"
+                self.run.off[partition] = Finding(
+                    Kind.CLOCK, partition, first, int(offsets[off][-1]), count, text, fault=False
+                )
+
+    # Rows
+
+    def _objects_of(self, spans: Sequence[Span]) -> list[SinkObject]:
+        return [one for one in self.listing.objects.values() if any(one.overlaps(*span) for span in spans)]
+
+    def _rows(
+        self, spans: Sequence[Span], kafka: pl.DataFrame | None = None, dead: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        """Read the sink's rows of spans; tell the objects that can't be read, or whose schema is wrong."""
+        frames = []
+        by_partition: dict[int, list[tuple[int, int]]] = {}
+        for partition, begin, end in spans:
+            by_partition.setdefault(partition, []).append((begin, end))
+        kept = _filter(by_partition)
+
+        def read(one: SinkObject) -> _Read:
+            return self._read(one, kept, kafka, dead)
+
+        for found in self._in_threads(read, self._objects_of(spans)):
+            frames.append(found.rows)
+            if found.wrong and found.rows.height:
+                self._tell_object(Kind.WRONG_SCHEMA, found.one.path, "; ".join(sorted(found.wrong)), found.one)
+        return pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
+
+    def _read(self, one: SinkObject, kept: pl.Expr, kafka: pl.DataFrame | None, dead: pl.DataFrame | None) -> _Read:
+        frames, wrong, counted = [], set(), False
+        place = (one.partitions[0], one.offsets[0])
+        for batch in self.check.sink.read(self.check.topic, one, wanted_schema(self.fields)):
+            counted = OFFSET not in batch.schema.names
+            frame, faults = row_frame(batch, self.check.topic, self.fields, place)
+            place = (place[0], place[1] + batch.num_rows)
+            wrong |= faults
+            frames.append(frame if counted else frame.filter(kept))
+        rows = pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
+        if counted and kafka is not None and dead is not None:
+            rows = compare.place_counted(rows, kafka.sort(KEYS), dead, one.partitions[0], one.offsets[0])
+        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong))
+
+    def _places(self, one: SinkObject) -> _Read:
+        """Read only where an object's rows belong."""
+        schema = wanted_schema(pa.schema([])).remove(0).remove(2)
+        frames = [
+            pl.DataFrame(dict(zip(KEYS, positions(batch, (one.partitions[0], one.offsets[0])), strict=True)))
+            for batch in self.check.sink.read(self.check.topic, one, schema)
+        ]
+        return _Read(
+            one, pl.concat(frames) if frames else pl.DataFrame(schema={name: ROW_SCHEMA[name] for name in KEYS})
+        )
+
+    def _in_threads(self, work: Callable[[SinkObject], _Read], objects: Sequence[SinkObject]) -> Iterator[_Read]:
+        """Do work on objects, a few at once: most of the time goes by waiting for the store."""
+
+        def guarded(one: SinkObject) -> _Read:
+            try:
+                return work(one)
+            except ObjectError as error:
+                return _Read(one, pl.DataFrame(schema=ROW_SCHEMA), problem=str(error))
+
+        with ThreadPoolExecutor(_THREADS, "sink") as pool:
+            for found in pool.map(guarded, objects):
+                self.run.read_paths.add(found.one.path)
+                if found.problem:
+                    self.unsettled.add(found.one.path)
+                    self._tell_object(Kind.UNDECODABLE, found.one.path, found.problem, found.one)
+                yield found
+
+    def _without_superseded(self, rows: pl.DataFrame, kafka: pl.DataFrame) -> pl.DataFrame:
+        """Take out rows whose records Kafka has compacted away: a later record of the same key is the evidence."""
+        key = self.check.compacted_key
+        surplus = rows.join(kafka, on=KEYS, how="anti") if key is not None else rows.clear()
+        if key is None or surplus.is_empty():
+            return rows
+        spans = [(int(p), int(o), int(o) + 1) for p, o in surplus.select(KEYS).iter_rows()]
+        keys = self._keys_in_sink(spans, key).join(surplus.select(KEYS), on=KEYS, how="semi")
+        ranges = {partition: (self.log_starts[partition], self.limits[partition][1]) for partition, _, _ in spans}
+        latest = (
+            pl.concat([_keys_in_kafka(records) for records in self.check.log.read(ranges)])
+            .group_by("partition", "key")
+            .agg(latest=pl.col("offset").max())
+        )
+        gone = keys.join(latest, on=["partition", "key"]).filter(pl.col("latest") > pl.col("offset"))
+        for (partition,), part in gone.group_by("partition"):
+            self.partitions[int(partition)].superseded += part.height
+        return rows.join(gone, on=KEYS, how="anti")
+
+    def _keys_in_sink(self, spans: Sequence[Span], key: str) -> pl.DataFrame:
+        schema = pa.schema([pa.field(PARTITION, pa.int32()), pa.field(OFFSET, pa.int64()), self.fields.field(key)])
+        frames = []
+        for one in self._objects_of(spans):
+            for batch in self.check.sink.read(self.check.topic, one, schema):
+                partition, offset = positions(batch, (one.partitions[0], one.offsets[0]))
+                text = pl.Series(pl.from_arrow(batch.column(key))).cast(pl.String)
+                frames.append(pl.DataFrame({"partition": partition, "offset": offset, "key": text}))
+        return pl.concat(frames)
+
+    # What is told
+
+    def _explained(self, found: Sequence[Finding]) -> list[Finding]:
+        """Say of the first changed rows which fields differ."""
+        left = _EXPLAINED
+        told = []
+        for one in found:
+            if one.kind == Kind.CHANGED and left:
+                left -= 1
+                told.append(self._explain(one))
+            else:
+                told.append(one)
+        return told
+
+    def _explain(self, one: Finding) -> Finding:
+        partition, offset = one.partition or 0, one.first or 0
+        kafka: dict[str, object] = {}
+        for records in self.check.log.read({partition: (offset, offset + 1)}):
+            decoded = self.check.decoder.decode(records.value.to_pylist())
+            times = pa.array(records.timestamp, pa.timestamp("ms"))
+            kafka = {**decoded.batch.to_pylist()[0], TIMESTAMP: times[0].as_py()}
+        for found in self._objects_of([(partition, offset, offset + 1)]):
+            for batch in self.check.sink.read(self.check.topic, found, wanted_schema(self.fields)):
+                if OFFSET not in batch.schema.names:
+                    return replace(one, detail=found.path)
+                rows = batch.filter(pa.compute.equal(batch.column(OFFSET), offset))
+                for row in comparable(rows.filter(pa.compute.equal(rows.column(PARTITION), partition)), self.fields):
+                    if other := differences(kafka, row):
+                        values = "; ".join(f"{name}: {values}" for name, values in other.items())
+                        return replace(one, detail=f"{', '.join(other)} differ", sample=f"offset {offset}: {values}")
+        return one
+
+    def result(self, machine_time: datetime) -> SinkProof:
+        """Return what was found."""
+        now = self.check.sink.now()
+        findings = sorted((self._behind(one) for one in merge_runs([*self.findings, *self.run.gone])), key=_place)
+        waiting = self._note_waiting([one for one in findings if one.kind == Kind.BEHIND], now)
+        self.run.save(self.proofs, self.listing.version)
+        skew = abs((machine_time - now).total_seconds())
+        if skew > _MACHINE_CLOCK_SECONDS:
+            text = f"this machine's clock is {skew:,.0f} s from the store's: set it by NTP"
+            findings.append(Finding(Kind.CLOCK, detail=text))
+        written = self.listing.written_at
+        return SinkProof(
+            self.check.topic,
+            [proof for _, proof in sorted(self.partitions.items())],
+            [*findings, *self.run.off.values()],
+            objects=len(self.listing.objects),
+            read=len(self.run.read_paths),
+            written_at=written,
+            age_seconds=(now - written).total_seconds() if written is not None else None,
+            waiting_seconds=waiting,
+        )
+
+    def _behind(self, one: Finding) -> Finding:
+        """Tell records after the sink's last one from those that it has left out."""
+        if one.kind != Kind.MISSING or one.partition is None or one.first is None:
+            return one
+        last = self.partitions[one.partition].last
+        return replace(one, kind=Kind.BEHIND) if last is None or one.first > last else one
+
+    def _note_waiting(self, behind: Sequence[Finding], now: datetime) -> float | None:
+        """Note since when records wait for the sink, and return for how many seconds at least."""
+        known = self.proofs.waiting
+        first = {one.partition: one.first for one in behind if one.partition is not None and one.first is not None}
+        self.proofs.waiting = {
+            # The same record, or one before it, may have been waiting when the last check looked.
+            partition: known[partition] if partition in known and known[partition][0] >= offset else (offset, now)
+            for partition, offset in first.items()
+        }
+        since = min((moment for _, moment in self.proofs.waiting.values()), default=None)
+        return (now - since).total_seconds() if since is not None else None
+
+
+def _place(one: Finding) -> tuple[int, int]:
+    return (-1 if one.partition is None else one.partition, one.first or 0)
+
+
+def _count_proven(proof: PartitionProof, segments: Sequence[Segment]) -> None:
+    """Note what earlier checks have proven of a partition."""
+    digest = 0
+    for one in segments:
+        if one.state != SegmentState.BROKEN:
+            proof.proven_before += one.rows
+            digest += one.digest
+            if one.first is not None and one.last is not None:
+                proof.saw(one.first, one.last)
+    proof.digest = f"{digest % _MODULUS:016x}"
+
+
+def _within(span: tuple[int, int], limit: tuple[int, int] | None) -> tuple[int, int]:
+    if limit is None:
+        return span
+    begin = max(span[0], limit[0])
+    return begin, max(begin, min(span[1], limit[1]))
+
+
+def _sound(state: SegmentState) -> SegmentState:
+    return SegmentState.PROVEN if state == SegmentState.BROKEN else state
+
+
+def _filter(spans: Mapping[int, Sequence[tuple[int, int]]]) -> pl.Expr:
+    """Return which rows lie in spans, partitions of the same ones together."""
+    same: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    for partition, found in spans.items():
+        same.setdefault(tuple(found), []).append(partition)
+    terms = [
+        pl.col("partition").is_in(partitions)
+        & pl.any_horizontal((pl.col("offset") >= begin) & (pl.col("offset") < end) for begin, end in found)
+        for found, partitions in same.items()
+    ]
+    return pl.any_horizontal(terms)
+
+
+def _note_rows(proof: PartitionProof, rows: pl.DataFrame, offsets: int) -> tuple[int, int | None, int | None]:
+    """Note rows of a partition; return the sum of their hashes, and their first and last offset."""
+    proof.compared += offsets
+    if rows.is_empty():
+        return 0, None, None
+    first, last = int(rows["offset"].min()), int(rows["offset"].max())  # type: ignore[arg-type]
+    proof.saw(first, last)
+    ((_, digest),) = sum_digests(rows).values()
+    proof.digest = f"{(int(proof.digest, 16) + digest) % _MODULUS:016x}"
+    return digest, first, last
+
+
+def _add_counts(partitions: Mapping[int, PartitionProof], judged: pl.DataFrame) -> None:
+    for partition, found in compare.counts(judged).items():
+        for name, count in found.items():
+            setattr(partitions[partition], name, getattr(partitions[partition], name) + count)
+
+
+def _holes(present: np.ndarray[tuple[int], np.dtype[np.int64]], span: Span) -> list[tuple[int, int]]:
+    """Return first and last of each run of offsets of a span that aren't present (sorted, unique)."""
+    edges = np.concatenate([[span[1] - 1], present, [span[2]]])
+    wide = np.flatnonzero(np.diff(edges) > 1)
+    return [(int(edges[index]) + 1, int(edges[index + 1]) - 1) for index in wide]
+
+
+def _keys_in_kafka(records: Records) -> pl.DataFrame:
+    keys = [key.decode(errors="replace") if key is not None else None for key in records.key.to_pylist()]
+    return pl.DataFrame({"partition": records.partition, "offset": records.offset, "key": keys})

@@ -58,6 +58,40 @@ def committed_ranges(admin: KafkaAdmin, topic: str) -> dict[int, tuple[int, int]
     return {partition: (first[topic, partition], end) for (_, partition), end in sorted(last.items())}
 
 
+class TopicLog:
+    """One topic, as a check of its sink reads it."""
+
+    def __init__(self, settings: KafkaSettings, admin: KafkaAdmin, topic: str) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            settings: where the brokers are.
+            admin: client of the same brokers.
+            topic: topic that exists.
+        """
+        self._settings, self._admin, self._topic = settings, admin, topic
+
+    def ranges(self) -> dict[int, tuple[int, int]]:
+        """Return for each partition the first offset, and the one after the last that a read_committed reader may see.
+
+        Raises:
+            KafkaClientError: the brokers could not be asked.
+        """
+        return committed_ranges(self._admin, self._topic)
+
+    def ends(self) -> dict[int, int]:
+        """Return for each partition the offset after the last one, open transactions' too.
+
+        Raises:
+            KafkaClientError: the brokers could not be asked.
+        """
+        return {partition: end for (_, partition), end in self._admin.offsets([self._topic], "latest").items()}
+
+    def read(self, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
+        """Read the committed records of ranges (see `read_ranges`)."""
+        return read_ranges(self._settings, self._topic, ranges)
+
+
 def wait_until_committed(admin: KafkaAdmin, topic: str, deadline_seconds: float) -> bool:
     """Wait until a read_committed reader sees what a topic has now; False when that isn't so before the deadline.
 

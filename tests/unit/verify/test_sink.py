@@ -2,111 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from sinks import (
+    DEAD,
+    NAMESPACE,
+    POISON,
+    SCHEMA,
+    START,
+    MemoryLog,
+    append,
+    open_folder,
+    table,
+    written,
+)
 
 from heartwatch import codec
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
-from heartwatch.verify.sink import Check, Position, SinkProof, check_sink
+from heartwatch.verify.findings import Finding, Kind, SinkProof, merge_runs
+from heartwatch.verify.proofs import Proofs, SegmentState, Span
+from heartwatch.verify.sink import Check, check_sink
 from heartwatch.verify.topics import Records
 
-SCHEMA = codec.parse(
-    '{"type": "record", "name": "Sample", "fields": [{"name": "device", "type": "string"},'
-    ' {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "value", "type": "double"}]}'
-)
-ARROW = codec.arrow_schema(SCHEMA)
-START = 1_700_000_000_000
-NAMESPACE = "heartwatch"
-# Offsets 4 and 9 hold markers of transactions.
-OFFSETS = [0, 1, 2, 3, 5, 6, 7, 8]
-RANGES = {0: (0, 10), 1: (0, 10)}
-TOMBSTONE, POISON = (0, 2), (1, 6)
 
+def make_check(
+    catalog: SqlCatalog, log: MemoryLog | None = None, dead: pl.DataFrame = DEAD, **options: object
+) -> Check:
+    def dead_letters(spans: Sequence[Span]) -> pl.DataFrame:
+        return dead
 
-def open_folder(folder: Path) -> SqlCatalog:
-    catalog = SqlCatalog("iceberg", uri=f"sqlite:///{folder}/catalog.db", warehouse=f"file://{folder}")
-    catalog.create_namespace(NAMESPACE)
-    return catalog
-
-
-def append(catalog: SqlCatalog, topic: str, rows: pa.Table) -> None:
-    catalog.create_table_if_not_exists((NAMESPACE, topic), rows.schema).append(rows)
-
-
-def event(partition: int, offset: int) -> dict[str, object]:
-    return {"device": f"d{partition}", "at": START + offset, "value": offset / 7}
-
-
-def kafka() -> Iterator[Records]:
-    for partition in RANGES:
-        values: list[bytes | None] = []
-        for offset in OFFSETS:
-            batch = pa.RecordBatch.from_pylist([event(partition, offset)], schema=ARROW)
-            values.append(codec.encode(batch, SCHEMA, 5)[0])
-            if (partition, offset) == TOMBSTONE:
-                values[-1] = None
-            elif (partition, offset) == POISON:
-                values[-1] = b"\x00\x00"
-        yield Records(
-            np.full(len(OFFSETS), partition, dtype=np.int32),
-            np.array(OFFSETS, dtype=np.int64),
-            np.array([START + offset for offset in OFFSETS], dtype=np.int64),
-            pa.array([b"key"] * len(OFFSETS), pa.large_binary()),
-            pa.array(values, pa.large_binary()),
-        )
-
-
-def written(*left_out: tuple[int, int], topic: str = "samples") -> pl.DataFrame:
-    """What the connector writes: all but tombstones and poison."""
-    places = [(partition, offset) for partition in RANGES for offset in OFFSETS]
-    rows = [
-        event(*place) | {TOPIC: topic, PARTITION: place[0], OFFSET: place[1], TIMESTAMP: START + place[1]}
-        for place in places
-        if place not in {TOMBSTONE, POISON, *left_out}
-    ]
-    return pl.DataFrame(rows).with_columns(pl.col(PARTITION).cast(pl.Int32))
-
-
-def table(frame: pl.DataFrame) -> pa.Table:
-    time = pl.Datetime("us", "UTC")
-    stamped = frame.with_columns((pl.col("at", TIMESTAMP) * 1000).cast(time))
-    # The connector adds its columns wherever it likes: order must not matter.
-    return stamped.select(reversed(stamped.columns)).to_arrow()
-
-
-DEAD = pl.DataFrame(
-    {"partition": [POISON[0]], "offset": [POISON[1]]}, schema={"partition": pl.Int32, "offset": pl.Int64}
-)
-
-
-@pytest.fixture
-def catalog(tmp_path: Path) -> SqlCatalog:
-    return open_folder(tmp_path)
-
-
-def check(catalog: SqlCatalog, dead: pl.DataFrame = DEAD, seconds: float = 0) -> SinkProof:
     decoder = codec.Decoder(SCHEMA, lambda _: SCHEMA)
-    return check_sink(
-        Check("samples", RANGES, kafka, decoder, IcebergSink(catalog, NAMESPACE), lambda: dead),
-        deadline_seconds=seconds,
-    )
+    sink = IcebergSink(catalog, NAMESPACE)
+    return Check("samples", log or MemoryLog(), decoder, sink, dead_letters, **options)  # type: ignore[arg-type]
+
+
+def check(
+    catalog: SqlCatalog,
+    log: MemoryLog | None = None,
+    dead: pl.DataFrame = DEAD,
+    proofs: Proofs | None = None,
+    **options: object,
+) -> SinkProof:
+    return check_sink(make_check(catalog, log, dead, **options), proofs if proofs is not None else Proofs(), 0)
+
+
+def found(proof: SinkProof) -> list[tuple[Kind, int | None, int | None, int | None, int]]:
+    return [(one.kind, one.partition, one.first, one.last, one.count) for one in proof.findings]
 
 
 def test_what_is_accounted_for_is_proven(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()))
     proof = check(catalog)
     assert proof.proven, proof.sentence()
+    assert proof.findings == []
     assert proof.total("in_kafka") == 16
     assert proof.total("in_sink") == 14
     assert (proof.total("tombstones"), proof.total("dead_letters")) == (1, 1)
     assert proof.total("without_record") == 4
+    assert [(one.first, one.last) for one in proof.partitions] == [(0, 8), (0, 8)]
     assert "16 records accounted for" in proof.sentence()
 
 
@@ -118,13 +79,14 @@ def test_order_and_number_of_files_do_not_matter(catalog: SqlCatalog) -> None:
 
 
 def test_missing_records_are_named_and_counted_in_gaps(catalog: SqlCatalog) -> None:
-    append(catalog, "samples", table(written((0, 0), (0, 1), (1, 8))))
+    append(catalog, "samples", table(written((0, 3), (0, 5), (1, 8))))
     proof = check(catalog)
     assert not proof.proven
     assert [one.missing for one in proof.partitions] == [2, 1]
     assert [one.gaps for one in proof.partitions] == [1, 1]
-    assert proof.samples["missing"] == [Position(0, 0), Position(0, 1), Position(1, 8)]
-    assert "3 missing (partition:offset 0:0, 0:1, 1:8)" in proof.sentence()
+    # Nothing follows on the one: the sink may just be behind; the marker between the others is no record.
+    assert found(proof) == [(Kind.MISSING, 0, 3, 5, 2), (Kind.BEHIND, 1, 8, 8, 1)]
+    assert "2 missing in partition 0, offsets 3-5" in proof.sentence()
 
 
 def test_no_table_is_no_proof(catalog: SqlCatalog) -> None:
@@ -133,19 +95,18 @@ def test_no_table_is_no_proof(catalog: SqlCatalog) -> None:
 
 def test_poison_that_no_dead_letter_accounts_for_is_missing(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()))
-    proof = check(catalog, DEAD.clear())
-    assert proof.samples["missing"] == [Position(*POISON)]
+    assert found(check(catalog, dead=DEAD.clear())) == [(Kind.MISSING, *POISON, POISON[1], 1)]
 
 
 def test_a_row_written_twice_is_a_duplicate(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()))
     append(catalog, "samples", table(written().head(2)))
-    proof = check(catalog)
-    assert proof.total("duplicates") == 2
-    assert not proof.proven
+    assert found(check(catalog)) == [(Kind.DUPLICATE, 0, 0, 1, 2)]
 
 
-@pytest.mark.parametrize("place", [(0, 4), (1, 9)], ids=["marker in the middle", "marker at the end"])
+@pytest.mark.parametrize(
+    "place", [(0, 4), (1, 9), (1, 12), (7, 3)], ids=["marker", "last marker", "past the end", "no partition"]
+)
 def test_rows_that_kafka_never_had_are_unexpected(catalog: SqlCatalog, place: tuple[int, int]) -> None:
     extra = (
         written()
@@ -153,8 +114,11 @@ def test_rows_that_kafka_never_had_are_unexpected(catalog: SqlCatalog, place: tu
         .with_columns(pl.lit(place[0], pl.Int32).alias(PARTITION), pl.lit(place[1], pl.Int64).alias(OFFSET))
     )
     append(catalog, "samples", table(pl.concat([written(), extra.select(written().columns)])))
-    proof = check(catalog)
-    assert proof.samples == {"unexpected": [Position(*place)]}
+    proofs = Proofs()
+    assert found(check(catalog, proofs=proofs)) == [(Kind.UNEXPECTED, *place, place[1], 1)]
+    assert found(check(catalog, proofs=proofs)) == [(Kind.UNEXPECTED, *place, place[1], 1)], (
+        "told as long as it is there"
+    )
 
 
 @pytest.mark.parametrize("column", ["device", "at", "value", TIMESTAMP, TOPIC])
@@ -167,34 +131,63 @@ def test_a_changed_field_is_found(catalog: SqlCatalog, column: str) -> None:
     )
     append(catalog, "samples", table(changed))
     proof = check(catalog)
-    assert proof.samples == {"changed": [Position(1, 3)]}
+    assert found(proof) == [(Kind.CHANGED, 1, 3, 3, 1)]
+    if column != TOPIC:
+        assert proof.findings[0].detail == f"{column} differ"
+        assert (
+            str(rows.row(11, named=True)["device"] if column == "device" else "in the sink") in proof.findings[0].sample
+        )
 
 
 def test_a_missing_column_changes_every_row(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()).drop_columns(["value"]))
-    assert check(catalog).total("changed") == 14
+    proof = check(catalog)
+    assert proof.total("changed") == 14
+    (schema,) = proof.of(Kind.WRONG_SCHEMA)
+    assert "value is missing" in schema.detail
+
+
+def test_a_column_of_another_type_is_a_wrong_schema(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written().with_columns(pl.col("value").cast(pl.String))))
+    (schema,) = check(catalog).of(Kind.WRONG_SCHEMA)
+    assert "value is large_string, not double" in schema.detail
 
 
 def test_what_comes_before_the_deadline_is_waited_for(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written((1, 7), (1, 8))))
-    rows = written()
-    late = rows.filter((pl.col(PARTITION) == 1) & (pl.col(OFFSET) >= 7))
-    sink = IcebergSink(catalog, NAMESPACE)
+    late = written().filter((pl.col(PARTITION) == 1) & (pl.col(OFFSET) >= 7))
     seen = []
 
-    class Clock:
+    def clock() -> float:
         """Writes the late rows when the check begins to wait."""
+        seen.append(1)
+        if len(seen) == 2:
+            append(catalog, "samples", table(late))
+        return len(seen) / 100
 
-        def __call__(self) -> float:
-            seen.append(1)
-            if len(seen) == 2:
-                append(catalog, "samples", table(late))
-            return len(seen) / 100
-
-    decoder = codec.Decoder(SCHEMA, lambda _: SCHEMA)
-    proof = check_sink(Check("samples", RANGES, kafka, decoder, sink, lambda: DEAD), 30, Clock())
+    proof = check_sink(make_check(catalog), Proofs(), 30, clock=clock)
     assert proof.proven, proof.sentence()
-    assert sink.version("samples") is not None
+    assert proof.total("in_kafka") == 16
+    assert proof.total("in_sink") == 14
+
+
+def test_what_kafka_gets_during_a_check_is_not_waited_for(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written()))
+
+    class Growing(MemoryLog):
+        def ranges(self) -> dict[int, tuple[int, int]]:
+            ranges = super().ranges()
+            self.end = 20
+            return ranges
+
+    proofs = Proofs()
+    proof = check(catalog, Growing(), proofs=proofs)
+    assert proof.findings == []
+    assert {one.end for one in proofs.segments.values()} == {10}
+    append(catalog, "samples", table(written(begin=10, end=20)))
+    proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+    assert proof.findings == []
+    assert proof.total("proven_before") == 14
 
 
 def test_the_digest_depends_on_every_row(catalog: SqlCatalog, tmp_path: Path) -> None:
@@ -205,20 +198,249 @@ def test_the_digest_depends_on_every_row(catalog: SqlCatalog, tmp_path: Path) ->
     assert [one.digest for one in check(catalog).partitions] != [one.digest for one in check(other).partitions]
 
 
-def test_only_the_wanted_offsets_are_read(catalog: SqlCatalog) -> None:
+# What earlier checks have proven
+
+
+def data_files(catalog: SqlCatalog) -> list[Path]:
+    tasks = catalog.load_table((NAMESPACE, "samples")).scan().plan_files()
+    return [Path(task.file.file_path.removeprefix("file://")) for task in tasks]
+
+
+@pytest.fixture
+def proofs(catalog: SqlCatalog) -> Proofs:
+    """Two objects, 0-9 and 10-19, proven."""
     append(catalog, "samples", table(written()))
-    batches = list(
-        IcebergSink(catalog, NAMESPACE).rows("samples", {0: (3, 6), 1: (8, 100)}, [PARTITION, OFFSET, "none"])
+    append(catalog, "samples", table(written(begin=10, end=20)))
+    proofs = Proofs()
+    assert check(catalog, MemoryLog(end=20), proofs=proofs).proven
+    assert len(proofs.objects) == 2
+    assert [(one.begin, one.end, one.rows) for one in proofs.of(0)] == [(0, 20, 15)]
+    return proofs
+
+
+def test_what_is_proven_is_not_read_again(catalog: SqlCatalog, proofs: Proofs) -> None:
+    log = MemoryLog(end=20)
+    proof = check(catalog, log, proofs=proofs)
+    assert proof.proven
+    assert log.reads == []
+    assert proof.read == 0
+    assert proof.total("proven_before") == 30
+    assert "30 rows proven before are still there" in proof.sentence()
+    append(catalog, "samples", table(written(begin=20, end=30)))
+    log = MemoryLog(end=30)
+    proof = check(catalog, log, proofs=proofs)
+    assert proof.proven
+    assert log.reads == [{0: (20, 30), 1: (20, 30)}]
+    assert proof.read == 1
+    assert proof.total("in_kafka") == 16
+
+
+def test_the_digest_does_not_depend_on_how_often_was_checked(catalog: SqlCatalog, proofs: Proofs) -> None:
+    append(catalog, "samples", table(written(begin=20, end=30)))
+    bit_by_bit = check(catalog, MemoryLog(end=30), proofs=proofs)
+    at_once = check(catalog, MemoryLog(end=30))
+    assert [one.digest for one in bit_by_bit.partitions] == [one.digest for one in at_once.partitions]
+
+
+def test_a_deleted_object_is_found_though_it_was_proven(catalog: SqlCatalog, proofs: Proofs) -> None:
+    gone = data_files(catalog)[0]
+    gone.unlink()
+    first = next(one.offsets[0] for path, one in proofs.objects.items() if path.endswith(gone.name))
+    for _ in range(2):
+        proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+        assert proof.of(Kind.OBJECT_GONE)[0].detail.startswith(f"file://{gone}")
+        missing = [one for one in proof.findings if one.kind in {Kind.MISSING, Kind.BEHIND}]
+        assert {(one.partition, one.first, one.last) for one in missing} == {
+            (0, first, first + 8),
+            (1, first, first + 8),
+        }
+
+
+def test_a_truncated_object_is_found_though_it_was_proven(catalog: SqlCatalog, proofs: Proofs) -> None:
+    damaged = data_files(catalog)[0]
+    with damaged.open("r+b") as file:
+        file.truncate(damaged.stat().st_size // 2)
+    proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+    assert {one.kind for one in proof.findings} >= {Kind.OBJECT_RESIZED, Kind.UNDECODABLE}
+    assert proof.total("missing") in {14, 16}
+
+
+def test_an_object_changed_in_place_is_found(catalog: SqlCatalog, proofs: Proofs) -> None:
+    file = data_files(catalog)[0]
+    rows = pq.read_table(file)
+    values = rows["value"].to_pylist()
+    values[3] += 1
+    position = rows.schema.get_field_index("value")
+    changed = rows.set_column(position, rows.schema.field(position), [values])
+    pq.write_table(changed, file)
+    proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+    (one,) = proof.of(Kind.CHANGED)
+    assert (one.partition, one.first) == (rows[PARTITION][3].as_py(), rows[OFFSET][3].as_py())
+    assert one.detail == "value differ"
+
+
+def test_an_object_touched_but_equal_is_no_fault(catalog: SqlCatalog, proofs: Proofs) -> None:
+    file = data_files(catalog)[0]
+    os.utime(file, ns=(1, 1))
+    log = MemoryLog(end=20)
+    proof = check(catalog, log, proofs=proofs)
+    assert proof.findings == []
+    assert proof.read == 2, "its segments' sums are made anew"
+    assert log.reads == []
+
+
+def test_a_compacted_table_is_no_fault(catalog: SqlCatalog, proofs: Proofs) -> None:
+    catalog.load_table((NAMESPACE, "samples")).overwrite(table(written(end=20)))
+    log = MemoryLog(end=20)
+    proof = check(catalog, log, proofs=proofs)
+    assert proof.findings == []
+    assert log.reads == []
+    assert len(proofs.objects) == len(data_files(catalog))
+
+
+def test_an_object_added_again_under_another_name_is_found(catalog: SqlCatalog, proofs: Proofs) -> None:
+    append(catalog, "samples", table(written().head(3)))
+    for _ in range(2):
+        proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+        # Offset 2 is a tombstone, of which there is no row.
+        assert found(proof) == [(Kind.DUPLICATE, 0, 0, 1, 2), (Kind.DUPLICATE, 0, 3, 3, 1)]
+
+
+def test_rows_deleted_from_the_table_are_missing(catalog: SqlCatalog, proofs: Proofs) -> None:
+    catalog.load_table((NAMESPACE, "samples")).delete(f"{OFFSET} == 7 and {PARTITION} == 1")
+    proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+    assert [one.kind for one in proof.findings] == [Kind.OBJECT_GONE, Kind.MISSING], "the object was replaced"
+    assert found(proof)[1] == (Kind.MISSING, 1, 7, 7, 1)
+
+
+def test_records_that_kafka_removed_after_they_were_proven_are_no_loss(catalog: SqlCatalog, proofs: Proofs) -> None:
+    proof = check(catalog, MemoryLog(start=15, end=20), proofs=proofs)
+    assert proof.findings == []
+
+
+def test_records_that_kafka_removed_before_the_sink_had_them_are_lost(catalog: SqlCatalog, proofs: Proofs) -> None:
+    append(catalog, "samples", table(written(begin=26, end=30)))
+    for _ in range(2):
+        proof = check(catalog, MemoryLog(start=26, end=30), proofs=proofs)
+        assert found(proof) == [(Kind.LOST, 0, 20, 25, 6), (Kind.LOST, 1, 20, 25, 6)]
+    assert check(catalog, MemoryLog(start=26, end=30), proofs=proofs, accept_losses=True).proven
+    assert check(catalog, MemoryLog(start=26, end=30), proofs=proofs).proven
+
+
+def test_rows_that_vanish_after_kafka_removed_their_records_are_lost(catalog: SqlCatalog, proofs: Proofs) -> None:
+    catalog.load_table((NAMESPACE, "samples")).delete(f"{OFFSET} < 10")
+    for _ in range(2):
+        proof = check(catalog, MemoryLog(start=20, end=20), proofs=proofs)
+        assert [(one.kind, one.partition, one.count) for one in proof.findings if one.partition is not None] == [
+            (Kind.LOST, 0, 7),
+            (Kind.LOST, 1, 7),
+        ]
+    assert {one.state for one in proofs.segments.values()} == {SegmentState.BROKEN}
+    append(catalog, "samples", table(written()))
+    assert check(catalog, MemoryLog(start=20, end=20), proofs=proofs).proven, "they are there again"
+
+
+def test_rows_of_records_that_kafka_compacted_away_are_superseded(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written()))
+    # The rows' device is the key: d0 and d1; offset 8 is the last of each.
+    keys = {(partition, offset): f"d{partition}" for partition in (0, 1) for offset in range(10)}
+    log = MemoryLog(keys=keys, removed={(0, 0), (0, 1), (1, 3)})
+    assert [(one.kind, one.first) for one in check(catalog, log).findings] == [
+        (Kind.UNEXPECTED, 0),
+        (Kind.UNEXPECTED, 3),
+    ]
+    proof = check(catalog, log, compacted_key="device")
+    assert proof.findings == []
+    assert proof.total("superseded") == 3
+    # No later record of the key: nothing can have replaced it.
+    log = MemoryLog(keys=keys, removed={(0, 8)})
+    assert found(check(catalog, log, compacted_key="device")) == [(Kind.UNEXPECTED, 0, 8, 8, 1)]
+
+
+# Objects that belong to nothing, and clocks
+
+
+def test_an_object_in_no_manifest_is_an_orphan_once_it_is_old(catalog: SqlCatalog, proofs: Proofs) -> None:
+    orphan = data_files(catalog)[0].with_name("half-written.parquet")
+    orphan.write_bytes(b"PAR1")
+    assert check(catalog, MemoryLog(end=20), proofs=proofs).findings == []
+    proof = check(catalog, MemoryLog(end=20), proofs=proofs, orphan_seconds=-1)
+    (one,) = proof.findings
+    assert one.kind == Kind.ORPHAN
+    assert not one.fault, "nothing is lost by it"
+    assert str(orphan) in one.detail
+
+
+def test_an_object_of_an_older_snapshot_is_no_orphan(catalog: SqlCatalog, proofs: Proofs) -> None:
+    catalog.load_table((NAMESPACE, "samples")).overwrite(table(written(end=20)))
+    assert check(catalog, MemoryLog(end=20), proofs=proofs, orphan_seconds=-1).findings == []
+
+
+def test_a_machine_whose_clock_is_an_hour_wrong_is_told(catalog: SqlCatalog, proofs: Proofs) -> None:
+    wrong = datetime.now(UTC) + timedelta(hours=1)
+    proof = check_sink(make_check(catalog, MemoryLog(end=20)), proofs, 0, machine_time=lambda: wrong)
+    (one,) = proof.findings
+    assert one.kind == Kind.CLOCK
+    assert one.fault
+    assert "3,600 s from the store's" in one.detail
+
+
+def test_a_device_whose_clock_is_an_hour_wrong_is_told(catalog: SqlCatalog) -> None:
+    class Off(MemoryLog):
+        def read(self, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
+            for records in super().read(ranges):
+                records.timestamp[records.offset == 6] += 3_600_000
+                yield records
+
+    hour = pl.when(pl.col(OFFSET) == 6).then(3_600_000).otherwise(0)
+    append(catalog, "samples", table(written().with_columns(pl.col(TIMESTAMP) + hour)))
+    proof = check(catalog, Off())
+    assert proof.proven
+    assert [(one.kind, one.partition, one.first) for one in proof.findings] == [(Kind.CLOCK, 0, 6), (Kind.CLOCK, 1, 6)]
+
+
+def test_waiting_is_counted_from_when_it_was_found_first(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written((0, 8))))
+    proofs = Proofs()
+    check(catalog, proofs=proofs)
+    offset, since = proofs.waiting[0]
+    assert offset == 8
+    proofs.waiting[0] = (offset, since - timedelta(minutes=5))
+    proof = check(catalog, proofs=proofs)
+    assert proof.waiting_seconds is not None
+    assert proof.waiting_seconds >= 300
+    append(catalog, "samples", table(written().filter((pl.col(PARTITION) == 0) & (pl.col(OFFSET) == 8))))
+    assert check(catalog, proofs=proofs).waiting_seconds is None
+
+
+def test_a_check_of_some_offsets_looks_at_no_others(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written((0, 0), (1, 8))))
+    log = MemoryLog()
+    assert check(catalog, log, limits={0: (1, 10), 1: (0, 8)}).findings == []
+    assert log.reads == [{0: (1, 10), 1: (0, 8)}]
+
+
+def test_parts_are_kept_one_by_one(catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", 7)
+    append(catalog, "samples", table(written((1, 5), end=30)))
+    saved: list[int] = []
+    proofs = Proofs()
+    proof = check_sink(
+        make_check(catalog, MemoryLog(end=30)),
+        proofs,
+        0,
+        save=lambda one, _: saved.append(len(one.of(0)) and one.of(0)[-1].end),
     )
-    found = [row for batch in batches for row in batch.to_pylist()]
-    assert sorted((row[PARTITION], row[OFFSET]) for row in found) == [(0, 3), (0, 5), (1, 8)]
-    assert set(found[0]) == {PARTITION, OFFSET}
+    assert found(proof) == [(Kind.MISSING, 1, 5, 5, 1)]
+    assert saved == sorted(saved)
+    assert len(set(saved)) > 5
+    assert proof.total("in_sink") == 45
+    assert proofs.unproven(1, 0, 30)[0][:2] == (1, 5)
 
 
-def test_a_snapshot_says_how_much_it_holds(catalog: SqlCatalog) -> None:
-    sink = IcebergSink(catalog, NAMESPACE)
-    assert sink.version("samples") is None
-    append(catalog, "samples", table(written()))
-    version = sink.version("samples")
-    assert version is not None
-    assert (version.records, version.objects) == (14, 1)
+def test_runs_in_parts_are_told_as_one() -> None:
+    parts = [Finding(Kind.MISSING, 0, 5, 9, 5), Finding(Kind.MISSING, 0, 0, 4, 5), Finding(Kind.MISSING, 1, 10, 12, 3)]
+    assert [(one.partition, one.first, one.last, one.count) for one in merge_runs(parts)] == [
+        (0, 0, 9, 10),
+        (1, 10, 12, 3),
+    ]

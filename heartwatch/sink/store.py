@@ -1,0 +1,104 @@
+"""Lists objects: paths, sizes and times, in S3 or in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import boto3
+import pyarrow as pa
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+from heartwatch.settings import S3Settings
+from heartwatch.sink.reader import ObjectError, SinkError
+
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as the store has it."""
+
+    path: str
+    size: int
+    written_at: datetime
+
+    @property
+    def identity(self) -> str:
+        """Size and time of writing: a rewritten object has another one."""
+        return f"{self.size}@{int(self.written_at.timestamp() * _MILLION)}"
+
+
+class Store:
+    """A store of objects."""
+
+    def __init__(self, files: FileSystem, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Read a store.
+
+        Args:
+            files: the store, as Arrow reads it.
+            clock: the time by the store's own clock.
+        """
+        self.files = files
+        self.clock = clock
+
+    def list_folder(self, folder: str) -> dict[str, Stored]:
+        """Return the objects below a folder by path; none where there is no such folder.
+
+        Raises:
+            SinkError: the store can't be asked.
+        """
+        try:
+            found = self.files.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+        except OSError as error:
+            raise SinkError(f"folder {folder!r} can't be listed: {error}; see that the S3 server is up") from error
+        # Hidden files hold checksums and marks, in folders on disk.
+        return {
+            one.path: Stored(one.path, one.size, one.mtime.astimezone(UTC))
+            for one in found
+            if one.type == FileType.File and not one.base_name.startswith(".")
+        }
+
+    def failure(self, path: str, error: Exception) -> ObjectError | SinkError:
+        """Return what a failed reading means: the object is to blame only when the store still answers."""
+        reason = " ".join(str(error).split())[:300]
+        try:
+            there = self.files.get_file_info(path).type == FileType.File
+        except OSError:
+            return SinkError(f"object {path!r} can't be read: {reason}; see that the S3 server is up")
+        return ObjectError(f"object {path!r} can't be read: {reason}" if there else f"object {path!r} is gone")
+
+
+READ_ERRORS = (OSError, ValueError, TypeError, EOFError, IndexError, KeyError, pa.ArrowException)
+"""What readers of Parquet, Avro, JSON and gzip raise for damaged objects, and for a store that is away."""
+
+
+def open_clock(files: FileSystem, s3: S3Settings) -> Callable[[], datetime]:
+    """Return what tells the time by the store's own clock."""
+    if isinstance(files, LocalFileSystem):
+        return lambda: datetime.now(UTC)
+    keys = {
+        "aws_access_key_id": s3.access_key_id.get_secret_value() or None,
+        "aws_secret_access_key": s3.secret_access_key.get_secret_value() or None,
+    }
+    style = "path" if s3.path_style else "virtual"
+    config = Config(
+        s3={"addressing_style": style}, connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2}
+    )
+    client = boto3.client("s3", endpoint_url=s3.endpoint, region_name=s3.region, config=config, **keys)
+
+    def ask() -> datetime:
+        try:
+            answer = client.head_bucket(Bucket=s3.bucket)
+        except ClientError as error:
+            # A refusal is dated, too.
+            answer = error.response
+        except BotoCoreError as error:
+            raise SinkError(f"bucket {s3.bucket!r} can't be asked: {error}; see that the S3 server is up") from error
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
+
+    return ask
