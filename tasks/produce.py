@@ -34,7 +34,7 @@ from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget
 from heartwatch.produce.shards import Shard
 from heartwatch.produce.sources import first_event_ms, open_source, shards_of, windows_of
 from heartwatch.produce.spec import RunSpec
-from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
+from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.topics import newest_event_ms, wait_until_committed
@@ -256,6 +256,7 @@ class Dispatcher:
             on_progress: called with the events delivered so far, about once a second.
         """
         self._spec, self._limits, self._on_progress = spec, limits, on_progress
+        self._machines = settings.producer.machines
         self._topic = Analytic.of(settings.pipeline).topic("realtime")
         self._admin = KafkaAdmin(settings.kafka, timeout_seconds=10)
         self._offsets = OffsetReader(settings.kafka)
@@ -288,11 +289,13 @@ class Dispatcher:
         return reports
 
     def _dispatch(self, shard: Shard, attempt: int) -> UUID:
+        queue = queue_of(shard.index, attempt, self._machines)
         run = run_deployment(
             _DEPLOYMENT,
             parameters={"spec": self._spec.model_dump(mode="json"), "shard": shard.index},
             flow_run_name=f"{self._spec.run_id}-shard-{shard.index}" + (f"-attempt-{attempt}" if attempt > 1 else ""),
             timeout=0,
+            work_queue_name=queue,
             idempotency_key=f"{self._spec.run_id}/{shard.index}/{attempt}",
             as_subflow=True,
         )

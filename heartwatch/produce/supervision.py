@@ -7,6 +7,7 @@ A false alarm costs nothing but time: the next process fences the one that was t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -35,7 +36,7 @@ class Limits:
         attempts: processes that may run one shard.
     """
 
-    scheduled: float = 120.0
+    scheduled: float = 60.0
     pending: float = 60.0
     silent: float = 30.0
     gone: float = 5.0
@@ -72,6 +73,19 @@ _VERDICTS = {
     "CANCELLED": Verdict.CANCEL,
     "CANCELLING": Verdict.CANCEL,
 }
+
+
+def queue_of(index: int, attempt: int, machines: Sequence[str]) -> str | None:
+    """Return the work queue of the machine that a shard goes to.
+
+    Shards go round the machines, so that each gets its part of a run; one that must be sent again goes to the next machine.
+
+    Args:
+        index: the shard's number, from 0.
+        attempt: how often it was sent out, this time included.
+        machines: producer machines; each one's worker has a queue of its name. Empty: the pool's default queue.
+    """
+    return machines[(index + attempt - 1) % len(machines)] if machines else None
 
 
 def judge(sighting: Sighting, limits: Limits) -> tuple[Verdict, str]:

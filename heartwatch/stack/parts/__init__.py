@@ -36,7 +36,7 @@ def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
         PrefectServer(),
         Web(),
         Worker("orchestration", 1),
-        *(Worker("producers", number) for number in range(1, producers + 1)),
+        *(Worker("producers", number, producers) for number in range(1, producers + 1)),
     ]
     return {part.name: part for part in parts}
 

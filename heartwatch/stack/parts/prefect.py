@@ -107,7 +107,14 @@ class Worker(HttpPart):
     Besides the pool's default queue it serves a queue of its own name, so that a run can be sent to just this worker.
     """
 
-    def __init__(self, pool: str, number: int) -> None:
+    def __init__(self, pool: str, number: int, count: int = 1) -> None:
+        """Describe a worker.
+
+        Args:
+            pool: its work pool.
+            number: from 1 within the pool.
+            count: workers of the pool.
+        """
         name = f"{pool}-{number}"
         super().__init__(
             name=name,
@@ -124,6 +131,7 @@ class Worker(HttpPart):
             keeps_children=True,
         )
         self.pool = pool
+        self._count = count
 
     def command(self, context: Context) -> list[str]:
         """Return the command line."""
@@ -162,3 +170,10 @@ class Worker(HttpPart):
             raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
         if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):
             raise NotHealthyError("it isn't online yet")
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the producer machines, for which the producers' workers stand: one process each on a machine that they share."""
+        if self.pool != "producers":
+            return {}
+        machines = [f"{self.pool}-{number}" for number in range(1, self._count + 1)]
+        return {"producer": {"machines": machines, "processes_per_machine": 1}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge
+from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
 
 LIMITS = Limits(scheduled=60, pending=45, silent=30, gone=5, patience=4, attempts=4)
 
@@ -34,3 +34,13 @@ def test_verdicts(sighting: Sighting, verdict: Verdict, words: str) -> None:
     found, reason = judge(sighting, LIMITS)
     assert found is verdict
     assert words in reason
+
+
+def test_shards_go_round_the_machines_and_to_the_next_one_when_sent_again() -> None:
+    machines = ["producer-1", "producer-2", "producer-3"]
+    assert [queue_of(index, 1, machines) for index in range(6)] == machines * 2
+    assert [queue_of(1, attempt, machines) for attempt in (1, 2, 3)] == ["producer-2", "producer-3", "producer-1"]
+
+
+def test_without_named_machines_any_worker_takes_a_shard() -> None:
+    assert queue_of(0, 1, []) is None
