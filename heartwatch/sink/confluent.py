@@ -26,7 +26,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from heartwatch.iceberg import file_properties
 from heartwatch.settings import S3Settings
-from heartwatch.sink.reader import NO_END, FaultyObject, Listing, ObjectFault, SinkObject
+from heartwatch.sink.reader import NO_END, PLACES, FaultyObject, Listing, ObjectFault, SinkObject
 from heartwatch.sink.store import READ_ERRORS, Store, Stored, open_clock
 
 _NAME = re.compile(
@@ -109,8 +109,9 @@ def _batches(path: str, file: pa.NativeFile, schema: pa.Schema) -> Iterator[pa.R
         while part := list(islice(rows, _ROWS)):
             yield pa.RecordBatch.from_pylist(part)
     else:
-        # The listing holds no empty object: those are undecodable.
-        options = json.ParseOptions(explicit_schema=pa.schema([_json_field(field) for field in schema]))
+        # Fields of a given schema are always there, if need be as nulls: places must not be.
+        fields = [_json_field(field) for field in schema if field.name not in PLACES]
+        options = json.ParseOptions(explicit_schema=pa.schema(fields))
         with gzip.open(file) if path.endswith(".gz") else nullcontext(file) as lines:
             yield from json.open_json(lines, parse_options=options)
 

@@ -13,6 +13,8 @@ import pyarrow as pa
 TOPIC, PARTITION, OFFSET, TIMESTAMP = "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"
 """Columns that the connectors put beside a record's fields: where the record stands in Kafka, and its Kafka timestamp."""
 
+PLACES = (TOPIC, PARTITION, OFFSET, TIMESTAMP)
+
 NO_END = 2**63 - 1
 """End of a span whose end isn't known."""
 

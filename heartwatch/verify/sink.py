@@ -201,12 +201,10 @@ class _Look:
         self.findings: list[Finding] = []
         self.unsettled: set[str] = set()
         self.told: set[tuple[Kind, str]] = set()
-        for partition, span in self.limits.items():
-            self.proofs.base.setdefault(partition, span[0])
-            if partition not in run.partitions:
-                run.partitions[partition] = proof = PartitionProof(partition, *span)
-                _count_proven(proof, self.proofs.of(partition))
-        self.partitions = {partition: replace(proof) for partition, proof in run.partitions.items()}
+        self.past: dict[int, int] = {}
+        self.partitions: dict[int, PartitionProof] = {}
+        for partition, (begin, _) in self.limits.items():
+            self.proofs.base.setdefault(partition, begin)
 
     def work(self) -> None:
         """Look at the objects, then at the offsets that aren't proven."""
@@ -225,6 +223,7 @@ class _Look:
         suspects = {(one.partition, one.begin): one for one in [*self.proofs.overlapping(touched), *broken]}
         failed = self._recheck(list(suspects.values()), gone)
         self._tell_gone(gone, failed)
+        self._begin_counting()
         self._look_before_the_log()
         todo = [
             span
@@ -235,6 +234,15 @@ class _Look:
             self._compare(part)
         self._remember(gone)
         self.run.save(self.proofs, self.listing.version)
+
+    def _begin_counting(self) -> None:
+        """Begin with what earlier checks have proven and earlier looks have counted."""
+        counted = self.run.partitions
+        for partition, span in self.limits.items():
+            if partition not in counted:
+                counted[partition] = PartitionProof(partition, *span)
+                _count_proven(counted[partition], self.proofs.of(partition))
+            self.partitions[partition] = replace(counted[partition], unexpected=self.past.get(partition, 0))
 
     # Objects
 
@@ -298,8 +306,7 @@ class _Look:
             first, last = int(part["offset"].min()), int(part["offset"].max())  # type: ignore[arg-type]
             text = "past Kafka's end" if partition in ends else "the topic has no such partition"
             self.findings.append(Finding(Kind.UNEXPECTED, int(partition), first, last, part.height, text))
-            if partition in self.partitions:
-                self.partitions[int(partition)].unexpected += part.height
+            self.past[int(partition)] = part.height
 
     def _recheck(self, suspects: Sequence[Segment], gone: Sequence[SinkObject]) -> list[Segment]:
         """Sum up the sink's rows of segments again; return those that aren't as they were proven.
