@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heartwatch.settings import ROOT, PipelineSettings
 
-_SINK_FILE = "_sink"
-
 
 class AnalyticError(Exception):
     """An analytic's folder is missing or its files are wrong; the message names the file and the remedy."""
@@ -132,11 +130,6 @@ class Analytic(BaseModel):
     def connectors_folder(self) -> Path:
         """Folder of the connectors, one file each."""
         return self.root / "deployments" / "connect" / self.analytic
-
-    @property
-    def sink_topics(self) -> list[str]:
-        """Return the resources of the topics that have a sink connector, sorted."""
-        return sorted(path.stem.removesuffix(_SINK_FILE) for path in self.connectors_folder.glob(f"*{_SINK_FILE}.json"))
 
     def name(self, resource: str) -> str:
         """Return the versioned name of a resource: ``heart_rate_realtime_v1``."""

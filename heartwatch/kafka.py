@@ -6,10 +6,12 @@ here as `KafkaClientError`, which can.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -81,6 +83,15 @@ class GroupOffset:
 
     offset: int
     metadata: str | None
+
+    @property
+    def position(self) -> int:
+        """How far the group has come: the embedded engine commits what open windows still need, and beside it where it is."""
+        with suppress(ValueError, TypeError):
+            body = json.loads(self.metadata or "")
+            if isinstance(body, Mapping) and isinstance(body.get("position"), int):
+                return int(body["position"])
+        return self.offset
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
 from heartwatch.charts import over_time
-from heartwatch.kafka import GroupOffset, KafkaAdmin, KafkaClientError, OffsetReader
+from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
 from heartwatch.settings import Settings, load_settings
@@ -204,7 +203,7 @@ class Sampler:
     def _positions(self, reader: _Reader) -> dict[int, int]:
         """Return a reader's position in each partition."""
         found = self._offsets.committed(reader.group, reader.topic)
-        return {partition: _position(committed) for (_, partition), committed in found.items()}
+        return {partition: committed.position for (_, partition), committed in found.items()}
 
 
 def _of_partition(records: Records, partition: int, keys: bool) -> Records:
@@ -228,15 +227,6 @@ def _joined(parts: Sequence[Records]) -> Records:
         pa.chunked_array([part.key for part in parts]).combine_chunks(),
         pa.array([], pa.large_binary()),
     )
-
-
-def _position(committed: GroupOffset) -> int:
-    """Return how far a group has come: the embedded engine commits what open windows still need, and beside it where it is."""
-    with suppress(ValueError, TypeError):
-        body = json.loads(committed.metadata or "")
-        if isinstance(body, Mapping) and isinstance(body.get("position"), int):
-            return int(body["position"])
-    return committed.offset
 
 
 class Recorder:

@@ -16,8 +16,9 @@ import numpy as np
 
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.connect import ConnectorStatus
+from heartwatch.monitoring import Sample, StageRate
 from heartwatch.settings import Settings
-from heartwatch.verify.throughput import Sample, StageRate, stage_rates
+from heartwatch.verify.throughput import stage_rates
 from heartwatch.web.alerts import AlertsPart, AlertsReading
 from heartwatch.web.parts import (
     ARRIVING,
@@ -28,6 +29,7 @@ from heartwatch.web.parts import (
     KsqlPart,
     KsqlReading,
     PostgresPart,
+    PostgresReading,
     PrefectApi,
     PrefectPart,
     PrefectReading,
@@ -72,7 +74,7 @@ class Snapshot:
     ksql: KsqlReading | None
     connectors: tuple[ConnectorStatus, ...] | None
     prefect: PrefectReading | None
-    people: int | None
+    memory: PostgresReading | None
     alerts: AlertsReading
     areas: AreasReading
     rates: tuple[StageRate, ...]
@@ -123,7 +125,7 @@ class Board:
         self.alerts: Watch[AlertsReading] = Watch("Alerts", AlertsPart(settings, analytic, page).read, 0.6)
         self.connect: Watch[tuple[ConnectorStatus, ...]] = Watch("Connect", ConnectPart(settings).read, 5)
         self.prefect: Watch[PrefectReading] = Watch("Prefect", PrefectPart(prefect).read, 5)
-        self.postgres: Watch[int] = Watch("Postgres", PostgresPart(settings).read, 10)
+        self.postgres: Watch[PostgresReading] = Watch("Postgres", PostgresPart(settings, analytic).read, 10)
         self.registry: Watch[int] = Watch("Schema registry", RegistryPart(settings).read, 10)
         self.storage: Watch[bool] = Watch("S3", StoragePart(settings).read, 10)
         self.areas: Watch[AreasReading] = Watch("Areas", AreasPart(settings, analytic, page).read, 10)
@@ -168,7 +170,7 @@ class Board:
             ksql=self.ksql.value,
             connectors=self.connect.value,
             prefect=self.prefect.value,
-            people=self.postgres.value,
+            memory=self.postgres.value,
             alerts=self.alerts.value or AlertsReading(),
             areas=self.areas.value or AreasReading(),
             rates=tuple(recent_rates(list(self._samples), now)),

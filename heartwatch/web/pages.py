@@ -27,7 +27,7 @@ from heartwatch.web.alerts import Episode, Wanted, by_area
 from heartwatch.web.board import Board, Snapshot
 from heartwatch.web.live import Live, View, options_once
 from heartwatch.web.operations import KsqlConsole, Operations, Order
-from heartwatch.web.parts import PrefectApi, PrefectError
+from heartwatch.web.parts import FlowRun, PrefectApi, PrefectError
 from heartwatch.web.people import Trace, Traces
 from heartwatch.web.views import Once
 
@@ -104,11 +104,21 @@ class Pages:
             "stream": views.first_stream,
             "table": views.final_table,
             "objective": partial(views.objective, settings=settings),
-            "proof": lambda snapshot: _check(
-                snapshot, "verify-sink", url, "proven", "not proven", "verify-sink runs every five minutes."
+            "proof": lambda snapshot: views.check(
+                _last(snapshot, "verify-sink"),
+                url,
+                "proven",
+                "not proven",
+                "verify-sink runs every five minutes.",
+                views.proven(snapshot),
             ),
-            "measured": lambda snapshot: _check(
-                snapshot, "verify-throughput", url, "as it should be", "missed", "verify-throughput runs every minute."
+            "measured": lambda snapshot: views.check(
+                _last(snapshot, "verify-throughput"),
+                url,
+                "as it should be",
+                "objective missed",
+                "verify-throughput runs every minute.",
+                views.measured(snapshot),
             ),
             "stages": views.stages,
             "brokers": self._seen_brokers,
@@ -443,9 +453,8 @@ def require(gate: Gate, session: Session, environ: dict[str, Any]) -> None:
     gate.require(given if given == session.session_id else None)
 
 
-def _check(snapshot: Snapshot, flow: str, url: str, good: str, bad: str, nothing: str) -> str:
-    found = snapshot.prefect.checks.get(flow) if snapshot.prefect else None
-    return views.check(found, url, good, bad, nothing)
+def _last(snapshot: Snapshot, flow: str) -> FlowRun | None:
+    return snapshot.prefect.checks.get(flow) if snapshot.prefect else None
 
 
 def _lately(snapshot: Snapshot) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,13 @@ from confluent_kafka import Consumer
 from heartwatch import postgres
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
-from heartwatch.kafka import GroupOffset, OffsetReader, consumer_config
+from heartwatch.kafka import OffsetReader, consumer_config
 from heartwatch.ksqldb import Ksqldb, Query, StatementError, Statistics
+from heartwatch.monitoring import Monitoring, Sample
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings
-from heartwatch.verify.throughput import Sample, behind
+from heartwatch.verify.sinks import sink_topics
+from heartwatch.verify.throughput import behind
 from heartwatch.verify.topics import read_ranges
 
 ARRIVING, QUERY, RESULTS = "realtime topic", "query", "alerts topic"
@@ -30,6 +31,7 @@ _SHAPE_SECONDS = 5.0
 _MOST_MARKERS = 1_000
 _SETTLED_SECONDS = 3.0
 _RUNS_SHOWN = 12
+_REMEMBERED_SECONDS = 3_600
 _SHARD_FLOW = "produce-shard"
 CHECKS = ("verify-sink", "verify-throughput")
 
@@ -124,7 +126,7 @@ class KafkaPart:
                 self._analytic.topic(resource),
                 (f"connect-{self._analytic.name(f'{resource}_sink')}",),
             )
-            for resource in self._analytic.sink_topics
+            for resource in sink_topics(self._analytic)
         ]
         query = [(QUERY, self._analytic.topic("realtime"), self.query_groups)] if self.query_groups else []
         return [*query, *sinks]
@@ -134,7 +136,7 @@ class KafkaPart:
         positions: dict[int, int] = {}
         for group in groups:
             for (_, partition), committed in self._offsets.committed(group, topic).items():
-                positions[partition] = max(positions.get(partition, 0), position_of(committed))
+                positions[partition] = max(positions.get(partition, 0), committed.position)
         return positions
 
     def _only_markers_left(self, stage: str, topic: str, found: dict[int, int], ends: dict[int, int]) -> bool:
@@ -165,15 +167,6 @@ def _shape(topic: Any) -> TopicShape:
         sum(one.leader < 0 for one in partitions),
         sum(len(one.isrs) < len(one.replicas) for one in partitions),
     )
-
-
-def position_of(committed: GroupOffset) -> int:
-    """Return how far a group has come: the embedded engine commits what open windows still need, and beside it where it is."""
-    with suppress(ValueError, TypeError):
-        body = json.loads(committed.metadata or "")
-        if isinstance(body, Mapping) and isinstance(body.get("position"), int):
-            return int(body["position"])
-    return committed.offset
 
 
 # -------------------------------------------------------------------------------------------------------------- KSQL
@@ -404,23 +397,88 @@ def _moment(text: str | None) -> datetime | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ others
+@dataclass(frozen=True)
+class Proof:
+    """What is proven of a topic's sink: rows, offsets that are broken, since when records wait, and when it was checked last."""
+
+    topic: str
+    rows: int
+    broken: int
+    waiting_since: datetime | None
+    checked_at: datetime
+
+
+@dataclass(frozen=True)
+class PostgresReading:
+    """What Postgres keeps.
+
+    Attributes:
+        people: people with a range of their own.
+        proofs: what is proven of the sinks.
+        measured_at: when the stages were measured last, seconds since the epoch; None before the first time.
+        measured: events/s of the first topic then.
+        latency_ms: 50th, 95th and 99th percentile of the results' latency in the newest minute that has any.
+    """
+
+    people: int = 0
+    proofs: tuple[Proof, ...] = ()
+    measured_at: float | None = None
+    measured: float | None = None
+    latency_ms: tuple[float, float, float] | None = None
+
+
 class PostgresPart:
-    """Counts the people who have a range of their own."""
+    """Reads how many people have a range, and what the scheduled checks remember."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, analytic: Analytic) -> None:
         """Prepare."""
-        self._settings = settings.postgres
+        self._settings, self._analytic = settings, analytic
+        self._memory: Monitoring | None = None
 
-    def read(self) -> int:
-        """Ask Postgres; 0 while there is no table.
+    def read(self) -> PostgresReading:
+        """Ask Postgres.
 
         Raises:
             PostgresError: it doesn't answer.
         """
-        table = self._settings.historical_table
-        there = postgres.execute(self._settings, "SELECT to_regclass(%s) IS NOT NULL", (f"public.{table}",))[0][0]
+        since = time.time() - _REMEMBERED_SECONDS
+        self._memory = self._memory or Monitoring(self._settings.postgres, self._settings.pipeline)
+        rates = [(at, rate) for at, rate in self._memory.rates(since) if rate.stage == ARRIVING]
+        latencies = self._memory.latency_percentiles(since)
+        newest = [latencies[percent][-1][1] for percent in (50, 95, 99) if latencies[percent]]
+        return PostgresReading(
+            people=self._people(),
+            proofs=self._proofs(),
+            measured_at=rates[-1][0] if rates else None,
+            measured=rates[-1][1].events_per_second if rates else None,
+            latency_ms=(newest[0], newest[1], newest[2]) if newest else None,
+        )
+
+    def _people(self) -> int:
+        table = self._settings.postgres.historical_table
         # The table's name is checked by the settings.
-        return int(postgres.execute(self._settings, f"SELECT count(*) FROM {table}")[0][0]) if there else 0  # noqa: S608
+        return int(self._ask(f"SELECT count(*) FROM {table}")[0][0]) if self._has(f"public.{table}") else 0  # noqa: S608
+
+    def _proofs(self) -> tuple[Proof, ...]:
+        if not self._has("sink_proof.topics"):
+            return ()
+        names = [self._analytic.topic(resource) for resource in sink_topics(self._analytic)]
+        rows = self._ask(_PROOFS, (names,))
+        return tuple(Proof(topic, int(proven), int(broken), waiting, at) for topic, proven, broken, waiting, at in rows)
+
+    def _has(self, table: str) -> bool:
+        return bool(self._ask("SELECT to_regclass(%s) IS NOT NULL", (table,))[0][0])
+
+    def _ask(self, statement: str, arguments: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return postgres.execute(self._settings.postgres, statement, arguments)
+
+
+_PROOFS = """
+SELECT topic, coalesce(sum(rows) FILTER (WHERE state = 'proven'), 0), count(*) FILTER (WHERE state = 'broken'),
+  (SELECT min(waiting_since) FROM sink_proof.partitions WHERE partitions.topic = topics.topic), max(checked_at)
+FROM sink_proof.topics LEFT JOIN sink_proof.segments USING (topic)
+WHERE topic = ANY(%s) GROUP BY topic ORDER BY topic
+"""
 
 
 class RegistryPart:

@@ -158,9 +158,34 @@ def objective(snapshot: Snapshot, settings: Settings) -> str:
     return str(_panels().objective(number(now), number(least), verdict, kind, share))
 
 
-def check(run: FlowRun | None, url: str, good: str, bad: str, nothing: str) -> str:
-    """Return what a scheduled check found last."""
-    return str(_panels().check(run, url, clock, good, bad, nothing))
+def check(
+    run: FlowRun | None, url: str, good: str, bad: str, nothing: str, facts: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Return what a scheduled check found last, and what is known besides."""
+    return str(_panels().check(run, url, clock, good, bad, nothing, facts))
+
+
+def proven(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return what is proven of each sink."""
+    facts = []
+    for proof in snapshot.memory.proofs if snapshot.memory else ():
+        trouble = f"{proof.broken:,} ranges broken" if proof.broken else ""
+        waiting = f"records wait since {clock(proof.waiting_since)}" if proof.waiting_since else ""
+        said = ", ".join(text for text in (f"{proof.rows:,} rows", trouble, waiting) if text)
+        facts.append((proof.topic, f"{said}, {clock(proof.checked_at)}"))
+    return facts
+
+
+def measured(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return what the last measurement of the stages found."""
+    memory = snapshot.memory
+    if memory is None or memory.measured is None:
+        return []
+    facts = [("first stream", f"{number(memory.measured)} events/s, {clock(memory.measured_at)}")]
+    if memory.latency_ms is not None:
+        shown = " / ".join(duration(one / 1000) if one >= 1_000 else f"{one:.0f} ms" for one in memory.latency_ms)
+        facts.append(("results come after, p50 / p95 / p99", shown))
+    return facts
 
 
 def stages(snapshot: Snapshot) -> str:
@@ -285,7 +310,7 @@ def sizes(snapshot: Snapshot, settings: Settings) -> str:
         ("Copies of each partition", settings.kafka.replication_factor),
         ("Brokers", len(snapshot.kafka.brokers) if snapshot.kafka else NOTHING),
         ("KSQL servers", len(settings.ksqldb.urls)),
-        ("People with their own range", number(snapshot.people)),
+        ("People with their own range", number(snapshot.memory.people if snapshot.memory else None)),
         ("Analytic", f"{settings.pipeline.analytic}, version {settings.pipeline.version}"),
     ]
     return table("Sizes", ("What", "How many"), rows)

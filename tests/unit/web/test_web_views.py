@@ -15,14 +15,23 @@ import pytest
 from heartwatch.analytic import Analytic
 from heartwatch.connect import ConnectorStatus, TaskStatus
 from heartwatch.ksqldb import Query, Statistics
+from heartwatch.monitoring import Sample
 from heartwatch.settings import load_settings
-from heartwatch.verify.throughput import Sample
 from heartwatch.web import charts, tables, views
 from heartwatch.web.access import People
 from heartwatch.web.alerts import Alert, AlertsReading, Episode
 from heartwatch.web.board import Point, Series, Snapshot, recent_rates, series
 from heartwatch.web.operations import Order, run_of
-from heartwatch.web.parts import FlowRun, KafkaReading, KsqlReading, PrefectReading, TopicShape, WorkerState
+from heartwatch.web.parts import (
+    FlowRun,
+    KafkaReading,
+    KsqlReading,
+    PostgresReading,
+    PrefectReading,
+    Proof,
+    TopicShape,
+    WorkerState,
+)
 from heartwatch.web.people import Area, AreasReading, Trace
 from heartwatch.web.watching import Health, Watch
 
@@ -45,7 +54,7 @@ def snapshot() -> Snapshot:
         ),
         connectors=(ConnectorStatus(EVIL, "RUNNING", "", (TaskStatus(0, "FAILED", ""),)),),
         prefect=PrefectReading((WorkerState(EVIL, EVIL, False, None),), (run,), {"verify-sink": run}, 2, 3),
-        people=20_000,
+        memory=PostgresReading(20_000, (Proof(EVIL, 5, 1, None, datetime.now(UTC)),), 1.0, 2.0, (1.0, 2.0, 3_000.0)),
         alerts=AlertsReading(3, (Episode(last, 10_000, 1, 150.0),), 1, 20_000, 0),
         areas=AreasReading((Area(EVIL, 3, 40.7, -74.0),), 3, 20_000),
         rates=tuple(recent_rates([sample, replace(sample, at=2.0)], 2.0)),
