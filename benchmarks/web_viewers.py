@@ -14,6 +14,7 @@ pipeline which uses all of the machine would lose.
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import json
 import multiprocessing
@@ -57,11 +58,17 @@ async def view(url: str, received: Received) -> None:
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         found = _QUERY.search((await client.get(f"{url}/")).raise_for_status().text)
     assert found, "the page has no socket's parameters"
-    query = json.loads(found[1]) | {"document_id": uuid.uuid4().hex, "tab_id": uuid.uuid4().hex}
+    query = ast.literal_eval(found[1]) | {
+        "implicit_handshake": "true",
+        "document_id": uuid.uuid4().hex,
+        "tab_id": uuid.uuid4().hex,
+    }
     address = (
         f"{url.replace('http', 'ws')}/_nicegui_ws/socket.io/?{urlencode(query | {'EIO': 4, 'transport': 'websocket'})}"
     )
-    async with websockets.connect(address, compression=None, max_size=None, ping_interval=None, proxy=None) as socket:
+    async with websockets.connect(
+        address, compression=None, max_size=None, ping_interval=None, open_timeout=120, proxy=None
+    ) as socket:
         await socket.send("40")
         acknowledged, frames = time.monotonic(), 0
         async for frame in socket:
@@ -117,8 +124,8 @@ def viewing(url: str, viewers: int, rates: list[int]) -> Iterator[None]:
         yield
     finally:
         enough.set()
-        rates.append(frames.get(timeout=60))
         process.join(60)
+    rates.append(frames.get(timeout=5))
 
 
 @dataclass(frozen=True)
