@@ -26,6 +26,9 @@ import pyarrow as pa
 Offset = tuple[str, int, int]
 """A position to read from: topic, partition, offset; `BEGINNING` or `END` for either end."""
 
+Headers = tuple[tuple[str, bytes | None], ...]
+"""A message's headers."""
+
 BEGINNING = confluent_kafka.OFFSET_BEGINNING
 END = confluent_kafka.OFFSET_END
 
@@ -54,6 +57,7 @@ class MessageBatch:
         value: values, null where the message has none.
         ends: partitions whose end was reached, with the offset of the next record; only with the consumer setting
             ``enable.partition.eof``.
+        headers: names and values of each message's headers in order; None where they were not read.
     """
 
     topics: tuple[str, ...]
@@ -64,6 +68,7 @@ class MessageBatch:
     key: pa.LargeBinaryArray
     value: pa.LargeBinaryArray
     ends: tuple[Offset, ...] = ()
+    headers: tuple[Headers, ...] | None = None
 
     def __len__(self) -> int:
         """Return the number of messages."""
@@ -98,15 +103,16 @@ class BatchConsumer(ABC):
         self.close()
 
 
-def open_batch_consumer(config: Mapping[str, Any]) -> BatchConsumer:
+def open_batch_consumer(config: Mapping[str, Any], *, with_headers: bool = False) -> BatchConsumer:
     """Return the fastest consumer that runs here.
 
     Args:
         config: librdkafka's consumer configuration; ``group.id`` is required by librdkafka though no group is joined.
+        with_headers: read the messages' headers too, which only the plain consumer does.
     """
-    if native_is_available():
+    if native_is_available() and not with_headers:
         return NativeBatchConsumer(config)
-    return PlainBatchConsumer(config)
+    return PlainBatchConsumer(config, with_headers=with_headers)
 
 
 def native_is_available() -> bool:
@@ -121,8 +127,9 @@ def native_is_available() -> bool:
 class PlainBatchConsumer(BatchConsumer):
     """Reads through confluent-kafka's `consume`."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], *, with_headers: bool = False) -> None:
         """Open the client; nothing is read before `assign`."""
+        self._with_headers = with_headers
         self._consumer = confluent_kafka.Consumer(dict(config))
 
     def assign(self, positions: Iterable[Offset]) -> None:
@@ -155,6 +162,7 @@ class PlainBatchConsumer(BatchConsumer):
             key=pa.array([message.key() for message in good], pa.large_binary()),
             value=pa.array([message.value() for message in good], pa.large_binary()),
             ends=tuple(ends),
+            headers=tuple(_headers(message) for message in good) if self._with_headers else None,
         )
 
     def close(self) -> None:
@@ -288,6 +296,11 @@ def _binary(validity: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64], dat
     nulls = None if validity.all() else pa.array(validity).buffers()[1]
     buffers = [nulls, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.large_binary(), len(validity), buffers)
+
+
+def _headers(message: confluent_kafka.Message) -> Headers:
+    given: Any = message.headers() or ()
+    return tuple((str(name), value) for name, value in given)
 
 
 def _refused(topic: str, partition: int, reason: str) -> BatchConsumerError:

@@ -270,8 +270,9 @@ class Analyzer:
             raise StatementError(f"Cannot insert values into read-only {target.kind.value.lower()}: {target.name}")
         if target.key_window is not None:
             raise StatementError("Cannot insert values into windowed stream/table!")
-        if target.headers:
-            raise StatementError(f"Cannot insert into {target.name} because it has header columns")
+        headers = [name for name, _ in target.headers if name in (statement.columns or dict(target.headers))]
+        if headers:
+            raise StatementError(f"Cannot insert into HEADER columns: {', '.join(headers)}")
         return target, self._row(statement, target)
 
     def assert_values(self, statement: ast.AssertValues) -> tuple[Source, dict[str, TypedExpression]]:

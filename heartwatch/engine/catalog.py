@@ -63,6 +63,12 @@ class Source:
     statement: str = ""
     query_id: str | None = None
 
+    @property
+    def record_schema(self) -> Schema:
+        """Columns that keys and values of records hold: all but those of headers."""
+        headers = dict(self.headers)
+        return Schema(self.schema.key, tuple(column for column in self.schema.value if column.name not in headers))
+
 
 @dataclass(frozen=True)
 class Query:

@@ -34,7 +34,9 @@ DELETED = "__DELETED"  # the row deletes its key (a table's tombstone), Boolean;
 VALUELESS = "__VALUELESS"  # the record's value is null, Boolean; only in streams, and only where there are such records
 SLOT = "__SLOT"  # where an aggregate keeps the row's group, Int64; only in changes of groups
 SIDE = "__SIDE"  # which side of a join the row is of, Int32; only in a join's own topic
-INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT)
+HEADERS = "__HEADERS"  # the record's headers, Array(Struct(KEY, VALUE)); only of sources with header columns
+HEADERS_TYPE = pl.List(pl.Struct({"KEY": pl.String, "VALUE": pl.Binary}))
+INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT, HEADERS)
 
 # Rows gathered before they are aggregated: grouping few rows at a time costs the most in fixed overhead.
 _PENDING_ROWS = 131_072
@@ -85,6 +87,7 @@ class Project:
             keys_of_values: those that are a key made of the value: NULL where the record's value is null.
         """
         self._items = [expression.alias(name) for name, expression in items.items()]
+        self._names = set(items)  # PARTITION BY ROWTIME makes a pseudo column a column
         self._valueless_items = [
             pl.when(~pl.col(VALUELESS)).then(expression).alias(name)
             if name in keys_of_values

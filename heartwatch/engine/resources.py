@@ -280,7 +280,7 @@ def missing_topic(source: Source) -> StatementError:
 def sink_of(source: Source) -> SinkSpec:
     """Return how rows are written into a stream or table."""
     return SinkSpec(
-        source.topic, source.schema, source.key_format, source.value_format, source.key_window, internal=False
+        source.topic, source.record_schema, source.key_format, source.value_format, source.key_window, internal=False
     )
 
 

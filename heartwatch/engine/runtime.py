@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -289,7 +290,7 @@ class StageSession:
             "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 50,
         }
-        self._stream: BatchConsumer = open_batch_consumer(reading)
+        self._stream: BatchConsumer = open_batch_consumer(reading, with_headers=self._stage.with_headers)
         self._clients.append(self._stream.close)
         self._open_tables(reading)
         self._group.subscribe(
@@ -407,12 +408,13 @@ class StageSession:
         self._begin()
         produce, topic = self._producer.produce, self._stage.sink.topic
         partitions = outgoing.partitions or [-1] * len(outgoing)
-        for key, value, timestamp, partition in zip(
-            outgoing.keys, outgoing.values, outgoing.timestamps, partitions, strict=True
+        headers: Iterable[Any] = outgoing.headers or repeat(None)
+        for key, value, timestamp, partition, own in zip(
+            outgoing.keys, outgoing.values, outgoing.timestamps, partitions, headers, strict=False
         ):
             while True:
                 try:
-                    produce(topic, value, key, partition, timestamp=timestamp)
+                    produce(topic, value, key, partition, timestamp=timestamp, headers=own)
                     break
                 except BufferError:
                     self._producer.poll(0.05)
@@ -694,7 +696,8 @@ class TableFollower:
         for table in pipeline.tables:
             self._inputs.setdefault(table.topic, []).append(table)
         self._ends = ends
-        self._consumer = open_batch_consumer(config) if self._inputs else None
+        with_headers = any(table.reader.step.headers for table in pipeline.tables)
+        self._consumer = open_batch_consumer(config, with_headers=with_headers) if self._inputs else None
         self._positions: dict[Partition, int] = {}
         self._reached: dict[Partition, int] = {}
         self._repeats: dict[int, _Repeat] = {}
@@ -859,6 +862,7 @@ def select(batch: MessageBatch, rows: npt.NDArray[np.int64]) -> MessageBatch:
         key=batch.key.take(taken),
         value=batch.value.take(taken),
         ends=batch.ends,
+        headers=None if batch.headers is None else tuple(batch.headers[row] for row in rows.tolist()),
     )
 
 

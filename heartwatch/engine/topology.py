@@ -18,9 +18,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from heartwatch.batch_consumer import MessageBatch
+from heartwatch.partitioning import partitions_of
 
 from heartwatch import codec
-from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
 from heartwatch.engine.errors import NotSupportedError
 from heartwatch.engine.expressions import Column as ColumnExpression
@@ -29,6 +30,8 @@ from heartwatch.engine.functions.datetime import timestamps_of
 from heartwatch.engine.joins import JoinWindow, Regrouping, StreamJoin, TableAggregate, TablesJoin
 from heartwatch.engine.operators import (
     DELETED,
+    HEADERS,
+    HEADERS_TYPE,
     KEY,
     SIDE,
     VALUELESS,
@@ -75,7 +78,6 @@ from heartwatch.engine.plan import (
 )
 from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
-from heartwatch.partitioning import partitions_of
 
 SchemaLookup = Callable[[int], codec.AvroSchema]
 Stateful = Sessions | FinalWindows | Changes | StreamJoin | TablesJoin | Regrouping
@@ -137,6 +139,11 @@ class Stage:
     arms: tuple[Arm, ...] = ()
 
     @property
+    def with_headers(self) -> bool:
+        """Whether what drives the stage has columns that hold headers."""
+        return any(one.headers for one in (self.source, *(arm.source for arm in self.arms)))
+
+    @property
     def reads(self) -> frozenset[str]:
         """Names of the streams or tables that drive the stage."""
         return frozenset(arm.source.source for arm in self.arms) or frozenset((self.source.source,))
@@ -169,12 +176,21 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """Records to be produced, as columns; `partitions` is None where the producer's partitioner decides by the key."""
+    """Records to be produced, as columns.
+
+    Attributes:
+        keys: keys.
+        values: values.
+        timestamps: ms since the epoch.
+        partitions: None where the producer's partitioner decides by the key.
+        headers: headers of the records from which they were made; None where those were not read, or are held in a state.
+    """
 
     keys: list[bytes | None]
     values: list[bytes | None]
     timestamps: list[int]
     partitions: list[int] | None
+    headers: list[list[tuple[str, bytes | None]]] | None = None
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -242,7 +258,6 @@ def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: l
         items = (SelectItem(_KEY, expression), *(SelectItem(one.name, _column(one)) for one in own))
         arms.append(Arm(ProjectStep(Schema((key,), own), below, items), next(_sources(below))))
     stage = Stage(step.topic_suffix, arms[0].root, arms[0].source, (), sink, tuple(arms))
-    _check_headers([arm.source for arm in arms])
     found.append(stage)
     kind = SourceKind.TABLE if tables else SourceKind.STREAM
     source = SourceStep(schema, step.topic_suffix, kind, topic, step.key_format, step.value_format, sided=True)
@@ -270,16 +285,10 @@ def _simple(step: Step, plan: QueryPlan, service_id: str, found: list[Stage], *,
 
 def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
     driving, *tables = list(_sources(root))
-    _check_headers([driving, *tables])
     for table in tables:
         if table.kind is not SourceKind.TABLE:
             raise NotSupportedError("A join with a second stream is")
     return Stage(name, root, driving, tuple(tables), sink)
-
-
-def _check_headers(sources: Sequence[SourceStep]) -> None:
-    if any(source.headers for source in sources):
-        raise NotSupportedError("Reading from a source with HEADERS columns is")
 
 
 def _sources(step: Step) -> Iterator[SourceStep]:
@@ -411,7 +420,9 @@ class SourceReader:
         self._time = self._time_column()
         own = {f"{step.alias}_{name}": name for name in PSEUDO_COLUMNS} if step.alias else {}
         self._own_pseudo = {alias: name for alias, name in own.items() if alias in needed}
-        values = [column for column in step.schema.value if column.name not in own]
+        headers = dict(step.headers)
+        self._headers = {name: key for name, key in headers.items() if name in needed}
+        values = [column for column in step.schema.value if column.name not in own and column.name not in headers]
         wanted = [column for column in values if column.name in needed or column.name == self._time]
         wanted = wanted or values[:1]  # a message must be read to be known as good
         self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
@@ -480,8 +491,25 @@ class SourceReader:
         frame = frame.rename(dict(zip(frame.columns, self._names, strict=True)))
         whole = len(rows) == len(batch)
         arrays: tuple[npt.NDArray[Any], ...] = (batch.timestamp, batch.partition, batch.offset)
-        return frame.with_columns(
+        frame = frame.with_columns(
             pl.Series(name, array if whole else array[rows]) for name, array in zip(PSEUDO_COLUMNS, arrays, strict=True)
+        )
+        return self._with_headers(frame, batch, rows) if self.step.headers else frame
+
+    def _with_headers(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints) -> pl.DataFrame:
+        """Add the records' headers, and the columns that hold them or the last one of a name."""
+        given = batch.headers or ((),) * len(batch)
+        items = [[{"KEY": key, "VALUE": value} for key, value in given[row]] for row in rows.tolist()]
+        frame = frame.with_columns(pl.Series(HEADERS, items, HEADERS_TYPE))
+        element = pl.element().struct
+        return frame.with_columns(
+            pl.col(HEADERS).alias(name)
+            if key is None
+            else pl.col(HEADERS)
+            .list.eval(element.field("VALUE").filter(element.field("KEY") == key))
+            .list.last()
+            .alias(name)
+            for name, key in self._headers.items()
         )
 
     def _with_keys(
@@ -592,17 +620,18 @@ class SinkWriter:
             if name in frame.columns:
                 values = [None if gone else value for value, gone in zip(values, frame[name], strict=True)]
         timestamps = frame[ROWTIME].to_list()
+        headers = _headers_of(frame)
         if self.spec.sided:
             # Both sides' records of a key go into one partition: that of the key without its side.
             targets = partitions_of(pa.array(keys, pa.large_binary()), partitions).tolist()
             keys = [(key or b"") + bytes((side,)) for key, side in zip(keys, frame[SIDE], strict=True)]
-            return Outgoing(keys, values, timestamps, targets)
+            return Outgoing(keys, values, timestamps, targets, headers)
         if self.spec.key_window is None:
-            return Outgoing(keys, values, timestamps, None)
+            return Outgoing(keys, values, timestamps, None, headers)
         # Windows of a key stay in the key's partition: Kafka Streams partitions by the key without its window.
         base = pa.array(keys, pa.large_binary())
         targets = partitions_of(base, partitions).tolist()
-        return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets)
+        return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets, headers)
 
     def _with_own_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         """Take the records' timestamps from a column; rows where it gives none are left out, as in ksqlDB."""
@@ -614,6 +643,12 @@ class SinkWriter:
             if name in frame.columns:
                 time = pl.when(name).then(ROWTIME).otherwise(time)
         return frame.with_columns(time.alias(ROWTIME)).filter(pl.col(ROWTIME) >= 0)
+
+
+def _headers_of(frame: pl.DataFrame) -> list[list[tuple[str, bytes | None]]] | None:
+    if HEADERS not in frame.columns:
+        return None
+    return [[(one["KEY"], one["VALUE"]) for one in row or ()] for row in frame[HEADERS].to_list()]
 
 
 def _windowed_keys(keys: list[bytes | None], frame: pl.DataFrame, window: Window) -> list[bytes | None]:

@@ -96,7 +96,7 @@ class TransientQuery:
             raise NotSupportedError("A push query that repartitions before a join is")
         self._pipelines = [build(stage, resources.schema, WriteSchemas()) for stage in all_stages]
         source = all_stages[0].source
-        self._topic, self._kind = source.topic, source.kind
+        self._topic, self._kind, self._with_headers = source.topic, source.kind, all_stages[0].with_headers
         self._partitions = resources.partitions(source.topic)
         self._offsets = [0] * len(self._pipelines)
 
@@ -138,7 +138,7 @@ class TransientQuery:
         }
         try:
             tables.take_over(owned)
-            with open_batch_consumer(config) as consumer:
+            with open_batch_consumer(config, with_headers=self._with_headers) as consumer:
                 consumer.assign([(self._topic, partition, begin) for partition in range(self._partitions)])
                 while not self._stop.is_set():
                     batch = ordered(consumer.poll(_POLL_SECONDS), range(self._partitions))
@@ -186,7 +186,7 @@ class TransientQuery:
         partitions = [(self._topic, partition) for partition in range(self._partitions)]
         left = {partition: end for (_, partition), end in self._resources.ends(partitions).items()}
         deadline = time.monotonic() + _STALLED_SECONDS
-        with open_batch_consumer(self._config()) as consumer:
+        with open_batch_consumer(self._config(), with_headers=self._with_headers) as consumer:
             consumer.assign([(topic, partition, BEGINNING) for topic, partition in partitions])
             while left and not self._stop.is_set():
                 batch = consumer.poll(_POLL_SECONDS)
@@ -229,6 +229,7 @@ def _joined(batches: list[MessageBatch]) -> MessageBatch:
         timestamp=np.concatenate([batch.timestamp for batch in batches]),
         key=key,
         value=value,
+        headers=tuple(one for batch in batches for one in batch.headers or ()) or None,
     )
 
 

@@ -40,13 +40,17 @@ class WindowBounds(BaseModel):
     type: Annotated[Literal["time", "session"], BeforeValidator(lambda value: str(value).lower())]
 
 
+def _decoded(value: Any) -> Any:
+    return base64.b64decode(value) if isinstance(value, str) else value
+
+
 class Header(BaseModel):
     """A record's header; its value is base64 in the file."""
 
     model_config = ConfigDict(frozen=True)
 
     key: str = Field(alias="KEY")
-    value: Annotated[bytes, BeforeValidator(base64.b64decode)] = Field(alias="VALUE")
+    value: Annotated[bytes | None, BeforeValidator(_decoded)] = Field(alias="VALUE")
 
 
 class Record(BaseModel):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, repeat
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from heartwatch import codec
-from heartwatch.batch_consumer import MessageBatch
+from heartwatch.batch_consumer import Headers, MessageBatch
 from heartwatch.engine import options
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.analyzer import Analyzer
@@ -147,17 +147,19 @@ class RunningQuery:
         return written
 
     def _results(self, pipeline: Pipeline | MergePipeline, topic: str, batch: MessageBatch) -> list[StoredRecord]:
+        # Kafka Streams gives a result the headers of the record that is being processed, even one that comes from a state.
+        headers = batch.headers[-1] if batch.headers else ()
         if isinstance(pipeline, MergePipeline):
             sides = [side for side, arm in enumerate(pipeline.arms) if arm.topic == topic]
             pushed = [pipeline.push(side, batch) for side in sides]
             frames = [rows.with_columns(pl.col(ROWOFFSET).alias(ORDER)) for rows, _ in pushed if len(rows)]
             self.rejects.extend(reject for _, rejects in pushed for reject in rejects)
-            return _records(pipeline.write(frames, 1)) if frames else []
+            return _records(pipeline.write(frames, 1), headers) if frames else []
         if pipeline.stage.source.topic != topic:
             return []
         rows, rejects = pipeline.push(batch)
         self.rejects.extend(rejects)
-        return _records(pipeline.sink.write(rows, 1)) if len(rows) else []
+        return _records(pipeline.sink.write(rows, 1), headers) if len(rows) else []
 
     def _internal_offset(self, topic: str, count: int) -> int:
         offset = self._internal_ends.get(topic, 0)
@@ -216,7 +218,7 @@ class Driver:
         """
         source = self.source_of(topic)
         return topic_form(
-            source.schema,
+            source.record_schema,
             source.key_format,
             source.value_format,
             source.key_window,
@@ -274,7 +276,7 @@ class Driver:
         """Register what a CREATE says of a topic without schemas, as ksqlDB's test runner does."""
         for columns, format_, is_key in (
             (source.schema.key, source.key_format, True),
-            (source.schema.value, source.value_format, False),
+            (source.record_schema.value, source.value_format, False),
         ):
             if self.registry.known(source.topic, is_key=is_key) is None:
                 self.registry.write_schema(source.topic, columns, format_, is_key=is_key)
@@ -308,7 +310,9 @@ class Driver:
 
     def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:
         frame = row_of(source, values)
-        spec = SinkSpec(source.topic, source.schema, source.key_format, source.value_format, None, internal=False)
+        spec = SinkSpec(
+            source.topic, source.record_schema, source.key_format, source.value_format, None, internal=False
+        )
         write = WriteSchemas(
             self.registry.known(source.topic, is_key=True), self.registry.known(source.topic, is_key=False)
         )
@@ -342,11 +346,11 @@ def _batch(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageB
         timestamp=np.array([record.timestamp for record in records], np.int64),
         key=pa.array([record.key for record in records], pa.large_binary()),
         value=pa.array([record.value for record in records], pa.large_binary()),
+        headers=tuple(record.headers for record in records),
     )
 
 
-def _records(outgoing: Outgoing) -> list[StoredRecord]:
-    rows: Iterable[tuple[bytes | None, bytes | None, int]] = zip(
-        outgoing.keys, outgoing.values, outgoing.timestamps, strict=True
-    )
-    return [StoredRecord(key, value, timestamp) for key, value, timestamp in rows]
+def _records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredRecord]:
+    own: Iterable[Iterable[tuple[str, bytes | None]]] = outgoing.headers or repeat(headers, len(outgoing))
+    rows = zip(outgoing.keys, outgoing.values, outgoing.timestamps, own, strict=True)
+    return [StoredRecord(key, value, timestamp, tuple(one)) for key, value, timestamp, one in rows]

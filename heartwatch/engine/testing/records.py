@@ -17,9 +17,10 @@ from typing import Any, cast
 
 import fastavro
 
+from heartwatch.batch_consumer import Headers
 from heartwatch.engine.formats import json_bytes
 from heartwatch.engine.plan import Column, Format, Schema, Window, WindowKind
-from heartwatch.engine.testing.cases import Record, WindowBounds, parse_json
+from heartwatch.engine.testing.cases import Header, Record, WindowBounds, parse_json
 from heartwatch.engine.testing.differences import Produced, RecordTypes
 from heartwatch.engine.types import STRING, SqlType, StructType
 
@@ -41,6 +42,7 @@ class StoredRecord:
     key: bytes | None
     value: bytes | None
     timestamp: int
+    headers: Headers = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ class TopicForm:
             raise RecordError("the key is windowed and needs a window" if self.window else "the key has no window")
         if record.window is not None:
             key = (key or b"") + _window_bytes(record.window)
-        return StoredRecord(key, self.value.to_bytes(record.value), record.timestamp or 0)
+        headers = tuple((header.key, header.value) for header in record.headers or ())
+        return StoredRecord(key, self.value.to_bytes(record.value), record.timestamp or 0, headers)
 
     def show(self, record: StoredRecord, schemas: SchemaById) -> Produced:
         """Read a record.
@@ -172,8 +175,9 @@ class TopicForm:
             RecordError: its bytes are not of the topic's formats.
         """
         key, window = split_key(record.key, self.window)
+        headers = tuple(Header(KEY=key, VALUE=value) for key, value in record.headers)
         return Produced(
-            self.key.to_json(key, schemas), self.value.to_json(record.value, schemas), record.timestamp, window
+            self.key.to_json(key, schemas), self.value.to_json(record.value, schemas), record.timestamp, window, headers
         )
 
 
@@ -240,16 +244,10 @@ def _shown(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shown(item) for name, item in value.items()}
     if isinstance(value, list):
-        if value and all(
-            isinstance(item, dict) and {name.lower() for name in item} == {"key", "value"} for item in value
-        ):
-            return {str(_entry(item, "key")): _shown(_entry(item, "value")) for item in value}
+        if value and all(isinstance(item, dict) and item.keys() == {"key", "value"} for item in value):
+            return {str(item["key"]): _shown(item["value"]) for item in value}
         return [_shown(item) for item in value]
     return b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-def _entry(item: Mapping[str, Any], name: str) -> Any:
-    return next(value for key, value in item.items() if key.lower() == name)
 
 
 def _datum(value: Any, schema: Any) -> Any:

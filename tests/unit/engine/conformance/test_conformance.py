@@ -1,7 +1,8 @@
 """Every case of the YAML files beside this one: the engine gives what ksqlDB gives.
 
-A case has `sql`, `in` (records [topic, key, value, timestamp, window]) and either `out` (the same) or `refused` (type, message).
-A window is [start, end] or [start, end, session].
+A case has `sql`, `in` (records [topic, key, value, timestamp, window, headers]) and either `out` (the same) or `refused` (type,
+message).
+A window is [start, end] or [start, end, session]; headers are [name, base64] pairs.
 """
 
 from __future__ import annotations
@@ -23,11 +24,21 @@ def records(rows: list[list[Any]] | None) -> tuple[Record, ...]:
     return tuple(record(*row) for row in rows or ())
 
 
-def record(topic: str, key: Any, value: Any, timestamp: int | None = None, window: list[Any] | None = None) -> Record:
+def record(
+    topic: str,
+    key: Any,
+    value: Any,
+    timestamp: int | None = None,
+    window: list[Any] | None = None,
+    headers: list[list[str]] | None = None,
+) -> Record:
     bounds = window and {"start": window[0], "end": window[1], "type": (window[2:] or ["time"])[0]}
+    pairs = None if headers is None else [{"KEY": name, "VALUE": text} for name, text in headers]
     # Through JSON, as in a test's file, where fractions keep their digits.
     key, value = parse_json(json.dumps([key, value]))
-    return Record.model_validate({"topic": topic, "key": key, "value": value, "timestamp": timestamp, "window": bounds})
+    return Record.model_validate(
+        {"topic": topic, "key": key, "value": value, "timestamp": timestamp, "window": bounds, "headers": pairs}
+    )
 
 
 def case_of(family: str, given: dict[str, Any]) -> Case:
