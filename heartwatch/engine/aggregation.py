@@ -30,6 +30,7 @@ from heartwatch.engine.plan import (
 )
 from heartwatch.engine.query_analysis import QueryAnalysis
 from heartwatch.engine.scope import (
+    PSEUDO_TYPES,
     WINDOW_BOUNDS,
     AliasGenerator,
     joined_words,
@@ -75,6 +76,8 @@ class Aggregation:
         self.calls: dict[ast.FunctionCall, AggregateCall] = {}
 
     def _grouping(self, expression: ast.SyntaxExpression) -> ast.SyntaxExpression:
+        if self.analysis.first.key_window is None:
+            self._check_bounds(expression)
         resolved = self.analysis.scope.resolve(expression, "GROUP BY")
         for node in nodes(resolved):
             if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
@@ -143,7 +146,10 @@ class Aggregation:
             return step, [(column.name, column.type) for column in step.schema.key]
         bound = [self.analysis.bind(expression, step) for expression in self.group_by]
         generator = AliasGenerator([*self.analysis.frame_types(step)])
-        columns = [one.name if isinstance(one, ColumnExpression) else generator.column() for one in bound]
+        columns = [
+            one.name if isinstance(one, ColumnExpression) and one.name not in PSEUDO_TYPES else generator.column()
+            for one in bound
+        ]
         keys = tuple(SelectItem(name, one) for name, one in zip(columns, bound, strict=True))
         key_columns = tuple(Column(name, one.type) for name, one in zip(columns, bound, strict=True))
         values = self._needed_values(step, set(columns))
@@ -163,11 +169,11 @@ class Aggregation:
         Raises:
             StatementError: one can't.
         """
-        lasting = [call.function for call in self.calls.values() if not AGGREGATES[call.function].undoes]
+        lasting = [*dict.fromkeys(one.function for one in self.calls.values() if not AGGREGATES[one.function].undoes)]
         if lasting:
             raise StatementError(
-                f"The aggregation function(s) ({', '.join(dict.fromkeys(lasting))}) cannot be applied to a table source, only "
-                "to a stream source."
+                f"The aggregation function{'s' if len(lasting) > 1 else ''} {joined_words(lasting)} cannot be applied to a table "
+                "source, only to a stream source."
             )
 
     def _needed_values(self, step: Step, keys: set[str]) -> tuple[Column, ...]:
@@ -223,7 +229,7 @@ class Aggregation:
         if self.window is None:
             return
         for node in nodes(expression):
-            if isinstance(node, ast.ColumnReference) and node.name in WINDOW_BOUNDS and node.qualifier is None:
+            if isinstance(node, ast.ColumnReference) and node.name in WINDOW_BOUNDS:
                 raise StatementError(
                     f"Window bounds column {node} can only be used in the SELECT clause of windowed aggregations and can not "
                     "be passed to aggregate functions.\nSee https://github.com/confluentinc/ksql/issues/4397"

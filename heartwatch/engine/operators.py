@@ -97,7 +97,7 @@ class Project:
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the computed columns."""
-        kept = [name for name in INTERNAL_COLUMNS if name in frame.columns]
+        kept = [name for name in INTERNAL_COLUMNS if name in frame.columns and name not in self._names]
         items = self._valueless_items if VALUELESS in frame.columns else self._items
         return frame.select(*items, *kept)
 

@@ -327,26 +327,34 @@ def _has_map(type_: SqlType) -> bool:
     return isinstance(type_, MapType)
 
 
-def _listed(columns: tuple[Column, ...]) -> str:
-    return "[" + ", ".join(f"`{column.name}` {column.type}" for column in columns) + "]"
+def _listed(columns: tuple[Column, ...], side: str) -> str:
+    suffix = " KEY" if side == "key" else ""
+    return "[" + ", ".join(f"`{column.name}` {column.type}{suffix}" for column in columns) + "]"
 
 
 def _check_columns(columns: tuple[Column, ...], format_: Format, side: str) -> None:
-    if format_.name == "NONE" and columns:
-        raise StatementError(f"The 'NONE' format can only be used when no columns are defined. Got: {_listed(columns)}")
-    if format_.name == "KAFKA":
-        if len(columns) > 1:
-            raise StatementError(f"The 'KAFKA' format only supports a single field. Got: {_listed(columns)}")
-        for column in columns:
-            if column.type not in _KAFKA_TYPES:
-                raise StatementError(
-                    f"The 'KAFKA' format does not support type '{column.type.name}', column: `{column.name}`"
-                )
-    if format_.name == "DELIMITED":
-        for column in columns:
-            if isinstance(column.type, ArrayType | MapType | StructType):
-                raise StatementError(
-                    f"The 'DELIMITED' format does not support type '{column.type.name}', column: `{column.name}`"
-                )
+    reason = _unfit(columns, format_, side)
+    if reason is not None:
+        raise StatementError(
+            f"{side.capitalize()} format does not support schema.\nformat: {format_.name}\n"
+            f"schema: Persistence{{columns={_listed(columns, side)}, features=[]}}\nreason: {reason}"
+        )
     if side == "value" and format_.wrap_single is not None and len(columns) != 1:
         raise StatementError("'WRAP_SINGLE_VALUE' is only valid for single-field value schemas")
+
+
+def _unfit(columns: tuple[Column, ...], format_: Format, side: str) -> str | None:
+    """Return why a format can't hold columns, None where it can."""
+    if format_.name == "NONE" and columns:
+        return f"The 'NONE' format can only be used when no columns are defined. Got: {_listed(columns, side)}"
+    if format_.name == "KAFKA":
+        if len(columns) > 1:
+            return f"The 'KAFKA' format only supports a single field. Got: {_listed(columns, side)}"
+        unfit = next((column for column in columns if column.type not in _KAFKA_TYPES), None)
+    elif format_.name == "DELIMITED":
+        unfit = next((one for one in columns if isinstance(one.type, ArrayType | MapType | StructType)), None)
+    else:
+        return None
+    if unfit is None:
+        return None
+    return f"The '{format_.name}' format does not support type '{unfit.type.name}', column: `{unfit.name}`"

@@ -35,6 +35,7 @@ from heartwatch.engine.properties import (
 )
 from heartwatch.engine.query_analysis import QueryAnalysis
 from heartwatch.engine.scope import (
+    PSEUDO_TYPES,
     WINDOW_BOUNDS,
     Item,
     joined_words,
@@ -248,13 +249,17 @@ class PersistentQuery(QueryAnalysis):
             return items
         expressions = self._key_expressions(step)
         old = {column.name for column in step.schema.key}
-        computed = [one for one in expressions if not isinstance(one, ast.ColumnReference)]
-        new = [Item(self.aliases.name(one), one) for one in computed if all(item.expression != one for item in items)]
+        computed = [one for one in expressions if not isinstance(one, ast.ColumnReference) or one.name in PSEUDO_TYPES]
+        new = [Item(self.partition_name(one), one) for one in computed if all(item.expression != one for item in items)]
         moved = [
             item for item in items if isinstance(item.expression, ast.ColumnReference) and item.expression.name in old
         ]
         kept = [item for item in items if item not in moved]
         return [*new, *kept, *moved]
+
+    def partition_name(self, expression: ast.SyntaxExpression) -> str:
+        """Return the key column's name of an expression that only PARTITION BY names."""
+        return expression.name if isinstance(expression, ast.ColumnReference) else self.aliases.name(expression)
 
     def _keys_missing(self, what: str, keys: list[str], last: str = "and") -> None:
         plural = "s" if len(keys) > 1 else ""

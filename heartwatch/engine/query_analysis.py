@@ -29,6 +29,7 @@ from heartwatch.engine.plan import (
     StreamStreamJoinStep,
     StreamTableJoinStep,
     TableTableJoinStep,
+    TwoSidedJoinStep,
     Window,
     WindowKind,
 )
@@ -51,7 +52,7 @@ from heartwatch.engine.scope import (
 from heartwatch.engine.types import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
 Node = TypeVar("Node")
-DEFAULT_GRACE_MS = 86_400_000  # of windows without GRACE PERIOD, as in Kafka Streams
+DEFAULT_RETENTION_MS = 86_400_000  # of windows without GRACE PERIOD, size included, as in Kafka Streams
 JOIN_KEY = "__JOIN_KEY"  # the key column below a join of two sides: what both have in common
 SYNTHETIC_KEY = "ROWKEY"  # its name where it is neither side's column
 _NUMBERED = [f"{SYNTHETIC_KEY}_{number}" for number in range(1, 100)]
@@ -75,6 +76,7 @@ class QueryAnalysis:
         self.aliases = AliasGenerator(taken)
         self.key_choices: tuple[str, ...] = ()  # frame names of which one must be selected: the join's keys
         self.synthetic_key: str | None = None
+        self._joined_by: list[list[ast.SyntaxExpression]] = []  # what join criteria say is equal
         self._check_aggregates_without_group()
         if query.group_by is not None and query.partition_by is not None:
             raise StatementError("PARTITION BY and GROUP BY can't be used together.")
@@ -304,7 +306,8 @@ class QueryAnalysis:
         left_name = left_bound.name if isinstance(left_bound, ColumnExpression) else None
         same = next((names for names in equal if left_name in names), frozenset({left_name} if left_name else ()))
         current = {column.name for column in step.schema.key}
-        if not (len(current) == 1 and current <= (same or {left_name})):
+        keyed_alike = _key_format_of(step).name == table.key_format.name
+        if not (len(current) == 1 and current <= (same or {left_name}) and keyed_alike):
             step = self._rekeyed_for_join(step, left_bound, table)
             left_name = step.schema.key[0].name
         new_same = frozenset({*same, right_key.name, left_name}) if left_name else frozenset({right_key.name})
@@ -314,15 +317,19 @@ class QueryAnalysis:
         key_name = step.schema.key[0]
         schema = Schema((key_name,), (*step.schema.value, *table.schema.columns))
         kind = JoinKind.LEFT if join.kind == "LEFT" else JoinKind.INNER
-        self._note_keys(left_bound, ColumnExpression(right_key.type, right_key.name, text=right_key.name), same)
+        self._note_keys(left_expression, right_expression)
         joined = StreamTableJoinStep(schema, step, table, kind, key_name.name, right_key.name)
         return joined, equal
 
-    def _note_keys(self, left: TypedExpression, right: TypedExpression, same: frozenset[str]) -> None:
-        """Note which columns may stand for the join's key: those it is made of, or a synthetic one."""
-        named = [side.name for side in (left, right) if isinstance(side, ColumnExpression)]
+    def _note_keys(self, left: ast.SyntaxExpression, right: ast.SyntaxExpression) -> None:
+        """Note which columns may stand for the join's key: those that the joins so far make equal to it."""
+        sides = [self.scope.resolve(side, "JOIN ON") for side in (left, right)]
+        chain = next((one for one in self._joined_by if sides[0] in one or sides[1] in one), None)
+        if chain is None:
+            self._joined_by.append(chain := [])
+        chain += [side for side in sides if side not in chain]
         self.synthetic_key = None
-        self.key_choices = tuple(dict.fromkeys([*named, *sorted(same - {JOIN_KEY, SYNTHETIC_KEY})]))
+        self.key_choices = tuple(side.name for side in chain if isinstance(side, ast.ColumnReference))
 
     def _two_sided_join(
         self, step: Step, join: ast.JoinedRelation, right: AliasedSource,
@@ -341,7 +348,7 @@ class QueryAnalysis:
         left_names = {left_bound.name} if isinstance(left_bound, ColumnExpression) else set()
         right_names = {right_bound.name} if isinstance(right_bound, ColumnExpression) else set()
         same = next((names for names in equal if left_names & names), frozenset(left_names))
-        self._note_keys(left_bound, right_bound, same)
+        self._note_keys(left_expression, right_expression)
         key = JOIN_KEY
         if kind is JoinKind.OUTER or not self.key_choices:
             taken = {*self.scope.types(), *(name for one in self.scope.sources for name in one.types())}
@@ -543,7 +550,10 @@ class QueryAnalysis:
             raise StatementError(
                 f"Window advancement interval should be more than zero and less than window duration. Got {advance} ms."
             )
-        grace = clause.grace_ms if clause.grace_ms is not None else DEFAULT_GRACE_MS
+        grace = clause.grace_ms
+        if grace is None:
+            # With EMIT FINAL ksqlDB doesn't wait for what may be late.
+            grace = 0 if self.query.emit == "FINAL" else max(DEFAULT_RETENTION_MS - clause.size_ms, 0)
         if clause.retention_ms is not None and clause.retention_ms < clause.size_ms + (clause.grace_ms or 0):
             raise StatementError("The window's RETENTION must be at least its size plus the grace period.")
         return Window(kind, clause.size_ms, advance, grace, clause.retention_ms)
@@ -565,6 +575,15 @@ def _table_calls(expression: Any) -> list[ast.FunctionCall]:
         if inner is not None:
             raise StatementError(f"Table functions cannot be nested: {call.name}({inner.name}())")
     return calls
+
+
+def _key_format_of(step: Step) -> Format:
+    """Return how a step's rows are keyed."""
+    if isinstance(step, SourceStep | RepartitionStep | TwoSidedJoinStep):
+        return step.key_format
+    if isinstance(step, StreamTableJoinStep):
+        return _key_format_of(step.left)
+    raise TypeError(f"{type(step).__name__} has no key format of its own")
 
 
 def _nullable(format_: Format) -> Format:

@@ -128,8 +128,9 @@ class Scope:
         def change(node: Any) -> Any:
             if not isinstance(node, ast.ColumnReference):
                 return node
-            if node.name in known and node.qualifier is None and not self.sources_of(node):
-                return node
+            named = {None, *(one.alias for one in self.sources)}
+            if node.name in known and node.qualifier in named and not self.sources_of(node):
+                return ast.ColumnReference(node.name, position=node.position)
             return self._resolved(node, clause)
 
         return outside_lambdas(expression, change)

@@ -18,10 +18,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from heartwatch.batch_consumer import MessageBatch
-from heartwatch.partitioning import partitions_of
 
 from heartwatch import codec
+from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
 from heartwatch.engine.errors import NotSupportedError
 from heartwatch.engine.expressions import Column as ColumnExpression
@@ -78,6 +77,7 @@ from heartwatch.engine.plan import (
 )
 from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
+from heartwatch.partitioning import partitions_of
 
 SchemaLookup = Callable[[int], codec.AvroSchema]
 Stateful = Sessions | FinalWindows | Changes | StreamJoin | TablesJoin | Regrouping
@@ -332,7 +332,9 @@ class KeyReader:
         columns = [Column(_field(step, column.name), column.type) for column in step.schema.key]
         self._serde = serde(step.key_format, columns, schemas, key=True)
         self._plain = isinstance(self._serde, KafkaSerde)
-        self._canonical: Serde = self._serde if self._plain else JsonSerde(columns, wrapped=True)
+        # Keys are the same where their values are, whatever their columns are called.
+        places = [Column(f"K{place}", column.type) for place, column in enumerate(columns)]
+        self._canonical: Serde = self._serde if self._plain else JsonSerde(places, wrapped=True)
         self._window_bytes = _window_bytes(step.key_window)
         self._sided = step.sided
         self.names = [column.name for column in step.schema.key]
@@ -349,7 +351,8 @@ class KeyReader:
             return keys.to_pylist()
         read = self._serde.read(keys)
         result: list[bytes | None] = [None] * len(keys)
-        for row, key in zip(read.rows.tolist(), self._canonical.write(read.frame), strict=True):
+        places = read.frame.rename({name: f"K{place}" for place, name in enumerate(read.frame.columns)})
+        for row, key in zip(read.rows.tolist(), self._canonical.write(places), strict=True):
             result[row] = key
         for row, _ in read.rejects:
             result[row] = b""
@@ -423,7 +426,9 @@ class SourceReader:
         headers = dict(step.headers)
         self._headers = {name: key for name, key in headers.items() if name in needed}
         values = [column for column in step.schema.value if column.name not in own and column.name not in headers]
-        wanted = [column for column in values if column.name in needed or column.name == self._time]
+        # A DELIMITED column is known by its place alone, so that all of them are read.
+        whole = step.value_format.name == "DELIMITED"
+        wanted = [column for column in values if whole or column.name in needed or column.name == self._time]
         wanted = wanted or values[:1]  # a message must be read to be known as good
         self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
         self._names = [column.name for column in wanted]
