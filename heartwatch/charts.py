@@ -43,6 +43,32 @@ def over_time(panels: Mapping[str, Series], limits: Mapping[str, float] | None =
     return _png(figure)
 
 
+def bars(panels: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> bytes:
+    """Draw bars over categories, a panel under another; the series of a panel stand side by side.
+
+    Args:
+        panels: by the label of the panel's value axis, its series, each a value by category.
+        label: of the category axis.
+    """
+    figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (values_label, series) in zip(axes, panels.items(), strict=True):
+        categories = list(dict.fromkeys(category for values in series.values() for category in values))
+        width = 0.8 / max(1, len(series))
+        for number, (name, values) in enumerate(series.items()):
+            places = [index + (number - (len(series) - 1) / 2) * width for index in range(len(categories))]
+            axis.bar(places, [values.get(category, 0) for category in categories], width, label=name)
+        axis.set_xticks(
+            range(len(categories)), categories, rotation=45 if len(categories) > 12 else 0, fontsize="small"
+        )
+        axis.set_ylabel(values_label)
+        axis.grid(axis="y", alpha=0.3)
+        if len(series) > 1:
+            axis.legend(fontsize="small")
+    axes[-1].set_xlabel(label)
+    return _png(figure)
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -248,6 +248,24 @@ class Monitoring:
             ],
         )
 
+    def mark(self, name: str) -> str | None:
+        """Return what a check has noted for its next run; None before the first time."""
+        rows = execute(
+            self._postgres,
+            "SELECT value FROM monitoring.marks WHERE pipeline = %s AND name = %s",
+            [self._pipeline, name],
+        )
+        return rows[0][0] if rows else None
+
+    def set_mark(self, name: str, value: str) -> None:
+        """Note something for a check's next run."""
+        execute(
+            self._postgres,
+            "INSERT INTO monitoring.marks (pipeline, name, value) VALUES (%s, %s, %s) "
+            "ON CONFLICT (pipeline, name) DO UPDATE SET value = excluded.value, at = now()",
+            [self._pipeline, name, value],
+        )
+
     def connector_restarts(self) -> dict[str, ConnectorRestarts]:
         """Return the restarts of connectors that have not run calmly since, by connector."""
         rows = execute(self._postgres, "SELECT connector, restarts, last_at FROM monitoring.connector_restarts")

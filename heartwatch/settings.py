@@ -157,6 +157,8 @@ class ObjectiveSettings(BaseModel):
 
     min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
     max_lag_seconds: float = Field(60, ge=0, description="age of the oldest event not yet through a stage")
+    min_recall: float = Field(0.9, ge=0, le=1, description="share of the alerts that had to come that came")
+    min_precision: float = Field(0.9, ge=0, le=1, description="share of the alerts that were right")
     max_latency_ms: float = Field(
         60_000, gt=0, description="99th percentile of the time from a window's closing event to its result, ms"
     )

@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 from psycopg2 import sql
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.codec import Decoder, parse
 from heartwatch.kafka import KafkaAdmin
+from heartwatch.monitoring import Monitoring
 from heartwatch.postgres import execute
 from heartwatch.produce.sources import simulation_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
-from heartwatch.simulate.truth import expected_windows, score
-from heartwatch.verify.batch import Comparison, Computed, Topic, compare, compute, decode_topic, latest_rows
-from heartwatch.verify.topics import committed_ranges, read_ranges
+from heartwatch.simulate.truth import (
+    expected_windows,
+    score,
+    score_by_state,
+    score_by_window,
+    truth,
+    with_state,
+)
+from heartwatch.verify.batch import (
+    KEY,
+    OFFSET,
+    PARTITION,
+    Comparison,
+    Topic,
+    compare,
+    compute,
+    decode_topic,
+    latest_rows,
+)
+from heartwatch.verify.topics import committed_ranges, last_ranges, read_ranges
+from tasks.artifacts import publish_markdown, publish_table, table
 from tasks.sink import schema_lookup
 
 Offsets = dict[str, dict[int, int]]
 """By topic resource and partition: the offset at which a run began."""
 
 _POLL_SECONDS = 0.5
+_LISTED = 100
+_WINDOWS_SHOWN = 60
+_MARK = "verify-detections"
 _RETRIES: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "retries": 3,
@@ -60,6 +85,10 @@ class AlertsReport(BaseModel):
         false_alarms: alerts without a reason.
         rows: the first results, as the analytic shows them.
         seconds: how long the results took after the events were sent.
+        windows: recall and precision of each window; none without a simulator.
+        states: what people did, and what alerts that gave; none without a simulator.
+        differences: what differs from the batch computation and from the truth, the first of each kind.
+        file: Parquet file with all of them; None when nothing differs.
     """
 
     exact: bool
@@ -75,6 +104,36 @@ class AlertsReport(BaseModel):
     false_alarms: int = 0
     rows: list[dict[str, str]]
     seconds: float
+    windows: list[dict[str, Any]] = Field(default_factory=list)
+    states: list[dict[str, Any]] = Field(default_factory=list)
+    differences: list[dict[str, Any]] = Field(default_factory=list)
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Which results are looked at.
+
+    Attributes:
+        since: by topic and partition, the first offset.
+        first_ms: by partition, the first window's start; a single value for all.
+        last_ms: by partition, where windows stop that events have closed; None to wait for all.
+    """
+
+    since: Offsets
+    first_ms: Mapping[int, int] | int
+    last_ms: Mapping[int, int] | None = None
+
+    def holds(self, time_field: str) -> pl.Expr:
+        """Return which rows are in the scope; they have the columns partition and `time_field`."""
+        start = pl.col(time_field).dt.epoch("ms")
+        if isinstance(self.first_ms, int):
+            inside = start >= self.first_ms
+        else:
+            inside = start >= pl.col(PARTITION).replace_strict(self.first_ms, default=None, return_dtype=pl.Int64)
+        if self.last_ms is None:
+            return inside
+        return inside & (start <= pl.col(PARTITION).replace_strict(self.last_ms, default=None, return_dtype=pl.Int64))
 
 
 @dataclass(frozen=True)
@@ -155,7 +214,7 @@ def _database_rows(settings: Settings, fields: list[str]) -> pl.DataFrame:
 
 
 @task(**_RETRIES)
-def verify_alerts(spec: RunSpec, offsets: Offsets, variables: dict[str, str], deadline_seconds: float) -> AlertsReport:
+def verify_alerts(spec: RunSpec, offsets: Offsets, deadline_seconds: float) -> AlertsReport:
     """Compute a run's results at one go, wait until the query's equal them, and score them against the truth.
 
     A run is told from others by where its topics ended when it began, and by its event times: every window of the run begins at
@@ -165,21 +224,78 @@ def verify_alerts(spec: RunSpec, offsets: Offsets, variables: dict[str, str], de
     Args:
         spec: the run.
         offsets: what `note_offsets` gave before it.
-        variables: overrides of the KSQL variables.
         deadline_seconds: how long the query may take to give the results.
 
     Raises:
         TopicError: a topic can't be read.
         BatchError: the batch computation can't be run.
     """
-    began = time.monotonic()
-    settings = load_settings()
-    reading = _Reading.of(settings)
-    names = reading.analytic.variables({**settings.pipeline.variables, **variables})
+    reading = _Reading.of(load_settings())
     events = reading.topic("realtime", reading.since("realtime", offsets["realtime"]))
+    return _verify(reading, events, _Scope(offsets, spec.start_ms), deadline_seconds, spec)
+
+
+@task(**_RETRIES)
+def verify_newest_alerts(most_events: int, deadline_seconds: float) -> AlertsReport | None:
+    """Compare the newest results with the batch computation, whoever sent the events.
+
+    Late or not is decided by the events before, so that the first tenth of the events looked at only says how far time had
+    come, unless they are a partition's very first. Windows that no event has closed yet are left out.
+
+    Args:
+        most_events: newest offsets of the realtime topic to look at, all partitions together.
+        deadline_seconds: how long the query may take to give the results.
+
+    Returns:
+        None where the pipeline isn't deployed, or nothing came since the check before.
+
+    Raises:
+        TopicError: a topic can't be read.
+        BatchError: the batch computation can't be run.
+    """
+    settings = load_settings()
+    reading, memory = _Reading.of(settings), Monitoring(settings.postgres, settings.pipeline)
+    names = [reading.analytic.topic(resource) for resource in ("realtime", "alerts")]
+    if len(reading.admin.describe(names)) < len(names):
+        return None
+    ranges = last_ranges(reading.admin, names[0], most_events // settings.kafka.partitions)
+    mark = json.dumps([ranges, committed_ranges(reading.admin, names[1])])
+    if memory.mark(_MARK) == mark:
+        return None
+    events = reading.topic("realtime", ranges)
+    people = pl.DataFrame(latest_rows(reading.topic("historical")).select([KEY]))
+    known = _frame(events).join(people, on=KEY, how="semi")
+    report = _verify(reading, events, _newest(reading, known, ranges), deadline_seconds, None)
+    if report.exact:
+        memory.set_mark(_MARK, mark)
+    return report
+
+
+def _newest(reading: _Reading, known: pl.DataFrame, ranges: Mapping[int, tuple[int, int]]) -> _Scope:
+    """Return the scope of events of known keys: windows after the first tenth, up to those that events have closed."""
+    time_field = reading.analytic.topics["realtime"].event_time or ""
+    names = reading.analytic.variables(reading.settings.pipeline.variables)
+    closing = int(names["window_ms"]) + int(names["grace_ms"])
+    begins = {partition: begin for partition, (begin, _) in ranges.items()}
+    tenth = {partition: begin + (end - begin) // 10 if begin else 0 for partition, (begin, end) in ranges.items()}
+    early = pl.col(OFFSET) < pl.col(PARTITION).replace_strict(tenth, return_dtype=pl.Int64)
+    time_ms = pl.col(time_field).dt.epoch("ms")
+    bounds = known.group_by(PARTITION).agg(first=time_ms.filter(early).max(), last=time_ms.max() - closing)
+    first = {partition: 0 for partition, begin in begins.items() if begin == 0}
+    first |= {row[0]: row[1] + 1 for row in bounds.select(PARTITION, "first").drop_nulls().iter_rows()}
+    last = dict(bounds.select(PARTITION, "last").iter_rows())
+    return _Scope({"realtime": begins, "alerts": {}}, first, last)
+
+
+def _verify(
+    reading: _Reading, events: Topic, scope: _Scope, deadline_seconds: float, spec: RunSpec | None
+) -> AlertsReport:
+    began = time.monotonic()
+    names = reading.analytic.variables(reading.settings.pipeline.variables)
     computed = compute(reading.analytic, "alerts", events.table, latest_rows(reading.topic("historical")), names)
     get_run_logger().info("%d events give %d results", events.table.num_rows, computed.rows.height)
-    comparison, alerts, seconds = _await_alerts(reading, spec, computed, offsets["alerts"], began + deadline_seconds)
+    wanted = _placed(reading, computed.rows, events)
+    comparison, alerts, seconds = _await_alerts(reading, wanted, scope, began + deadline_seconds)
     report = AlertsReport(
         exact=comparison.exact,
         sentence=comparison.sentence(),
@@ -191,27 +307,50 @@ def verify_alerts(spec: RunSpec, offsets: Offsets, variables: dict[str, str], de
         rows=show_rows(reading.analytic, alerts),
         seconds=seconds - began,
     )
-    return _scored(report, spec, alerts, names) if spec.source == "simulator" else report
+    wrong = comparison.differences()
+    if spec is not None and spec.source == "simulator":
+        report, of_truth = _scored(report, spec, alerts, names)
+        wrong = pl.concat([wrong, of_truth], how="diagonal_relaxed")
+    return _listed(reading.settings, report, wrong)
+
+
+def _placed(reading: _Reading, rows: pl.DataFrame, events: Topic) -> pl.DataFrame:
+    """Return the batch computation's rows with the partition that their key's events are in."""
+    key = reading.analytic.topics["alerts"].key
+    places = _frame(events).select(pl.col(KEY).alias(key), PARTITION).unique()
+    return rows.join(places, on=key, how="left")
 
 
 def _await_alerts(
-    reading: _Reading, spec: RunSpec, computed: Computed, offsets: Mapping[int, int], deadline: float
+    reading: _Reading, placed: pl.DataFrame, scope: _Scope, deadline: float
 ) -> tuple[Comparison, pl.DataFrame, float]:
     """Read the results until they equal the batch computation's or the time is over; return when they last changed, too."""
     definition = reading.analytic.topics["alerts"]
     time_field = definition.event_time or ""
-    first = pl.lit(spec.start_ms).cast(pl.Datetime("ms"))
-    wanted = computed.rows.filter(pl.col(time_field) >= first)
+    wanted = placed.filter(scope.holds(time_field)).drop(PARTITION)
     changed, before = time.monotonic(), -1
     while True:
-        found = _frame(reading.topic("alerts", reading.since("alerts", offsets))).filter(pl.col(time_field) >= first)
+        rows = _frame(reading.topic("alerts", reading.since("alerts", scope.since["alerts"])))
+        found = rows.filter(scope.holds(time_field))
         if found.height != before:
             changed, before = time.monotonic(), found.height
         comparison = compare(found, wanted, [definition.key, time_field])
-        complete = comparison.exact and not comparison.open_windows
+        complete = comparison.exact and (scope.last_ms is not None or not comparison.open_windows)
         if complete or time.monotonic() > deadline:
             return comparison, found, changed
         time.sleep(_POLL_SECONDS)
+
+
+def _listed(settings: Settings, report: AlertsReport, wrong: pl.DataFrame) -> AlertsReport:
+    """Return the report with what differs: the first rows in it, all of them in a file."""
+    if wrong.is_empty():
+        return report
+    path = settings.home / "results" / f"detections-{flow_run.id or 'local'}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wrong.write_parquet(path)
+    first = wrong.group_by("difference", maintain_order=True).head(_LISTED)
+    shown = [{name: None if value is None else str(value) for name, value in row.items()} for row in first.to_dicts()]
+    return report.model_copy(update={"differences": shown, "file": str(path)})
 
 
 def _frame(topic: Topic) -> pl.DataFrame:
@@ -220,16 +359,60 @@ def _frame(topic: Topic) -> pl.DataFrame:
     return frame
 
 
-def _scored(report: AlertsReport, spec: RunSpec, alerts: pl.DataFrame, variables: Mapping[str, str]) -> AlertsReport:
+def _scored(
+    report: AlertsReport, spec: RunSpec, alerts: pl.DataFrame, variables: Mapping[str, str]
+) -> tuple[AlertsReport, pl.DataFrame]:
+    """Return the report with recall and precision, and the alerts that the truth misses or doesn't want."""
     chosen = {name: int(variables[name]) for name in ("window_ms", "grace_ms", "minimum_events") if name in variables}
-    result = score(alerts, expected_windows(simulation_of(spec), **chosen))
-    return report.model_copy(
+    simulation = simulation_of(spec)
+    expected = expected_windows(simulation, **chosen)
+    # What came after the run is no concern of its truth.
+    alerts = alerts.filter(pl.col("window_start").dt.epoch("ms") < simulation.end_ms)
+    result, window_ms, known = score(alerts, expected), chosen.get("window_ms", 10_000), truth(simulation)
+    wrong = [
+        with_state(rows, simulation, window_ms, known).select(pl.lit(name).alias("difference"), pl.all())
+        for name, rows in (("missed by the truth", result.misses), ("false alarm by the truth", result.false_alarms))
+    ]
+    scored = report.model_copy(
         update={
             "recall": result.recall,
             "precision": result.precision,
             "misses": result.misses.height,
             "false_alarms": result.false_alarms.height,
+            "windows": _shown(score_by_window(alerts, expected)),
+            "states": _shown(score_by_state(alerts, expected, simulation, window_ms)),
         }
+    )
+    return scored, pl.concat(wrong, how="diagonal_relaxed")
+
+
+def _shown(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
+    shares = [name for name, kind in frame.schema.items() if kind == pl.Float64]
+    shown = frame.with_columns(pl.col(times).dt.strftime("%Y-%m-%d %H:%M:%S"), pl.col(shares).round(4))
+    return shown.head(_WINDOWS_SHOWN).to_dicts()
+
+
+def publish_detections(report: AlertsReport) -> None:
+    """Show how the results compare: in text, by window and by what people did, and what differs."""
+    parts = [f"Against the batch computation: {report.sentence}."]
+    if report.recall is not None and report.precision is not None:
+        parts.append(
+            f"Against the truth: recall {report.recall:.3f} ({report.misses:,} missed), precision {report.precision:.3f} "
+            f"({report.false_alarms:,} false alarms)."
+        )
+    for title, rows in (("By what people did", report.states), ("By window (UTC)", report.windows)):
+        if rows:
+            parts.append(f"## {title}\n\n{table(rows)}")
+    if report.file is not None:
+        parts.append(
+            f"Everything that differs is in `{Path(report.file).name}` under the results of the platform's home."
+        )
+    publish_markdown("detections", "\n\n".join(parts), "The alerts against a batch computation and the truth.")
+    columns = list(dict.fromkeys(name for row in report.differences for name in row))
+    rows = [{name: row.get(name) for name in columns} for row in report.differences]
+    publish_table(
+        "detections-differences", rows, "What differs, the first of each kind." if rows else "Nothing differs."
     )
 
 

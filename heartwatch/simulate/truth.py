@@ -155,10 +155,7 @@ def score(alerts: pl.DataFrame, expected: pl.DataFrame) -> Score:
         expected: what `expected_windows` gave, of all shards together.
     """
     by = ["user_id", "window_start"]
-    start, kind = pl.col("window_start"), alerts.schema["window_start"]
-    if isinstance(kind, pl.Datetime) and kind.time_zone is None:
-        start = start.dt.replace_time_zone("UTC")
-    given = alerts.with_columns(pl.col("user_id").cast(pl.String), start.cast(TIME)).unique(by, maintain_order=True)
+    given = alerts.with_columns(pl.col("user_id").cast(pl.String), _utc(alerts)).unique(by, maintain_order=True)
     must = expected.filter("expected")
     return Score(
         hits=must.join(given, on=by, how="semi").height,
@@ -249,3 +246,121 @@ def _named(codes: NDArray[Any], kinds: type[Activity] | type[Illness]) -> pl.Ser
     names = np.array([kind.name.lower() for kind in kinds], dtype=object)
     text = pl.Series(names[codes.astype(np.int64)].tolist(), dtype=pl.String)
     return text.set(text == Illness.NONE.name.lower(), None)
+
+
+def score_by_window(alerts: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFrame:
+    """Compare alerts with the truth window by window.
+
+    Args:
+        alerts: as `score` takes them.
+        expected: what `expected_windows` gave, of all shards together.
+
+    Returns:
+        One row a window, ordered: window_start, expected (alerts that had to come), hits, missed, false_alarms, recall (null
+        when none had to come) and precision (null without hits and false alarms).
+    """
+    found = score(alerts, expected)
+    must = expected.filter("expected").group_by("window_start").agg(expected=pl.len())
+    missed = found.misses.group_by("window_start").agg(missed=pl.len())
+    wrong = found.false_alarms.group_by("window_start").agg(false_alarms=pl.len())
+    counts = [must, missed, wrong]
+    windows = pl.concat([one.select("window_start") for one in counts]).unique()
+    for one in counts:
+        windows = windows.join(one, on="window_start", how="left")
+    hits = pl.col("expected") - pl.col("missed")
+    return (
+        windows.with_columns(pl.exclude("window_start").fill_null(0).cast(pl.Int64))
+        .with_columns(hits=hits)
+        .with_columns(
+            recall=pl.when(pl.col("expected") > 0).then(pl.col("hits") / pl.col("expected")),
+            precision=pl.when(pl.col("hits") + pl.col("false_alarms") > 0).then(
+                pl.col("hits") / (pl.col("hits") + pl.col("false_alarms"))
+            ),
+        )
+        .select("window_start", "expected", "hits", "missed", "false_alarms", "recall", "precision")
+        .sort("window_start")
+    )
+
+
+def with_state(rows: pl.DataFrame, simulation: Simulation, window_ms: int, known: pl.DataFrame) -> pl.DataFrame:
+    """Say what each person did, and how their device was, in the middle of a window.
+
+    Args:
+        rows: at least user_id (text) and window_start (UTC, by the device's clock).
+        simulation: whose people.
+        window_ms: length of the windows, ms.
+        known: what `truth` gave.
+
+    Returns:
+        The rows with the column state: offline, dead battery, ill and still, ill and moving, or the activity; null outside the
+        simulation.
+    """
+    people = simulation.population
+    everybody = np.arange(len(people), dtype=np.int64)
+    clocks = pl.DataFrame(
+        {
+            "user_id": pl.Series(people.ids).cast(pl.String),
+            "clock": pl.Series(simulation.clock_offsets(everybody)).cast(pl.Duration("ms")),
+        }
+    )
+    moment = pl.col("window_start") + pl.duration(milliseconds=window_ms // 2) - pl.col("clock")
+    states = known.select("user_id", "start", state=state_of(known)).sort("start")
+    return (
+        rows.join(clocks, on="user_id", how="left")
+        .with_columns(moment=moment.cast(TIME))
+        .sort("moment")
+        .join_asof(states, left_on="moment", right_on="start", by="user_id", check_sortedness=False)
+        .drop("clock", "moment", "start")
+    )
+
+
+def state_of(known: pl.DataFrame) -> pl.Series:
+    """Return what `truth`'s rows say in two or three words."""
+    ill = pl.when("still").then(pl.lit("ill and still")).otherwise(pl.lit("ill and moving"))
+    healthy = pl.when(pl.col("illness").is_not_null()).then(ill).otherwise(pl.col("activity"))
+    return known.select(state=pl.when(pl.col("device") != Device.ON).then("device").otherwise(healthy))["state"]
+
+
+def score_by_state(
+    alerts: pl.DataFrame, expected: pl.DataFrame, simulation: Simulation, window_ms: int = 10_000
+) -> pl.DataFrame:
+    """Compare alerts with the truth by what people did.
+
+    Args:
+        alerts: user_id (text or number) and window_start.
+        expected: what `expected_windows` gave.
+        simulation: whose people.
+        window_ms: length of the windows, ms.
+
+    Returns:
+        One row a state, ordered: state, windows (time that people spent in it, in windows), alerts, expected, missed,
+        false_alarms.
+    """
+    known = truth(simulation)
+    found = score(alerts, expected)
+    given = alerts.select(pl.col("user_id").cast(pl.String), _utc(alerts)).unique()
+    spent = (
+        known.with_columns(state=state_of(known))
+        .group_by("state")
+        .agg(
+            windows=((pl.col("end") - pl.col("start")).dt.total_milliseconds().sum() / window_ms).round().cast(pl.Int64)
+        )
+    )
+    parts = {
+        "alerts": given,
+        "expected": expected.filter("expected"),
+        "missed": found.misses,
+        "false_alarms": found.false_alarms,
+    }
+    for name, rows in parts.items():
+        placed = with_state(rows.select("user_id", "window_start"), simulation, window_ms, known)
+        spent = spent.join(placed.group_by("state").agg(pl.len().alias(name)), on="state", how="left")
+    return spent.with_columns(pl.col(list(parts)).fill_null(0).cast(pl.Int64)).sort("state")
+
+
+def _utc(alerts: pl.DataFrame) -> pl.Expr:
+    """Return the alerts' windows as times in UTC; a time without a zone means UTC."""
+    start, kind = pl.col("window_start"), alerts.schema["window_start"]
+    if isinstance(kind, pl.Datetime) and kind.time_zone is None:
+        start = start.dt.replace_time_zone("UTC")
+    return start.cast(TIME)

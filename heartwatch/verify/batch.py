@@ -26,7 +26,7 @@ from heartwatch.verify.topics import Records
 
 KEY, PARTITION, OFFSET, CLOSED = "event_key", "partition", "offset", "closed"
 _WINDOW_BYTES = 8
-_SAMPLES = 5
+_DIFFERENCES = ("missing", "extra", "different", "repeated")
 
 
 class BatchError(Exception):
@@ -168,10 +168,19 @@ class Comparison:
         """Whether nothing differs."""
         return not (self.missing.height or self.extra.height or self.different.height or self.repeated.height)
 
+    def differences(self) -> pl.DataFrame:
+        """Return every row that differs, with the column difference: missing, extra, different or repeated."""
+        parts = [
+            frame.select(pl.lit(name).alias("difference"), pl.all())
+            for name in _DIFFERENCES
+            if not (frame := getattr(self, name)).is_empty()
+        ]
+        return pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(schema={"difference": pl.String})
+
     def sentence(self) -> str:
         """Return what differs, with samples."""
         parts = []
-        for name in ("missing", "extra", "different", "repeated"):
+        for name in _DIFFERENCES:
             frame: pl.DataFrame = getattr(self, name)
             if frame.height:
                 parts.append(f"{frame.height} {name}, such as {frame.row(0, named=True)!r}")

@@ -1,0 +1,1 @@
+"""Daily and weekly reports over what the sink wrote to S3."""

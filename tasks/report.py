@@ -1,0 +1,163 @@
+"""Tasks of the daily and weekly reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import polars as pl
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from heartwatch.analytic import Analytic
+from heartwatch.charts import bars
+from heartwatch.report.day import Reports, Totals, by_hour, by_key, change, compute_day, key_of, totals
+from heartwatch.settings import load_settings
+from tasks.artifacts import picture, publish_markdown, table
+
+_SHOWN = 20
+_WEEK = 7
+
+
+@dataclass(frozen=True)
+class Written:
+    """A day's report: its object's address, rows and figures of the whole fleet."""
+
+    day: date
+    address: str
+    rows: int
+    fleet: Totals
+
+
+@task(
+    task_run_name="report-{day}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=exponential_backoff(backoff_factor=5),
+    retry_jitter_factor=0.5,
+)
+def write_day(day: date, gap_seconds: float) -> Written:
+    """Compute a day's report and write it to S3, in place of an earlier one.
+
+    Args:
+        day: by the events' own time, UTC.
+        gap_seconds: longest time that a sample stands for.
+
+    Raises:
+        ReportError: the sink has no tables, or the statement or the S3 server refused.
+    """
+    settings = load_settings()
+    rows = compute_day(settings, day, gap_seconds)
+    address = Reports(settings).write(day, rows)
+    get_run_logger().info("%d rows of %s are in %s", rows.height, day, address)
+    return Written(day, address, rows.height, totals(rows, key_of(Analytic.of(settings.pipeline))))
+
+
+def missing_days(last: date, count: int) -> list[date]:
+    """Return those of `count` days up to `last` that have no report yet; the last one always."""
+    settings = load_settings()
+    there = Reports(settings).days(last, count)
+    days = [last - timedelta(days=back) for back in reversed(range(count))]
+    return [day for day in days if day not in there or day == last]
+
+
+@task(cache_policy=NO_CACHE)
+def publish_report(last: date, days: int) -> Totals:
+    """Show what the reports of some days say, beside the same days a week before.
+
+    Args:
+        last: the last day.
+        days: how many.
+
+    Returns:
+        the fleet's figures of those days.
+    """
+    settings = load_settings()
+    reports, key = Reports(settings), key_of(Analytic.of(settings.pipeline))
+    now, before = reports.days(last, days), reports.days(last - timedelta(days=_WEEK), days)
+    rows = pl.concat([*now.values()], how="diagonal_relaxed")
+    earlier = pl.concat([*before.values()], how="diagonal_relaxed") if before else rows.clear()
+    fleet, fleet_before = totals(rows, key), totals(earlier, key)
+    png = _by_hour(rows, earlier) if days == 1 else _by_day(now, before, key)
+    name = f"{last}" if days == 1 else f"{last - timedelta(days=days - 1)} to {last}"
+    compared = "a week before" if before else "a week before (no report)"
+    parts = [
+        f"# {'Day' if days == 1 else 'Week'} {name} (UTC)",
+        table(_fleet_rows(fleet, fleet_before, compared)),
+        picture(png, "alerts and time outside the own range"),
+        f"## Most alerts\n\n{table(_key_rows(by_key(rows, key).head(_SHOWN), by_key(earlier, key), key))}",
+        f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table: "
+        + ", ".join(f"`s3://{reports.path(day)}`" for day in now),
+    ]
+    kind = "daily-report" if days == 1 else "weekly-report"
+    publish_markdown(kind, "\n\n".join(parts), f"{name}: {fleet.alerts:,} alerts of {fleet.users_alerted:,} users.")
+    return fleet
+
+
+def _fleet_rows(now: Totals, before: Totals, compared: str) -> list[dict[str, str]]:
+    figures = {
+        "users": (now.users, before.users),
+        "users with an alert": (now.users_alerted, before.users_alerted),
+        "samples": (now.events, before.events),
+        "alerts": (now.alerts, before.alerts),
+        "time observed, h": (now.observed_seconds / 3600, before.observed_seconds / 3600),
+        "time outside the own range, h": (now.outside_seconds / 3600, before.outside_seconds / 3600),
+        "share outside, %": (100 * now.outside_share, 100 * before.outside_share),
+        "data gaps": (now.gaps, before.gaps),
+        "time in gaps, h": (now.gap_seconds / 3600, before.gap_seconds / 3600),
+    }
+    return [
+        {"fleet": name, "now": _number(value), compared: _number(earlier), "change": change(value, earlier)}
+        for name, (value, earlier) in figures.items()
+    ]
+
+
+def _key_rows(rows: pl.DataFrame, earlier: pl.DataFrame, key: str) -> list[dict[str, str]]:
+    before = {row[key]: row for row in earlier.iter_rows(named=True)}
+    return [
+        {
+            "user": str(row[key]),
+            "alerts": _number(row["alerts"]),
+            "a week before": _number(before[row[key]]["alerts"]) if row[key] in before else "-",
+            "outside, min": _number(row["outside_seconds"] / 60),
+            "observed, min": _number(row["observed_seconds"] / 60),
+            "gaps": _number(row["gaps"]),
+            "in gaps, min": _number(row["gap_seconds"] / 60),
+        }
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes:
+    series = {"this day": by_hour(rows), "a week before": by_hour(earlier)}
+    hours = [f"{hour:02}" for hour in range(24)]
+    alerts, outside = {}, {}
+    for name, frame in series.items():
+        if frame.is_empty():
+            continue
+        found = {f"{row['hour']:%H}": row for row in frame.iter_rows(named=True)}
+        alerts[name] = {hour: float(found[hour]["alerts"]) if hour in found else 0.0 for hour in hours}
+        outside[name] = {hour: found[hour]["outside_seconds"] / 3600 if hour in found else 0.0 for hour in hours}
+    return bars({"alerts": alerts, "outside, h": outside}, "hour (UTC)")
+
+
+def _by_day(now: Mapping[date, pl.DataFrame], before: Mapping[date, pl.DataFrame], key: str) -> bytes:
+    alerts: dict[str, dict[str, float]] = {}
+    outside: dict[str, dict[str, float]] = {}
+    for name, found in (("this week", now), ("the week before", before)):
+        for day, rows in found.items():
+            fleet = totals(rows, key)
+            alerts.setdefault(name, {})[f"{day:%a}"] = fleet.alerts
+            outside.setdefault(name, {})[f"{day:%a}"] = fleet.outside_seconds / 3600
+    return bars({"alerts": alerts, "outside, h": outside}, "day")
+
+
+def yesterday() -> date:
+    """Return the last day that is over, UTC."""
+    return datetime.now(UTC).date() - timedelta(days=1)
