@@ -37,6 +37,7 @@ _FILE = re.compile(r"V(\d{6})__(.+)\.sql")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TEXT = re.compile(r"'(?:[^']|'')*'")
+_SELECT = re.compile(r"\bSELECT\b", re.IGNORECASE)
 _CREATE = re.compile(
     r"\bCREATE\s+(?:OR\s+REPLACE\s+)?(?:SOURCE\s+)?(STREAM|TABLE)\s+(?:IF\s+NOT\s+EXISTS\s+)?(`(?:[^`]|``)+`|\w+)",
     re.IGNORECASE,
@@ -57,6 +58,11 @@ class Migration:
     sql: str
     checksum: str
     variables: Mapping[str, str]
+
+    @property
+    def has_query(self) -> bool:
+        """Whether a statement of the file starts a persistent query."""
+        return _SELECT.search(_TEXT.sub("''", _COMMENT.sub(" ", self.sql))) is not None
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
@@ -201,7 +207,10 @@ class Migrations:
             heartwatch.kafka.KafkaClientError: the state could not be read.
         """
         records, present = self._state.read(), self._present()
-        changes = [plan_migration(migration, records.get(migration.version), present) for migration in self._migrations]
+        changes = [
+            plan_migration(migration, records.get(migration.version), present, self._properties)
+            for migration in self._migrations
+        ]
         known = {migration.version for migration in self._migrations}
         changes += [
             Change(
@@ -253,13 +262,24 @@ class Migrations:
         return {source.name for source in [*self._ksqldb.streams(), *self._ksqldb.tables()]}
 
 
-def plan_migration(migration: Migration, record: Mapping[str, Any] | None, present: set[str]) -> Change:
-    """Return what a migration needs, given its record and the streams and tables that the server has."""
-    after = {"checksum": migration.checksum, **migration.variables}
+def plan_migration(
+    migration: Migration, record: Mapping[str, Any] | None, present: set[str], properties: Mapping[str, str]
+) -> Change:
+    """Return what a migration needs.
+
+    Args:
+        migration: the file.
+        record: what is kept of its last apply, None without one.
+        present: streams and tables that the server has.
+        properties: streams properties that its queries should run with.
+    """
+    lasting = _lasting(properties) if migration.has_query else {}
+    after = {"checksum": migration.checksum, **migration.variables, **lasting}
     if record is None or record["state"] != "MIGRATED":
         reason = "was not applied" if record is None else f"an apply of {record['started']} didn't end"
         return Change("migration", migration.file, "create", reason, None, after)
-    before = {"checksum": record["checksum"], **record["variables"]}
+    used = _lasting(record["properties"]) if migration.has_query else {}
+    before = {"checksum": record["checksum"], **record["variables"], **used}
     if record["checksum"] != migration.checksum:
         reason = (
             "the file was changed after it was applied; restore it and write the change as a new migration, or deploy a new "
@@ -278,6 +298,11 @@ def plan_migration(migration: Migration, record: Mapping[str, Any] | None, prese
         reason = f"was applied, but the server doesn't have {', '.join(missing)}"
         return Change("migration", migration.file, "create", reason, None, after)
     return Change("migration", migration.file, "unchanged", f"was applied {record['ended']}", before, after)
+
+
+def _lasting(properties: Mapping[str, str]) -> dict[str, str]:
+    """Return the properties that a query runs with for good: where it began says nothing of how it goes on."""
+    return {name: value for name, value in properties.items() if name != "auto.offset.reset"}
 
 
 def drop_sources(ksqldb: Ksqldb, names: Iterable[str]) -> None:

@@ -86,9 +86,29 @@ RECORD = {
     ],
 )
 def test_state_and_evidence(record: dict[str, object] | None, present: set[str], action: str, reason: str):
-    change = plan_migration(ONE, record, present)
+    change = plan_migration(ONE, record, present, {"heartwatch.idle.close.ms": "5"})
     assert change.action == action
     assert reason in change.reason
+
+
+@pytest.mark.parametrize(
+    ("sql", "idle_ms", "offset_reset", "action"),
+    [
+        ("CREATE TABLE a AS SELECT b FROM c;", "5", "latest", "unchanged"),
+        ("CREATE TABLE a AS SELECT b FROM c;", "6", "earliest", "refused"),
+        ("CREATE STREAM a (b INT) WITH (KAFKA_TOPIC='SELECT');", "6", "earliest", "unchanged"),
+    ],
+)
+def test_a_running_query_s_other_properties_are_noticed(sql: str, idle_ms: str, offset_reset: str, action: str):
+    applied = {
+        **RECORD,
+        "variables": {},
+        "properties": {"auto.offset.reset": "earliest", "heartwatch.idle.close.ms": "5"},
+    }
+    wanted = {"auto.offset.reset": offset_reset, "heartwatch.idle.close.ms": idle_ms}
+    change = plan_migration(migration(sql), applied, {"A"}, wanted)
+    assert change.action == action
+    assert ("heartwatch.idle.close.ms: 5 → 6" in change.reason) is (action == "refused")
 
 
 def test_only_the_embedded_engine_gets_its_own_property():
