@@ -79,7 +79,7 @@ def deploy(console: Console) -> None:
     console.print("deployments: applied")
     for name, what in automations.items():
         if what.startswith("left out"):
-            console.print(f"automation {name!r} is {what}; HEARTWATCH_MONITORING__NOTIFICATION_BLOCK=type/name names one")
+            console.print(f"automation {name!r} is {what}")
 
 
 def digest() -> str:

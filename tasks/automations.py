@@ -37,7 +37,7 @@ def apply_automations() -> dict[str, str]:
         }
     done = dict.fromkeys(files.left_out, "")
     for name, reason in files.left_out.items():
-        done[name] = f"left out: {reason}"
+        done[name] = f"left out, {reason}"
     for name, content in files.wanted.items():
         done[name] = _apply(_wanted(name, content), present.get(name))
     for name in set(present) - set(files.wanted):

@@ -23,7 +23,13 @@ class Wrong(StrEnum):
     PART_UNREACHABLE = "heartwatch.part.unreachable"
 
 
-def announce(wrong: Wrong, resource: str, sentence: str, facts: Mapping[str, Any] | None = None) -> None:
+def announce(
+    wrong: Wrong,
+    resource: str,
+    sentence: str,
+    facts: Mapping[str, Any] | None = None,
+    records_at_risk: bool = False,
+) -> None:
     """Emit an event.
 
     Args:
@@ -32,10 +38,15 @@ def announce(wrong: Wrong, resource: str, sentence: str, facts: Mapping[str, Any
             that an automation can act once a resource.
         sentence: what a person has to know: what is wrong, and where.
         facts: figures for programs.
+        records_at_risk: whether records are lost, or will be if producers go on; an automation stops them then.
     """
     kind = wrong.value.split(".")[1]
     emit_event(
         wrong.value,
-        resource={"prefect.resource.id": f"heartwatch.{kind}.{resource}", "prefect.resource.name": resource},
+        resource={
+            "prefect.resource.id": f"heartwatch.{kind}.{resource}",
+            "prefect.resource.name": resource,
+            "heartwatch.records-at-risk": "yes" if records_at_risk else "no",
+        },
         payload={"sentence": sentence, **(facts or {})},
     )

@@ -58,7 +58,10 @@ def look_at_parts() -> list[Finding]:
     for finding in findings:
         if finding.event is not None:
             get_run_logger().warning(finding.sentence)
-            announce(Wrong(finding.event), finding.resource, finding.sentence, {"state": finding.state})
+            wrong = Wrong(finding.event)
+            # A broker whose disk is full stops, and what it has not copied is gone with it.
+            at_risk = wrong is Wrong.DISK_FILLING
+            announce(wrong, finding.resource, finding.sentence, {"state": finding.state}, records_at_risk=at_risk)
     return findings
 
 

@@ -200,5 +200,9 @@ def publish_sinks(reports: Sequence[SinkReport]) -> None:
 
 
 def report_incomplete(report: SinkReport) -> None:
-    """Emit the event that automations react to: what is wrong and where, and the topic's numbers."""
-    announce(Wrong.SINK_INCOMPLETE, report.topic, report.sentence, report.totals)
+    """Emit the event that automations react to: what is wrong and where, and the topic's numbers.
+
+    Records are at risk when some are lost or changed; a sink that is only behind gets them yet.
+    """
+    at_risk = any(report.totals.get(name, 0) for name in ("lost", "gaps", "changed"))
+    announce(Wrong.SINK_INCOMPLETE, report.topic, report.sentence, report.totals, records_at_risk=at_risk)

@@ -62,7 +62,7 @@ def read_automations(values: Mapping[str, Any], folder: Path = FOLDER) -> Automa
             raise AutomationError(f"automation {path.name!r} has the name {name!r}; let it begin with {PREFIX!r}")
         missing = sorted({found for found in _NAME.findall(path.read_text(encoding="utf-8")) if found not in values})
         if missing:
-            left_out[name] = f"there is no {', no '.join(missing)}"
+            left_out[name] = f"for want of {', '.join(missing)}"
         else:
             wanted[name] = _filled(content, values)
     return AutomationFiles(wanted, left_out)
