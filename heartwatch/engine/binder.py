@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import singledispatchmethod
-from typing import Any
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.casts import can_cast, parse_time_text
+from heartwatch.engine.coercion import coerced, decimal_type
 from heartwatch.engine.errors import ParseError, StatementError
 from heartwatch.engine.expressions import (
     Arithmetic,
@@ -50,7 +49,6 @@ from heartwatch.engine.functions.registry import (
     fit,
     resolve,
     substituted,
-    widening,
 )
 from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
 from heartwatch.engine.parser import BIGINT_MAX, INTEGER_MAX
@@ -80,14 +78,6 @@ _TIMES = (TIMESTAMP, DATE, TIME)
 _NUMBER_NAMES = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
 _TIME_COLUMNS = ("ROWTIME", "WINDOWSTART", "WINDOWEND")
 _DAY_UNITS = {"DAY", "HOUR", "MINUTE", "SECOND"}
-
-
-def decimal_type(value: Decimal) -> DecimalType:
-    """Return the type of a DECIMAL literal."""
-    _, digits, exponent = value.as_tuple()
-    scale = max(0, -int(exponent))
-    precision = scale + 1 if value == 0 else max(len(digits) + max(0, int(exponent)), scale)
-    return DecimalType(precision=max(precision, 1), scale=scale)
 
 
 def decimal_result(operator: str, left: DecimalType, right: DecimalType) -> DecimalType:
@@ -526,109 +516,3 @@ def _implicit(value: TypedExpression, target: SqlType) -> TypedExpression:
     if isinstance(value, Literal) and value.type == NULL:
         return Literal(target, None, text=value.text)
     return _cast(value, target)
-
-
-# ---------------------------------------------------------------------------------------------------- lists of values
-def coerced(values: Sequence[TypedExpression], text: str) -> list[TypedExpression]:
-    """Return values in their common type, as IN, ARRAY and MAP need it.
-
-    Texts among numbers must be numbers; all NULLs stay as they are.
-
-    Raises:
-        StatementError: there is no common type.
-    """
-    common = NULL
-    for value in values:
-        common = _common_type(common, value)
-    if common == NULL:
-        return list(values)
-    return [_to_common(value, common, text) for value in values]
-
-
-def _common_type(common: SqlType, value: TypedExpression) -> SqlType:
-    type_ = value.type
-    if NULL in (type_, common):
-        return common if type_ == NULL else type_
-    if type_ == STRING and isinstance(value, Literal) and common.name in _NUMBER_NAMES:
-        type_ = _number_of_text(value, common)
-    if type_ == common or (type_ == STRING and isinstance(value, Literal) and common == BOOLEAN):
-        return common
-    merged = common_type(common, type_)
-    if merged is None:
-        raise StatementError(
-            f"invalid input syntax for type {common}: expression {value.text} has type {value.type}, which can't be "
-            f"coerced to {common}."
-        )
-    return merged
-
-
-def common_type(left: SqlType, right: SqlType) -> SqlType | None:  # noqa: PLR0911 - one case a kind
-    """Return the type that holds the values of both, None where there is none."""
-    if right in (left, NULL):
-        return left
-    if left == NULL:
-        return right
-    if isinstance(left, DecimalType) or isinstance(right, DecimalType):
-        first, second = as_decimal(left), as_decimal(right)
-        if isinstance(first, DecimalType) and isinstance(second, DecimalType):
-            scale = max(first.scale, second.scale)
-            whole = max(first.precision - first.scale, second.precision - second.scale)
-            return DecimalType(precision=whole + scale, scale=scale)
-        return DOUBLE if DOUBLE in (left, right) else None
-    if left.name in _NUMBER_NAMES and right.name in _NUMBER_NAMES:
-        return right if widening(left, right) is not None else left
-    if isinstance(left, ArrayType) and isinstance(right, ArrayType):
-        element = common_type(left.element, right.element)
-        return None if element is None else ArrayType(element=element)
-    if isinstance(left, MapType) and isinstance(right, MapType):
-        key, value = common_type(left.key, right.key), common_type(left.value, right.value)
-        return None if key is None or value is None else MapType(key=key, value=value)
-    if isinstance(left, StructType) and isinstance(right, StructType):
-        return _common_struct(left, right)
-    return None
-
-
-def _common_struct(left: StructType, right: StructType) -> SqlType | None:
-    fields = dict(left.fields)
-    for name, type_ in right.fields:
-        merged = common_type(fields[name], type_) if name in fields else type_
-        if merged is None:
-            return None
-        fields[name] = merged
-    return StructType(fields=tuple(fields.items()))
-
-
-def _number_of_text(value: Literal, common: SqlType) -> SqlType:
-    try:
-        number = Decimal(value.value.strip())
-    except ArithmeticError as error:
-        raise StatementError(f'invalid input syntax for type {common.name}: "{value.value}"') from error
-    if not any(character in value.value for character in ".eE"):
-        return INTEGER if abs(number) <= INTEGER_MAX else BIGINT
-    return decimal_type(number)
-
-
-def _to_common(value: TypedExpression, common: SqlType, text: str) -> TypedExpression:
-    if value.type == common:
-        return value
-    if isinstance(value, Literal):
-        return Literal(common, _literal_value(value, common), text=value.text)
-    if not can_cast(value.type, common):
-        raise StatementError(f"Cast of {value.type} to {common} is not supported in {text}")
-    return Cast(common, value, text=value.text)
-
-
-def _literal_value(value: Literal, common: SqlType) -> Any:
-    if value.value is None:
-        return None
-    if common == BOOLEAN:
-        lower = str(value.value).strip().lower()
-        for word, meaning in (("true", True), ("yes", True), ("false", False), ("no", False)):
-            if lower and word.startswith(lower):
-                return meaning
-        raise StatementError(f'invalid input syntax for type BOOLEAN: "{value.value}"')
-    if common == DOUBLE:
-        return float(value.value)
-    if isinstance(common, DecimalType):
-        return Decimal(str(value.value).strip())
-    return int(str(value.value).strip()) if common in (INTEGER, BIGINT) else value.value
