@@ -111,7 +111,7 @@ def sum_digests(rows: pl.DataFrame) -> dict[int, tuple[int, int]]:
     """Return by partition how many rows there are, and the sum of their hashes modulo 2^64: equal for equal rows in any order."""
     if rows.is_empty():
         return {}
-    frame = rows.select([*KEYS, "digest"])
+    frame = rows.select([*KEYS, "digest", "timestamp"])
     frame = frame.with_columns(hash=pl.Series(frame.hash_rows(seed=11)))
     found = {}
     for (partition,), part in frame.group_by("partition"):

@@ -350,8 +350,11 @@ class _Look:
 
     def _tell_gone(self, gone: Sequence[SinkObject], failed: Sequence[Segment]) -> None:
         """Tell objects that are no longer there, unless others have their rows now, as after a compaction of the table."""
+        told_already = {one.path for one in self.listing.faulty}
         for one in gone:
-            if self._now_at(one.path) is None and any(one.overlaps(f.partition, f.begin, f.end) for f in failed):
+            if self._now_at(one.path) is not None or one.path in told_already:
+                continue
+            if any(one.overlaps(segment.partition, segment.begin, segment.end) for segment in failed):
                 told = self._object_finding(
                     Kind.OBJECT_GONE, one.path, "its rows were proven, and it is no longer among the sink's", one
                 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings
-from heartwatch.verify.throughput import Sample, behind, breaches, headline, is_running, stage_rates
+from heartwatch.verify.throughput import behind, breaches, headline, is_idle, is_running, stage_rates, steady
 
 IN, QUERY, OUT = "realtime topic", "query", "alerts topic"
 
@@ -48,9 +49,38 @@ def test_lag_in_seconds_is_the_time_since_the_head_was_there() -> None:
 def test_the_headline_goes_from_the_first_event_to_the_last_result() -> None:
     found = headline(RUN, IN, OUT)
     assert found is not None
-    assert (found.events, found.seconds) == (3_000, 4)
+    assert (found.events, found.seconds, found.began_at, found.ended_at) == (3_000, 4, 1, 5)
     assert found.events_per_second == 750
     assert headline(RUN[:2], IN, OUT) is None
+
+
+def test_the_steady_state_leaves_out_warm_up_and_run_out_and_is_the_slowest_stages() -> None:
+    # Events come from 0 s to 11 s: slowly at first, then 1,000/s, of which the query does 800/s; then it catches up.
+    heads = [0, 10, 20, *range(1_020, 9_020, 1_000), 9_020, 9_020]
+    run = [sample(at, head, round(0.8 * head) if at <= 10 else head) for at, head in enumerate(heads)]
+    found = steady(run, IN, [QUERY])
+    assert found is not None
+    assert found.stage == QUERY
+    assert found.events_per_second == pytest.approx(800, abs=1)
+    assert found.seconds == 8, "from 2 s (a fifth of the inflow) to 10 s, the last sample before the inflow ended"
+    assert steady(run[:3], IN, [QUERY]) is None, "too short"
+    assert steady(RUN[:2], IN, [QUERY]) is None, "nothing moved"
+
+
+def test_nothing_new_and_no_work_left_is_idle() -> None:
+    still = sample(9, 3_000, 3_000, 9)
+    assert is_idle(still, RUN[-1])
+    assert not is_idle(still, None)
+    assert not is_idle(sample(9, 3_001, 3_001, 9), RUN[-1]), "an event came and went through"
+    assert not is_idle(sample(9, 3_000, 2_999, 9), sample(8, 3_000, 2_999, 9)), "a stage that hangs isn't idle"
+    assert not is_idle(still, Sample(8, {IN: 3_000, OUT: 9}, {})), "other stages"
+
+
+def test_late_results_are_a_breach() -> None:
+    rates, objectives = stage_rates(RUN[:4]), ObjectiveSettings(min_events_per_second=0, max_latency_ms=100)
+    assert not breaches(rates, RUN[:4], IN, objectives, (1.0, 2.0, 100.0))
+    (found,) = breaches(rates, RUN[:4], IN, objectives, (1.0, 2.0, 101.0))
+    assert "101 ms or more after their window was closed" in found
 
 
 def test_an_idle_pipeline_is_no_run() -> None:
