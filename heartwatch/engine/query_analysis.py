@@ -56,6 +56,7 @@ DEFAULT_RETENTION_MS = 86_400_000  # of windows without GRACE PERIOD, size inclu
 JOIN_KEY = "__JOIN_KEY"  # the key column below a join of two sides: what both have in common
 SYNTHETIC_KEY = "ROWKEY"  # its name where it is neither side's column
 _NUMBERED = [f"{SYNTHETIC_KEY}_{number}" for number in range(1, 100)]
+_WINDOWED_REPARTITION = "Implicit repartitioning of windowed sources is not supported. See https://github.com/confluentinc/ksql/issues/4385."
 _JOIN_NAMES = {
     "INNER": "[INNER] JOIN", "LEFT": "LEFT [OUTER] JOIN", "RIGHT": "RIGHT [OUTER] JOIN", "OUTER": "[FULL] OUTER JOIN",
 }  # fmt: skip
@@ -259,8 +260,27 @@ class QueryAnalysis:
                 for alias, one in ((left_alias, left), (right_alias, right))
             ]
             raise StatementError("Can not join windowed source to non-windowed source.\n" + "\n".join(shown))
-        if left.key_window is not None:
-            raise NotSupportedError("A join of windowed sources is")
+        if left.key_window is None or right.key_window is None:
+            return
+        kinds = left.key_window.kind, right.key_window.kind
+        if (kinds[0] is WindowKind.SESSION) is not (kinds[1] is WindowKind.SESSION):
+            raise StatementError(
+                f"Incompatible windowed sources.\nLeft source: {kinds[0].value}\nRight source: {kinds[1].value}\n"
+                "Session windowed sources can only be joined to other session windowed sources, and may still not result in "
+                "expected behaviour as session bounds must be an exact match for the join to work\nHopping and tumbling "
+                "windowed sources can only be joined to other hopping and tumbling windowed sources"
+            )
+        if kinds[0] is not kinds[1] or left.key_window.size_ms != right.key_window.size_ms:
+            raise StatementError(_WINDOWED_REPARTITION)
+
+    def _check_windowed_keys(self, keys: set[str], left: TypedExpression, right: TypedExpression, other: Step) -> None:
+        """Check that windowed sources are joined by their keys as they are: nothing gives windows another key."""
+        if not self.windowed_source:
+            return
+        named = [side.name if isinstance(side, ColumnExpression) else None for side in (left, right)]
+        formats = {one.source.key_format.name for one in self.scope.sources}
+        if named[0] not in keys or [named[1]] != [column.name for column in other.schema.key] or len(formats) > 1:
+            raise StatementError(_WINDOWED_REPARTITION)
 
     def _check_table_join(
         self, join: ast.JoinedRelation, left: AliasedSource, right: AliasedSource,
@@ -307,6 +327,8 @@ class QueryAnalysis:
         same = next((names for names in equal if left_name in names), frozenset({left_name} if left_name else ()))
         current = {column.name for column in step.schema.key}
         keyed_alike = _key_format_of(step).name == table.key_format.name
+        right_bound = ColumnExpression(right_key.type, right_key.name, text=right_key.name)
+        self._check_windowed_keys({*current, *same}, left_bound, right_bound, table)
         if not (len(current) == 1 and current <= (same or {left_name}) and keyed_alike):
             step = self._rekeyed_for_join(step, left_bound, table)
             left_name = step.schema.key[0].name
@@ -348,6 +370,10 @@ class QueryAnalysis:
         left_names = {left_bound.name} if isinstance(left_bound, ColumnExpression) else set()
         right_names = {right_bound.name} if isinstance(right_bound, ColumnExpression) else set()
         same = next((names for names in equal if left_names & names), frozenset(left_names))
+        own_keys = [column.name for column in step.schema.key]
+        alike = next((names for names in equal if own_keys[:1] and own_keys[0] in names), frozenset(own_keys))
+        self._check_windowed_keys({*own_keys, *alike}, left_bound, right_bound, other)
+        check_key_columns((Column(str(left_bound), left_bound.type),), Format("JSON"))
         self._note_keys(left_expression, right_expression)
         key = JOIN_KEY
         if kind is JoinKind.OUTER or not self.key_choices:

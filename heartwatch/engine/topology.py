@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from heartwatch import codec
 from heartwatch.batch_consumer import MessageBatch
 from heartwatch.engine import aggregates
+from heartwatch.engine.catalog import source_steps
 from heartwatch.engine.errors import NotSupportedError
 from heartwatch.engine.expressions import Column as ColumnExpression
 from heartwatch.engine.formats import JsonSerde, KafkaSerde, Read, Serde, serde
@@ -248,8 +249,9 @@ def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: l
     key = Column(_KEY, step.schema.key[0].type)
     columns = step.schema.value
     schema = Schema((key,), columns)
+    window = source_steps(step.left)[0].key_window
     sink = SinkSpec(
-        topic, schema, step.key_format, step.value_format, None, internal=True, sided=True, compacted=tables
+        topic, schema, step.key_format, step.value_format, window, internal=True, sided=True, compacted=tables
     )
     arms = []
     for side, expression in ((step.left, step.left_key), (step.right, step.right_key)):
@@ -260,7 +262,9 @@ def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: l
     stage = Stage(step.topic_suffix, arms[0].root, arms[0].source, (), sink, tuple(arms))
     found.append(stage)
     kind = SourceKind.TABLE if tables else SourceKind.STREAM
-    source = SourceStep(schema, step.topic_suffix, kind, topic, step.key_format, step.value_format, sided=True)
+    source = SourceStep(
+        schema, step.topic_suffix, kind, topic, step.key_format, step.value_format, key_window=window, sided=True
+    )
     return JoinedSidesStep(step.schema, source, step)
 
 
@@ -335,18 +339,20 @@ class KeyReader:
         # Keys are the same where their values are, whatever their columns are called.
         places = [Column(f"K{place}", column.type) for place, column in enumerate(columns)]
         self._canonical: Serde = self._serde if self._plain else JsonSerde(places, wrapped=True)
+        self._window = step.key_window
         self._window_bytes = _window_bytes(step.key_window)
-        self._sided = step.sided
         self.names = [column.name for column in step.schema.key]
 
     def valid(self, key: bytes) -> bool:
         """Say whether bytes (as `canonical` gives them) are a key."""
-        return self._serde.is_valid(key) if self._plain else True
+        if self._window_bytes:
+            key = key[: -self._window_bytes]
+        elif not self._plain:
+            return True
+        return self._serde.is_valid(key) if self._plain else not self._serde.read(pa.array([key])).rejects
 
     def canonical(self, keys: pa.LargeBinaryArray) -> list[bytes | None]:
         """Return keys whose bytes are equal where the keys are; a bad one of a format without such bytes is empty."""
-        if self._sided:
-            keys = pc.binary_slice(keys, 0, -1)
         if self._window_bytes or self._plain:
             return keys.to_pylist()
         read = self._serde.read(keys)
@@ -359,14 +365,25 @@ class KeyReader:
         return result
 
     def columns(self, keys: list[bytes]) -> pl.DataFrame:
-        """Return the key columns of canonical keys that are known as good."""
-        return self._named(self._canonical.read(pa.array(keys, pa.large_binary())).frame)
+        """Return the key columns of canonical keys that are known as good, and the windows of windowed ones."""
+        found = pa.array(keys, pa.large_binary())
+        if not self._window_bytes:
+            return self._named(self._canonical.read(found).frame)
+        base = pc.binary_slice(found, 0, -self._window_bytes)
+        return self._named(self._serde.read(base).frame).with_columns(self.bounds(found))
+
+    def bounds(self, keys: pa.LargeBinaryArray) -> tuple[pl.Series, pl.Series]:
+        """Return start and end of the windows of windowed keys; 0 for null keys."""
+        starts = self.window_starts(keys)
+        size = None if self._window is None or self._window.kind is WindowKind.SESSION else self._window.size_ms
+        ends = self.session_ends(keys) if size is None else starts + size
+        return pl.Series(WINDOWSTART, starts), pl.Series(WINDOWEND, ends)
 
     def read(self, keys: pa.LargeBinaryArray) -> tuple[pl.DataFrame, dict[int, str]]:
         """Return the key columns of messages' keys, nulls where a key is null or bad, and the bad ones' reasons."""
         base = keys
-        if self._window_bytes or self._sided:
-            base = pc.binary_slice(keys, 0, -self._window_bytes if self._window_bytes else -1)
+        if self._window_bytes:
+            base = pc.binary_slice(keys, 0, -self._window_bytes)
         read = self._serde.read(base)
         frame = self._named(read.frame)
         if len(read.rows) < len(keys):
@@ -378,10 +395,6 @@ class KeyReader:
     def _named(self, frame: pl.DataFrame) -> pl.DataFrame:
         return frame.rename(dict(zip(frame.columns, self.names, strict=True)))
 
-    def sides(self, keys: pa.LargeBinaryArray) -> npt.NDArray[np.int32]:
-        """Return the side of a join that each record is of, with which its key ends."""
-        return np.array([key[-1] if key else 0 for key in keys.to_pylist()], dtype=np.int32)
-
     def window_starts(self, keys: pa.LargeBinaryArray) -> Ints:
         """Return the window starts that windowed keys end with, ms; 0 for null keys."""
         return np.array([int.from_bytes(key[-8:], "big") if key else 0 for key in keys.to_pylist()], dtype=np.int64)
@@ -389,6 +402,11 @@ class KeyReader:
     def session_ends(self, keys: pa.LargeBinaryArray) -> Ints:
         """Return the ends of sessions, which stand before their starts, ms; 0 for null keys."""
         return np.array([int.from_bytes(key[-16:-8], "big") if key else 0 for key in keys.to_pylist()], dtype=np.int64)
+
+
+def _sides(keys: pa.LargeBinaryArray) -> npt.NDArray[np.int32]:
+    """Return the side of a join that each record of the join's topic is of, with which its key ends."""
+    return np.array([key[-1] if key else 0 for key in keys.to_pylist()], dtype=np.int32)
 
 
 def _window_bytes(window: Window | None) -> int:
@@ -527,13 +545,14 @@ class SourceReader:
         rejects: dict[int, str],
     ) -> pl.DataFrame:
         whole = len(rows) == len(batch)
+        if self.step.sided:
+            frame = frame.with_columns(pl.Series(SIDE, _sides(batch.key)[rows]))
+            batch = replace(batch, key=pc.binary_slice(batch.key, 0, -1))
         if keys is not None:
             codes = keys.codes(self.key.canonical(batch.key), batch.partition, add)
             bad = np.flatnonzero(codes == BAD)
             rejects.update(dict.fromkeys(bad.tolist(), f"the key is not in the {self.step.key_format.name} format"))
             frame = frame.with_columns(pl.Series(KEY, codes if whole else codes[rows]))
-        if self.step.sided:
-            frame = frame.with_columns(pl.Series(SIDE, self.key.sides(batch.key)[rows]))
         if not self._key_columns:
             return frame
         columns, bad_keys = self.key.read(batch.key)
@@ -541,10 +560,7 @@ class SourceReader:
         frame = frame.hstack(columns if whole else columns[rows])
         if self.step.key_window is None:
             return frame
-        starts = self.key.window_starts(batch.key)[rows]
-        session = self.step.key_window.kind is WindowKind.SESSION
-        ends = self.key.session_ends(batch.key)[rows] if session else starts + self.step.key_window.size_ms
-        return frame.with_columns(pl.Series(WINDOWSTART, starts), pl.Series(WINDOWEND, ends))
+        return frame.with_columns(one.gather(rows) for one in self.key.bounds(batch.key))
 
     def _with_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         time = pl.col(column)
@@ -629,6 +645,8 @@ class SinkWriter:
         if self.spec.sided:
             # Both sides' records of a key go into one partition: that of the key without its side.
             targets = partitions_of(pa.array(keys, pa.large_binary()), partitions).tolist()
+            if self.spec.key_window is not None:
+                keys = _windowed_keys(keys, frame, self.spec.key_window)
             keys = [(key or b"") + bytes((side,)) for key, side in zip(keys, frame[SIDE], strict=True)]
             return Outgoing(keys, values, timestamps, targets, headers)
         if self.spec.key_window is None:
