@@ -10,14 +10,14 @@ from pathlib import Path
 
 from heartwatch.stack.platform import Platform
 
-_BENCHMARKS = (["benchmarks.simulate", "--load"], ["benchmarks.engine_throughput"])
+_BENCHMARKS = (["benchmarks.simulate", "--load"], ["benchmarks.engine_throughput"], ["benchmarks.sink_proof"])
 
 
 def main() -> None:
     """Start the parts that the benchmarks need, run each in a process of its own, and stop the parts again."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "home"
-        platform = Platform(home, ("kafka", "registry"))
+        platform = Platform(home, ("kafka", "registry", "postgres", "s3"))
         environment = {**os.environ, "HEARTWATCH_HOME": str(home), "HEARTWATCH_PROFILE": "local"}
         try:
             platform.up()

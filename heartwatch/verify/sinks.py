@@ -78,7 +78,7 @@ def schema_lookup(registry: Registry) -> Callable[[int], AvroSchema]:
 def prove(
     settings: Settings, analytic: Analytic, resource: str, request: Request
 ) -> tuple[SinkProof, DeadLetterSummary] | None:
-    """Prove one topic's sink.
+    """Prove one topic's sink, and add what the connector's state explains.
 
     Args:
         settings: where everything is.
@@ -95,6 +95,17 @@ def prove(
         heartwatch.verify.memory.BusyError: another check of the topic is still at work.
         heartwatch.postgres.PostgresError: the memory can't be asked.
     """
+    found = prove_records(settings, analytic, resource, request)
+    if found is None:
+        return None
+    proof, dead_letters = found
+    return _with_connector(proof, settings, analytic.name(f"{resource}{SINK}")), dead_letters
+
+
+def prove_records(
+    settings: Settings, analytic: Analytic, resource: str, request: Request
+) -> tuple[SinkProof, DeadLetterSummary] | None:
+    """Prove one topic's sink without asking Connect (see `prove`)."""
     topic, admin = analytic.topic(resource), KafkaAdmin(settings.kafka)
     if not admin.describe([topic]):
         return None
@@ -115,7 +126,7 @@ def prove(
         )
         with nullcontext() if request.limited else memory.lock(request.deadline_seconds + _LOCK_SECONDS):
             proof = _checked(check, memory, request)
-    return _with_connector(proof, settings, analytic.name(f"{resource}{SINK}")), memory.summary()
+    return proof, memory.summary()
 
 
 def _open_sink(settings: Settings) -> IcebergSink | ConfluentSink:
