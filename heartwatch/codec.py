@@ -284,14 +284,18 @@ class _Writer:
 
     def __init__(self, schema_id: int, schema: AvroSchema, reader: AvroSchema) -> None:
         self._parsed = fastavro.parse_schema(schema)
-        self._reader = fastavro.parse_schema(reader)
+        self._by_columns = resolves_by_columns(schema, reader)
+        # Records are matched by their fields; fastavro wants them to have the same name.
+        named = (
+            {**reader, "name": schema["name"], "namespace": schema.get("namespace", "")} if self._by_columns else reader
+        )
+        self._reader = fastavro.parse_schema(named)
         self._schema = schema
         self._text = _framed_text(json.dumps(schema))
         self._header = struct.pack(">bi", 0, schema_id)
         self._is_columnar = _has_columnar_types(schema) and _has_columnar_types(reader)
         self._bits = int(np.frombuffer(struct.pack(">i", schema_id), dtype=np.uint32)[0])
         self._target = arrow_schema(reader)
-        self._by_columns = _resolves_by_columns(schema, reader)
         self._defaults = {field["name"]: field.get("default") for field in reader["fields"]}
 
     def decode(self, values: list[bytes | None]) -> pa.RecordBatch | None:
@@ -438,7 +442,7 @@ _PROMOTIONS = {
 }
 
 
-def _resolves_by_columns(writer: AvroSchema, reader: AvroSchema) -> bool:
+def resolves_by_columns(writer: AvroSchema, reader: AvroSchema) -> bool:
     """Say whether the writer's columns become the reader's by picking, widening and filling in simple defaults."""
     written = {field["name"]: field["type"] for field in writer["fields"]}
     for field in reader["fields"]:
@@ -461,7 +465,8 @@ def _same_or_wider(written: Any, wanted: Any) -> bool:
         return not isinstance(written, list) and _same_or_wider(written, inner)
     if isinstance(written, list) or isinstance(wanted, list):
         return False
-    return (_plain(written), _plain(wanted)) in _PROMOTIONS
+    names = _plain(written), _plain(wanted)
+    return all(isinstance(name, str) for name in names) and names in _PROMOTIONS
 
 
 _NOT_ENCODED = ("doc", "arg.properties", "aliases", "default")

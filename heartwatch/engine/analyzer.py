@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from heartwatch.engine import syntax as ast
-from heartwatch.engine.avro import columns_of_avro
+from heartwatch.engine.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
 from heartwatch.engine.binder import Binder
 from heartwatch.engine.casts import can_cast
 from heartwatch.engine.catalog import Catalog, Source, already_exists, check_names
@@ -193,7 +193,8 @@ class Analyzer:
                     f"- Messages on the topic are not AVRO serialized\n- The subject {subject} was never registered"
                 )
             schema = found[1]
-        columns = columns_of_avro(schema, key=side == "key", uppercase=format_.schema_id is None)
+        single = KEY_COLUMN if side == "key" else VALUE_COLUMN if format_.wrap_single is False else None
+        columns = columns_of_avro(schema, single=single, uppercase=format_.schema_id is None)
         return [column for column in columns if column.name not in set(keys)]
 
     # ------------------------------------------------------------------ persistent queries

@@ -20,10 +20,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, ClassVar
 
+import fastavro
 import numpy as np
 import orjson
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from heartwatch import codec
 from heartwatch.engine import avro
@@ -291,6 +293,7 @@ class AvroSerde(Serde):
         columns: Sequence[Column],
         writer_schemas: Callable[[int], codec.AvroSchema],
         write_schema: tuple[codec.AvroSchema, int] | None = None,
+        wrapped: bool = True,
     ) -> None:
         """Prepare for columns.
 
@@ -298,16 +301,22 @@ class AvroSerde(Serde):
             columns: the fields wanted; matched to the writers' fields by name, if need be without regard to case.
             writer_schemas: gives the schema of an id (see `codec.Decoder`).
             write_schema: schema and id to write with.
+            wrapped: a STRUCT that is the only column is a field of a record, not the record.
         """
         super().__init__(columns)
+        self._is_record = wrapped or not isinstance(columns[0].type, StructType)
         self._look_up = writer_schemas
         self._write_schema = write_schema
-        reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
-        self._names = [field["name"] for field in reader["fields"]]
-        self._decoder = codec.Decoder(reader, self._writer_schema)
+        self._reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
+        self._names = [field["name"] for field in self._reader["fields"]]
+        self._decoder = codec.Decoder(self._reader, self._writer_schema)
+        self._alike: dict[bytes, bool] = {}
+        self._schemas: dict[bytes, tuple[Any, dict[str, Any]]] = {}
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
+        if not all(map(self._is_alike, self._schema_ids(values))):
+            return self._read_each(values)
         decoded = self._decoder.decode(values.to_pylist())
         frame = pl.DataFrame(pl.from_arrow(decoded.batch))
         rejects = [(reject.index, reject.reason) for reject in decoded.rejects]
@@ -318,15 +327,70 @@ class AvroSerde(Serde):
         if self._write_schema is None:
             raise FormatError("no schema to write with; this serde only reads")
         schema, schema_id = self._write_schema
-        record = as_record(schema, self._names)
+        record = as_record(schema, self._names, self._is_record)
         wanted = codec.arrow_schema(record)
         arrays = [_arrow(frame[column.name], field.type) for column, field in zip(self.columns, wanted, strict=True)]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
         return list(codec.encode(batch, record, schema_id))
 
+    @staticmethod
+    def _schema_ids(values: pa.LargeBinaryArray) -> list[bytes]:
+        heads = pc.unique(pc.binary_slice(values.drop_null(), 0, codec.HEADER_BYTES)).to_pylist()
+        return [head[1:] for head in heads if len(head) == codec.HEADER_BYTES and head[0] == 0]
+
+    def _is_alike(self, schema_id: bytes) -> bool:
+        """Say whether a writer's fields become the columns by picking and widening, which the vectorised codec does."""
+        if schema_id not in self._alike:
+            try:
+                writer = self._writer_schema(int.from_bytes(schema_id, "big"))
+            except codec.UnknownSchemaError:
+                return True
+            self._alike[schema_id] = codec.resolves_by_columns(writer, self._reader)
+        return self._alike[schema_id]
+
+    def _read_each(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns one by one, by ksqlDB's looser rules (see `avro.to_ksql`)."""
+        rows: list[list[Any]] = []
+        indices, nulls, rejects = [], [], []
+        for index, value in enumerate(values.to_pylist()):
+            if value is None:
+                nulls.append(index)
+                continue
+            try:
+                rows.append(self._row(value))
+                indices.append(index)
+            except Exception as error:
+                rejects.append((index, f"the Avro body can't be decoded: {type(error).__name__}: {error}"))
+        series = [
+            pl.Series(column.name, [row[place] for row in rows], column.type.polars)
+            for place, column in enumerate(self.columns)
+        ]
+        return Read(pl.DataFrame(series), np.array(indices, np.int64), np.array(nulls, np.int64), rejects)
+
+    def _parsed(self, schema_id: bytes) -> tuple[Any, dict[str, Any]]:
+        """Return a writer's schema for fastavro, and its fields' types."""
+        if schema_id not in self._schemas:
+            schema = self._writer_schema(int.from_bytes(schema_id, "big"))
+            types = {field["name"]: field["type"] for field in avro.expanded(schema)["fields"]}
+            self._schemas[schema_id] = fastavro.parse_schema(schema), types
+        return self._schemas[schema_id]
+
+    def _row(self, value: bytes) -> list[Any]:
+        if len(value) < codec.HEADER_BYTES or value[0] != 0:
+            raise FormatError("the message is not in the registry's wire format")
+        parsed, types = self._parsed(value[1 : codec.HEADER_BYTES])
+        stream = io.BytesIO(value[codec.HEADER_BYTES :])
+        record: Any = fastavro.schemaless_reader(stream, parsed, None)
+        if stream.read(1):
+            raise FormatError("bytes follow the Avro body")
+        return [
+            avro.to_ksql(record[name], types[name], column.type, f"->{column.name}") if name in types else None
+            for name, column in zip(self._names, self.columns, strict=True)
+        ]
+
     def _writer_schema(self, schema_id: int) -> codec.AvroSchema:
         """Return a writer's schema with its fields named as the columns are, which doesn't change how it is read."""
-        schema = as_record(self._look_up(schema_id), self._names)
+        schema = as_record(self._look_up(schema_id), self._names, self._is_record)
         there = {field["name"] for field in schema["fields"]}
         folded = {name.upper(): name for name in self._names if name not in there}
         fields = [
@@ -338,9 +402,9 @@ class AvroSerde(Serde):
         return {**schema, "fields": fields}
 
 
-def as_record(schema: Any, names: Sequence[str]) -> codec.AvroSchema:
+def as_record(schema: Any, names: Sequence[str], is_record: bool = True) -> codec.AvroSchema:
     """Return a schema as a record: a value without a record around it is encoded like a record's only field."""
-    if isinstance(schema, dict) and schema.get("type") == "record":
+    if is_record and isinstance(schema, dict) and schema.get("type") == "record":
         return schema
     return {"type": "record", "name": "Unwrapped", "fields": [{"name": names[0] if names else "value", "type": schema}]}
 
@@ -378,7 +442,7 @@ def serde(
         case "JSON":
             return JsonSerde(columns, wrapped or len(columns) != 1)
         case "AVRO":
-            return AvroSerde(columns, writer_schemas, write_schema)
+            return AvroSerde(columns, writer_schemas, write_schema, wrapped or len(columns) != 1)
     raise FormatError(f"format {format_.name!r} not supported by the embedded engine; run it on ksqlDB")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from heartwatch.engine import avro
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.parser import UNIT_MS, parse_expression
@@ -95,9 +96,8 @@ class Properties:
 
     def value_format(self, name: str, inherited: Format | None = None) -> Format:
         """Return the value's format; `inherited` is the source's, whose delimiter stays."""
-        full_name = _blank_to_none(self.get("VALUE_AVRO_SCHEMA_FULL_NAME") or self.get("VALUE_SCHEMA_FULL_NAME"))
-        if full_name is not None and name != "AVRO":
-            raise StatementError(f"VALUE_SCHEMA_FULL_NAME is not supported with format: {name}")
+        full_name = self.values.get("VALUE_AVRO_SCHEMA_FULL_NAME", self.get("VALUE_SCHEMA_FULL_NAME"))
+        _check_full_name(full_name, name)
         wrap = self.get("WRAP_SINGLE_VALUE")
         if wrap is not None and name not in ("AVRO", "JSON"):
             raise StatementError(f"Format '{name}' does not support 'WRAP_SINGLE_VALUE' set to '{str(wrap).lower()}'.")
@@ -109,7 +109,7 @@ class Properties:
         if given is None:
             return inherited.delimiter if inherited is not None and inherited.name == format_name else ","
         if format_name != "DELIMITED":
-            raise StatementError("Delimiter only supported with DELIMITED format")
+            raise StatementError(f"{format_name} does not support the following configs: [delimiter]")
         delimiter = {"SPACE": " ", "TAB": "\t"}.get(given, given)
         if len(delimiter) != 1:
             raise StatementError(
@@ -332,6 +332,13 @@ def _listed(columns: tuple[Column, ...], side: str) -> str:
     return "[" + ", ".join(f"`{column.name}` {column.type}{suffix}" for column in columns) + "]"
 
 
+def _check_full_name(full_name: str | None, format_name: str) -> None:
+    if full_name is not None and format_name != "AVRO":
+        raise StatementError(f"{format_name} does not support the following configs: [fullSchemaName]")
+    if full_name is not None and not full_name.strip():
+        raise StatementError(f"fullSchemaName cannot be empty. Format configuration: {{fullSchemaName={full_name}}}")
+
+
 def _check_columns(columns: tuple[Column, ...], format_: Format, side: str) -> None:
     reason = _unfit(columns, format_, side)
     if reason is not None:
@@ -353,6 +360,9 @@ def _unfit(columns: tuple[Column, ...], format_: Format, side: str) -> str | Non
         unfit = next((column for column in columns if column.type not in _KAFKA_TYPES), None)
     elif format_.name == "DELIMITED":
         unfit = next((one for one in columns if isinstance(one.type, ArrayType | MapType | StructType)), None)
+    elif format_.name == "AVRO":
+        is_single = len(columns) == 1 and (side == "key" or format_.wrap_single is False)
+        return avro.unfit_type(columns[0].type) if is_single else avro.unfit(columns)
     else:
         return None
     if unfit is None:

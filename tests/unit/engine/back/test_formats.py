@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from datetime import date, datetime, time
 from decimal import Decimal
+from typing import Any, cast
 
+import fastavro
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -136,6 +139,77 @@ def test_avro_fields_are_found_without_regard_to_case_and_missing_ones_are_null(
     read = serde(Format("AVRO"), columns, lambda schema_id: written).read(array(*values))
     assert read.rejects == []
     assert read.frame.rows() == [(3, "u", None)]
+
+
+def written_avro(value: object, schema: object) -> bytes:
+    stream = io.BytesIO()
+    parsed = cast(Any, fastavro.parse_schema(cast(Any, schema)))
+    fastavro.schemaless_writer(stream, parsed, cast(Any, value))
+    return b"\0\0\0\0\x01" + stream.getvalue()
+
+
+def other_avro(**fields: object) -> dict[str, object]:
+    return {
+        "type": "record",
+        "name": "Other",
+        "fields": [{"name": name, "type": kind} for name, kind in fields.items()],
+    }
+
+
+def test_avro_of_other_shapes_is_read_as_ksqldb_does() -> None:
+    inner = {"type": "record", "name": "Inner", "fields": [{"name": "low", "type": "int"}]}
+    written = other_avro(
+        a={"type": "array", "items": "int"},
+        m={"type": "map", "values": "float"},
+        kind={"type": "enum", "name": "Kind", "symbols": ["X", "Y"]},
+        s=inner,
+        again=["null", "Inner"],
+        n="long",
+        yes="boolean",
+    )
+    columns = [
+        Column("A", ArrayType(element=STRING)),
+        Column("M", MapType(key=STRING, value=DOUBLE)),
+        Column("KIND", STRING),
+        Column("S", StructType(fields=(("HIGH", STRING), ("LOW", BIGINT)))),
+        Column("AGAIN", StructType(fields=(("LOW", INTEGER),))),
+        Column("N", STRING),
+        Column("YES", STRING),
+    ]
+    row = {"a": [1], "m": {"k": 0.5}, "kind": "Y", "s": {"low": 3}, "again": {"low": 4}, "n": 7, "yes": True}
+    good = written_avro(row, written)
+    read = serde(Format("AVRO"), columns, lambda schema_id: written).read(array(good, None, good + b"x"))
+    expected = (["1"], [{"key": "k", "value": 0.5}], "Y", {"HIGH": None, "LOW": 3}, {"LOW": 4}, "7", "true")
+    assert read.frame.rows() == [expected]
+    assert (read.rows.tolist(), read.nulls.tolist(), [row for row, _ in read.rejects]) == ([0], [1], [2])
+
+
+def test_avro_times_and_decimals_of_others_are_read() -> None:
+    written = other_avro(
+        d={"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2},
+        t={"type": "int", "logicalType": "time-millis"},
+        b="bytes",
+    )
+    columns = [Column("D", DecimalType(precision=4, scale=2)), Column("T", TIME), Column("B", BYTES)]
+    message = written_avro({"d": Decimal("1.50"), "t": time(1), "b": b"x"}, written)
+    read = serde(Format("AVRO"), columns, lambda schema_id: written).read(array(message))
+    assert read.frame.rows() == [(Decimal("1.50"), time(1), b"x")]
+
+
+def test_avro_of_the_wrong_type_is_refused() -> None:
+    written = other_avro(a={"type": "array", "items": "int"}, n="long")
+    message = written_avro({"a": [1], "n": 5}, written)
+    for column in (Column("A", STRING), Column("N", INTEGER), Column("N", BOOLEAN)):
+        read = serde(Format("AVRO"), [column], lambda schema_id: written).read(array(message))
+        assert f"Cannot deserialize type {'array' if column.name == 'A' else 'long'}" in read.rejects[0][1]
+
+
+def test_avro_key_that_is_a_record_is_one_column() -> None:
+    columns = [Column("K", StructType(fields=(("A", INTEGER),)))]
+    schema = avro_of_schema(columns, wrap=False)
+    it = serde(Format("AVRO"), columns, lambda schema_id: schema, (schema, 9), key=True)
+    messages = it.write(frame(columns, ({"A": 4},)))
+    assert it.read(array(*messages)).frame["K"].to_list() == [{"A": 4}]
 
 
 def test_avro_key_of_a_plain_type_stands_by_itself() -> None:

@@ -69,10 +69,12 @@ def test_a_named_type_may_be_used_again() -> None:
     assert first.type == second.type
 
 
-def test_keys_may_be_plain() -> None:
-    (column,) = columns_of_avro('"int"', key=True)
+def test_keys_are_one_column() -> None:
+    (column,) = columns_of_avro('"int"', single="ROWKEY")
     assert (column.name, str(column.type)) == ("ROWKEY", "INTEGER")
-    with pytest.raises(StatementError, match="structured"):
+    (column,) = columns_of_avro(record(("a", "int")), single="ROWKEY")
+    assert str(column.type) == "STRUCT<A INTEGER>"
+    with pytest.raises(StatementError, match="anonymous type"):
         columns_of_avro('"int"')
 
 
