@@ -11,7 +11,15 @@ import pytest
 from heartwatch.partitioning import partitions_of
 from heartwatch.simulate.movement import Chances
 from heartwatch.simulate.simulation import FaultRates, Simulation
-from heartwatch.simulate.truth import Device, Score, expected_windows, score, truth
+from heartwatch.simulate.truth import (
+    Device,
+    Score,
+    expected_windows,
+    score,
+    score_by_state,
+    score_by_window,
+    truth,
+)
 
 # The query's answer computed another way: SQL over all events at once, late ones dropped by each partition's stream time.
 STILL_DEGREES, MINIMUM_EVENTS, PARTITIONS = 0.000075, 3, 8
@@ -175,3 +183,27 @@ def test_score_counts_hits_misses_and_false_alarms():
 def test_a_score_without_alerts():
     nothing = Score(0, pl.DataFrame(), pl.DataFrame())
     assert (nothing.recall, nothing.precision) == (1.0, 1.0)
+
+
+def test_scores_by_window_and_by_state_add_up_to_the_whole(simulation: Simulation):
+    expected = expected_windows(simulation)
+    must = expected.filter("expected").select("user_id", "window_start")
+    healthy = set(truth(simulation)["user_id"]) - set(expected["user_id"])
+    wrong = must.head(3).with_columns(user_id=pl.Series(sorted(healthy)[:3]))
+    alerts = pl.concat([must.tail(-5), wrong])
+    whole = score(alerts, expected)
+    windows = score_by_window(alerts, expected)
+    assert windows["window_start"].is_sorted()
+    assert (windows["hits"].sum(), windows["missed"].sum(), windows["false_alarms"].sum()) == (whole.hits, 5, 3)
+    assert windows.filter(pl.col("missed") > 0)["recall"].max() < 1
+    states = score_by_state(alerts, expected, simulation)
+    assert states["alerts"].sum() == alerts.height
+    assert (states["missed"].sum(), states["false_alarms"].sum()) == (5, 3)
+    found = {row["state"]: row for row in states.iter_rows(named=True)}
+    # In the middle of a window that must alarm, a device may have gone after it had sent enough.
+    must_alarm = {state for state, row in found.items() if row["expected"]}
+    assert must_alarm <= {"ill and still", "offline", "dead battery"}
+    assert found["ill and still"]["expected"] > 0.99 * must.height
+    assert found["ill and still"]["false_alarms"] == 0
+    hours = simulation.population.ids.size * (simulation.end_ms - simulation.start_ms) / 10_000
+    assert states["windows"].sum() == pytest.approx(hours, rel=0.001), "people were somewhere all the time"

@@ -249,6 +249,7 @@ def test_every_difference_is_told(
     if what is not None:
         assert getattr(comparison, what).height == 1
         assert f"1 {what}" in comparison.sentence()
+    assert comparison.differences()["difference"].to_list() == ([] if what is None else [what])
 
 
 def records(values: list[bytes | None], keys: list[bytes]) -> Records:
