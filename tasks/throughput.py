@@ -283,7 +283,7 @@ class Measured:
     missed: list[str]
 
 
-@task(cache_policy=NO_CACHE)
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
 def measure_stages(seconds: float, interval_seconds: float) -> Measured | None:
     """Sample the stages for some time, keep what was found, and hold it to the objectives.
 

@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import Producer
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
+from heartwatch.kafka import KafkaAdmin, KafkaClientError, TopicState, producer_config
+from heartwatch.monitoring import Sample
 from heartwatch.settings import Settings, load_settings
 from heartwatch.stack.platform import Platform
 from heartwatch.verify.latency import Note
@@ -41,6 +42,17 @@ def send(settings: Settings, topic: str, records: Sequence[tuple[bytes, int]]) -
     producer.commit_transaction(30)
 
 
+def first_sample(sampler: Sampler) -> Sample:
+    """Take a sample as soon as the brokers, just started, know who coordinates the groups."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return sampler.sample()
+        except KafkaClientError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 def seen(sampler: Sampler, notes: list[Note], end: int) -> float:
     """Take notes until a topic's partition 0 ends behind `end`, and return the first such note's time.
 
@@ -65,7 +77,7 @@ def test_a_result_is_timed_from_the_event_that_closed_its_window(
     send(settings, realtime, [(b"1", START + second * 1_000) for second in range(12)])
     sampler = Sampler(settings)
     assert sampler.deployed
-    first = sampler.sample()
+    first = first_sample(sampler)
     seen(sampler, sampler.event_notes, 11)
     before = sampler.event_notes[-1].ends[0]
     # Window 0..10 s with 10 s of grace: the event of second 20 closes it.
