@@ -8,7 +8,7 @@ from typing import Any, cast
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES, check_call
 from heartwatch.engine.binder import Binder
-from heartwatch.engine.errors import NotSupportedError, StatementError
+from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import Cast, TypedExpression, referenced_columns
 from heartwatch.engine.expressions import Column as ColumnExpression
 from heartwatch.engine.plan import (
@@ -27,6 +27,7 @@ from heartwatch.engine.plan import (
     Step,
     TableGroupStep,
     Window,
+    carried,
 )
 from heartwatch.engine.query_analysis import QueryAnalysis
 from heartwatch.engine.scope import (
@@ -39,6 +40,10 @@ from heartwatch.engine.scope import (
 from heartwatch.engine.types import BIGINT, BOOLEAN, SqlType
 
 _UNDO = "__UNDO"
+_CARRIED: dict[ast.SyntaxExpression, TypedExpression] = {
+    ast.ColumnReference(name): ColumnExpression(PSEUDO_TYPES[name], carried(name), text=name)
+    for name in (ROWPARTITION, ROWOFFSET)
+}  # where a row came from, behind a topic of the query's own
 _ADD_OR_REMOVE = "Either add the column to the GROUP BY or remove it from the SELECT."
 
 
@@ -91,7 +96,7 @@ class Aggregation:
         self._check_items()
         names = self._key_names()
         keyed, keys = self._keyed(names)
-        binder = Binder(self.analysis.frame_types(keyed))
+        binder = Binder(self.analysis.frame_types(keyed), _CARRIED if keyed is not self.step else {})
         used = [node for item in self.items for node in self._aggregate_calls(item.expression)]
         used += self._aggregate_calls(self.having) if self.having is not None else []
         if not used:
@@ -186,10 +191,9 @@ class Aggregation:
             for node in self._aggregate_calls(expression):
                 for argument in node.arguments:
                     used |= referenced_columns(binder.bind(self.analysis.typed(argument)))
-        pseudo = sorted(used & {ROWPARTITION, ROWOFFSET})
-        if pseudo:
-            raise NotSupportedError(f"{pseudo[0]} of the source behind a repartition topic is")
-        return tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
+        pseudo = tuple(Column(carried(name), PSEUDO_TYPES[name]) for name in (ROWPARTITION, ROWOFFSET) if name in used)
+        own = tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
+        return (*own, *pseudo)
 
     def _aggregate_calls(self, expression: ast.SyntaxExpression) -> list[ast.FunctionCall]:
         return [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES]

@@ -24,7 +24,7 @@ from heartwatch.engine.operators import StreamTimes
 from heartwatch.engine.plan import ROWOFFSET, ROWPARTITION, ROWTIME, SourceKind
 from heartwatch.engine.runtime import Owned, StageSession, ordered, select
 from heartwatch.engine.state import Progress, runs
-from heartwatch.engine.topology import ORDER, Rejected, build_merge
+from heartwatch.engine.topology import ORDER, MergePipeline, Rejected, build_merge
 
 _MOST_HELD_ROWS = 200_000  # a side that is so far ahead of the other isn't read meanwhile
 _NO_LIMIT = 2**62
@@ -38,7 +38,7 @@ Input = tuple[int, int]
 
 
 @dataclass
-class _Held:
+class Held:
     """What is read of an input and not yet handed on.
 
     Attributes:
@@ -81,6 +81,64 @@ class _Held:
         return rows[:count] if count else None
 
 
+class Merger:
+    """Puts both sides' rows in the order in which they are joined: whichever is next by event time, as far as both are read."""
+
+    def __init__(self, pipeline: MergePipeline) -> None:
+        """Begin without inputs; `begin` adds them."""
+        self.pipeline = pipeline
+        self.held: dict[Input, Held] = {}
+        self._times = tuple(StreamTimes() for _ in pipeline.arms)
+
+    def begin(self, one: Input, position: int) -> None:
+        """Take an input's records from an offset on."""
+        self.held[one] = Held(position, position, position)
+
+    def forget(self, one: Input) -> None:
+        """Forget an input and what is held of it."""
+        del self.held[one]
+        self._times[one[0]].forget(one[1])
+
+    def hold(self, batch: MessageBatch) -> int:
+        """Read a batch's records of both sides; return how many there were."""
+        for topic, partition, offset in batch.ends:
+            for side, arm in enumerate(self.pipeline.arms):
+                if arm.topic == topic and (side, partition) in self.held:
+                    self.held[side, partition].ended_at = offset
+        count = 0
+        for number, topic in enumerate(batch.topics):
+            part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
+            sides = [side for side, arm in enumerate(self.pipeline.arms) if arm.topic == topic]
+            count += sum(self._hold(side, part) for side in sides)
+        return count
+
+    def _hold(self, side: int, batch: MessageBatch) -> int:
+        batch = ordered(batch, [partition for one, partition in self.held if one == side])
+        if len(batch):
+            read_to = np.array([self.held[side, partition].read_to for partition in batch.partition.tolist()])
+            batch = select(batch, np.flatnonzero(batch.offset >= read_to))
+        if not len(batch):
+            return 0
+        rows, rejects = self.pipeline.push(side, batch)
+        for partition, _, end in runs(batch.partition):
+            self.held[side, partition].read_to = int(batch.offset[end - 1]) + 1
+        for rejected in rejects:
+            self.held[side, rejected.partition].rejects.append(rejected)
+        if len(rows):
+            partitions = rows[ROWPARTITION].to_numpy()
+            rows = rows.with_columns(pl.Series(ORDER, self._times[side].follow(partitions, rows[ROWTIME].to_numpy())))
+            for partition, start, end in runs(partitions):
+                self.held[side, partition].frames.append(rows[start:end])
+        return len(batch)
+
+    def due(self) -> list[pl.DataFrame]:
+        """Return, and hold no longer, the rows whose turn has come (see `MergePipeline.write`)."""
+        limit = min((held.limit for held in self.held.values()), default=-1)
+        if limit < 0:
+            return []
+        return [rows for held in self.held.values() if (rows := held.take(limit)) is not None]
+
+
 class MergeSession(StageSession):
     """One life of a stage with `Stage.arms`. The group's partitions are the left side's; the right side's go with them."""
 
@@ -89,8 +147,8 @@ class MergeSession(StageSession):
         self._merge = build_merge(stage, context.schemas, context.write_schemas(stage))
         self._aggregate = None
         self._counters = self._merge.counters
-        self._held: dict[Input, _Held] = {}
-        self._times = tuple(StreamTimes() for _ in stage.arms)
+        self._merger = Merger(self._merge)
+        self._held = self._merger.held
         self._reading: frozenset[Input] = frozenset()
 
     def _open_tables(self, reading: dict[str, Any]) -> None:
@@ -101,15 +159,9 @@ class MergeSession(StageSession):
         """Read one batch, hand on what is due, and commit when it is time; return the number of records read."""
         self._serve_group()
         batch = self._stream.poll(_POLL_SECONDS if self._held else 0.0, _BATCH_ROWS)
-        for topic, partition, offset in batch.ends:
-            for side, arm in enumerate(self._merge.arms):
-                if arm.topic == topic and (side, partition) in self._held:
-                    self._held[side, partition].ended_at = offset
-        for number, topic in enumerate(batch.topics):
-            part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
-            for side, arm in enumerate(self._merge.arms):
-                if arm.topic == topic:
-                    self._hold(side, part)
+        held = self._merger.hold(batch)
+        if held:
+            self._count(held, time.time())
         self._hand_on()
         if self._reading != self._readable():
             self._assign()
@@ -118,31 +170,8 @@ class MergeSession(StageSession):
             time.sleep(_POLL_SECONDS / 2)
         return len(batch)
 
-    def _hold(self, side: int, batch: MessageBatch) -> None:
-        batch = ordered(batch, [partition for one, partition in self._held if one == side])
-        if len(batch):
-            read_to = np.array([self._held[side, partition].read_to for partition in batch.partition.tolist()])
-            batch = select(batch, np.flatnonzero(batch.offset >= read_to))
-        if not len(batch):
-            return
-        rows, rejects = self._merge.push(side, batch)
-        for partition, _, end in runs(batch.partition):
-            self._held[side, partition].read_to = int(batch.offset[end - 1]) + 1
-        for rejected in rejects:
-            self._held[side, rejected.partition].rejects.append(rejected)
-        self._count(len(batch), time.time())
-        if not len(rows):
-            return
-        partitions = rows[ROWPARTITION].to_numpy()
-        rows = rows.with_columns(pl.Series(ORDER, self._times[side].follow(partitions, rows[ROWTIME].to_numpy())))
-        for partition, start, end in runs(partitions):
-            self._held[side, partition].frames.append(rows[start:end])
-
     def _hand_on(self) -> None:
-        limit = min((held.limit for held in self._held.values()), default=-1)
-        if limit < 0:
-            return
-        taken = [rows for held in self._held.values() if (rows := held.take(limit)) is not None]
+        taken = self._merger.due()
         if taken:
             self._produce(self._merge.write(taken, self._sink_partitions))
         for held in self._held.values():
@@ -194,7 +223,7 @@ class MergeSession(StageSession):
             if partition % lead in partitions
         ]
         for one, position in self._committed_positions(gained).items():
-            self._held[one] = _Held(position, position, position)
+            self._merger.begin(one, position)
         for partition in partitions:
             self._owned[partition] = Owned(Progress(), None, 0, 0, time.time())
         self._assign()
@@ -205,8 +234,7 @@ class MergeSession(StageSession):
             del self._owned[partition]
         lead = self._side_partitions[0]
         for side, partition in [one for one in self._held if one[1] % lead in gone]:
-            del self._held[side, partition]
-            self._times[side].forget(partition)
+            self._merger.forget((side, partition))
 
     def _readable(self) -> frozenset[Input]:
         return frozenset(one for one, held in self._held.items() if held.rows < _MOST_HELD_ROWS)

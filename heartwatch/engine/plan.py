@@ -24,6 +24,11 @@ WINDOWEND = "WINDOWEND"  # first ms after the window, Int64; only in windowed da
 PSEUDO_COLUMNS = (ROWTIME, ROWPARTITION, ROWOFFSET)
 
 
+def carried(pseudo: str) -> str:
+    """Return the name of the value column that takes a pseudo column's value through a topic of the query's own."""
+    return f"__{pseudo}"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column's name (as stored: upper case unless it was quoted) and type."""

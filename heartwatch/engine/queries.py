@@ -440,8 +440,12 @@ class TransientQuery(QueryAnalysis):
         if query.emit == "FINAL" and (query.group_by is None or query.window is None):
             raise StatementError("EMIT FINAL is only supported for windowed aggregations.")
         step = self.filtered(self.build_source(), query.where)
-        if query.group_by is not None:
-            aggregated = Aggregation(self, step, query.group_by).build()
+        group_by = query.group_by
+        if group_by is None and self.has_aggregates():
+            # All rows are one group: that of a constant.
+            group_by = (ast.IntegerLiteral(0),)
+        if group_by is not None:
+            aggregated = Aggregation(self, step, group_by).build()
             root: Step = ProjectStep(Schema((), columns_of(aggregated.items)), aggregated.step, aggregated.items)
         else:
             root = self._projected(step)

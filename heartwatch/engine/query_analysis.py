@@ -117,13 +117,17 @@ class QueryAnalysis:
         for item in self.query.select:
             for node in nodes(item):
                 if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
-                    if not self.persistent:
-                        raise NotSupportedError("An aggregate without GROUP BY is")
+                    if not self.persistent and self.query.emit is not None:
+                        return
                     call = str(node).replace("(*)", "(ROWTIME)")  # what ksqlDB counts for COUNT(*)
                     raise StatementError(
                         f"CREATE TABLE AS SELECT statement does not support aggregate function [{call}] "
                         "without a GROUP BY clause."
                     )
+
+    def has_aggregates(self) -> bool:
+        """Say whether the select list has aggregate functions."""
+        return any(isinstance(node, ast.FunctionCall) and node.name in AGGREGATES for node in nodes(self.query.select))
 
     # ------------------------------------------------------------------ sources and joins
     def build_source(self) -> Step:

@@ -75,6 +75,7 @@ from heartwatch.engine.plan import (
     TwoSidedJoinStep,
     Window,
     WindowKind,
+    carried,
 )
 from heartwatch.engine.sessions import Sessions
 from heartwatch.engine.state import BAD, Ints, Keys, Rows
@@ -270,6 +271,14 @@ def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: l
 
 def _column(column: Column) -> ColumnExpression:
     return ColumnExpression(column.type, column.name, text=column.name)
+
+
+def _handed_on(column: Column) -> pl.Expr:
+    """Return what a value column of a repartition topic takes: a column, or where the row came from."""
+    return pl.col(_CARRIED.get(column.name, column.name))
+
+
+_CARRIED = {carried(name): name for name in PSEUDO_COLUMNS}
 
 
 def _simple(step: Step, plan: QueryPlan, service_id: str, found: list[Stage], *, joins: bool = False) -> Step:
@@ -869,8 +878,10 @@ class _Builder:
                 aggregate = self._two_sided_join(step, needed)
                 operators = after
             elif isinstance(step, TableGroupStep):
-                items = [SelectItem(one.name, _column(one)) for one in step.schema.value if one.name != step.undo]
-                before.append(Project({one.name: _polars(one.expression) for one in (*step.keys, *items)}))
+                keys = {item.name: _polars(item.expression) for item in step.keys}
+                before.append(
+                    Project(keys | {one.name: _handed_on(one) for one in step.schema.value if one.name != step.undo})
+                )
                 aggregate = self._regrouping(step)
                 operators = after
             else:
@@ -933,7 +944,7 @@ class _Builder:
             return FlatMap({item.name: _polars(item.expression) for item in step.items})
         if isinstance(step, RepartitionStep):
             keys = {item.name: _polars(item.expression) for item in step.keys}
-            return Project(keys | {column.name: pl.col(column.name) for column in step.schema.value})
+            return Project(keys | {column.name: _handed_on(column) for column in step.schema.value})
         if isinstance(step, StreamTableJoinStep):
             return self._join(step, needed)
         raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")

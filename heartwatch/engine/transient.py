@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +27,7 @@ from heartwatch.engine.analyzer import TransientPlan
 from heartwatch.engine.catalog import children
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.formats import to_json
+from heartwatch.engine.merging import Merger
 from heartwatch.engine.operators import DELETED
 from heartwatch.engine.options import query_options
 from heartwatch.engine.plan import (
@@ -42,13 +44,16 @@ from heartwatch.engine.plan import (
 from heartwatch.engine.resources import Resources
 from heartwatch.engine.runtime import Owned, TableFollower, ordered, select
 from heartwatch.engine.state import Progress
-from heartwatch.engine.topology import Outgoing, Pipeline, WriteSchemas, build, stages
+from heartwatch.engine.topology import Outgoing, Pipeline, Stage, WriteSchemas, build, build_merge, stages
 from heartwatch.kafka import consumer_config
 from heartwatch.settings import KafkaSettings
 
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 30.0
 _SERVICE = "transient_"
+_ALWAYS_ENDED = 2**62  # records between stages come in the order in which they are made
+_ROWS_BEFORE_TIDYING = 500_000
+_MOST_CACHED_TABLES, _MOST_CACHED_BYTES = 16, 64_000_000
 
 Row = list[Any]
 
@@ -90,15 +95,29 @@ class TransientQuery:
             _in_json(plan.root),
         )
         all_stages = stages(whole, _SERVICE)
-        if any(stage.arms for stage in all_stages):
-            raise NotSupportedError("A push query that joins two streams or two tables is")
         if any(stage.tables for stage in all_stages[1:]):
-            raise NotSupportedError("A push query that repartitions before a join is")
-        self._pipelines = [build(stage, resources.schema, WriteSchemas()) for stage in all_stages]
-        source = all_stages[0].source
-        self._topic, self._kind, self._with_headers = source.topic, source.kind, all_stages[0].with_headers
-        self._partitions = resources.partitions(source.topic)
-        self._offsets = [0] * len(self._pipelines)
+            raise NotSupportedError("A push query that repartitions before a join with a table is")
+        self._internal = {stage.sink.topic for stage in all_stages[:-1]}
+        self._pipelines = [self._built(stage) for stage in all_stages]
+        self._kind = all_stages[0].source.kind
+        self._topic = all_stages[0].source.topic
+        self._with_headers = any(stage.with_headers for stage in all_stages)
+        self._partitions = {topic: resources.partitions(topic) for topic in self._driving_topics(all_stages)}
+        self._offsets: dict[str, int] = {}
+
+    def _built(self, stage: Stage) -> Pipeline | Merger:
+        if stage.arms:
+            return Merger(build_merge(stage, self._resources.schema, WriteSchemas()))
+        return build(stage, self._resources.schema, WriteSchemas())
+
+    def _driving_topics(self, all_stages: Sequence[Stage]) -> dict[str, bool]:
+        """Return the topics that drive the query, and whether one is read from its beginning."""
+        topics: dict[str, bool] = {}
+        for stage in all_stages:
+            for source in [arm.source for arm in stage.arms] or [stage.source]:
+                if source.topic not in self._internal:
+                    topics[source.topic] = self._from_beginning or source.kind is SourceKind.TABLE
+        return topics
 
     def stop(self) -> None:
         """End the query."""
@@ -129,39 +148,81 @@ class TransientQuery:
 
     # ------------------------------------------------------------------------------------------------ push
     def _push(self) -> Iterator[pl.DataFrame]:
-        first = self._pipelines[0]
-        begin = BEGINNING if self._from_beginning or self._kind is SourceKind.TABLE else END
         config = self._config()
-        tables = TableFollower(first, config, self._resources.ends)
+        first = self._pipelines[0]
+        tables = TableFollower(first, config, self._resources.ends) if isinstance(first, Pipeline) else None
         owned = {
-            partition: Owned(Progress(position=0), None, 0, 0, time.time()) for partition in range(self._partitions)
+            partition: Owned(Progress(position=0), None, 0, 0, time.time())
+            for partition in range(self._partitions[self._topic])
         }
         try:
-            tables.take_over(owned)
+            if tables is not None:
+                tables.take_over(owned)
             with open_batch_consumer(config, with_headers=self._with_headers) as consumer:
-                consumer.assign([(self._topic, partition, begin) for partition in range(self._partitions)])
+                self._begin(consumer)
                 while not self._stop.is_set():
-                    batch = ordered(consumer.poll(_POLL_SECONDS), range(self._partitions))
-                    if not len(batch):
-                        yield pl.DataFrame()
-                    for piece in tables.pieces(batch, owned) if len(batch) else ():
-                        yield self._through(piece, 0)
+                    batch = consumer.poll(_POLL_SECONDS)
+                    found = list(self._of_poll(batch, tables, owned))
+                    yield from found or [pl.DataFrame()]
         finally:
-            tables.close()
+            if tables is not None:
+                tables.close()
 
-    def _through(self, batch: MessageBatch, number: int) -> pl.DataFrame:
-        """Push a batch through the stages from one on."""
-        pipeline = self._pipelines[number]
-        results, _ = pipeline.push(batch)
-        if number == len(self._pipelines) - 1 or not len(results):
-            return results if number == len(self._pipelines) - 1 else pl.DataFrame()
-        return self._through(self._handed_on(pipeline, pipeline.sink.write(results, 1), number), number + 1)
+    def _begin(self, consumer: BatchConsumer) -> None:
+        """Read each topic from where the query begins; sides of joins are held from there on."""
+        positions = []
+        topics = self._driving_topics([pipeline_stage(one) for one in self._pipelines])
+        for topic, from_beginning in topics.items():
+            for partition in range(self._partitions[topic]):
+                positions.append((topic, partition, BEGINNING if from_beginning else END))
+        for merger in [pipeline for pipeline in self._pipelines if isinstance(pipeline, Merger)]:
+            for side, arm in enumerate(merger.pipeline.arms):
+                for partition in range(self._partitions.get(arm.topic, 1)):
+                    merger.begin((side, partition), 0)
+                    if arm.topic in self._internal:
+                        merger.held[side, partition].ended_at = _ALWAYS_ENDED
+        consumer.assign(positions)
 
-    def _handed_on(self, pipeline: Pipeline, outgoing: Outgoing, number: int) -> MessageBatch:
-        count, first = len(outgoing), self._offsets[number]
-        self._offsets[number] += count
+    def _of_poll(
+        self, batch: MessageBatch, tables: TableFollower | None, owned: dict[int, Owned]
+    ) -> Iterator[pl.DataFrame]:
+        for pipeline in self._pipelines:
+            if isinstance(pipeline, Merger):
+                pipeline.hold(batch)
+                yield from self._merged(pipeline)
+        for number, topic in enumerate(batch.topics if len(batch) else ()):
+            part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
+            part = ordered(part, range(self._partitions[topic]))
+            for piece in tables.pieces(part, owned) if tables is not None and topic == self._topic else [part]:
+                yield from self._fed(piece, topic)
+
+    def _fed(self, batch: MessageBatch, topic: str) -> Iterator[pl.DataFrame]:
+        """Push a topic's records through the stages that read it, and on through those behind."""
+        for pipeline in self._pipelines:
+            if isinstance(pipeline, Merger):
+                if topic in self._internal and pipeline.hold(batch):
+                    yield from self._merged(pipeline)
+            elif pipeline.stage.source.topic == topic and len(batch):
+                yield from self._passed_on(pipeline, pipeline.push(batch)[0])
+
+    def _merged(self, merger: Merger) -> Iterator[pl.DataFrame]:
+        rows = merger.due()
+        if rows:
+            topic = merger.pipeline.stage.sink.topic
+            yield from self._fed(self._handed_on(topic, merger.pipeline.write(rows, 1)), topic)
+
+    def _passed_on(self, pipeline: Pipeline, results: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        topic = pipeline.stage.sink.topic
+        if pipeline is self._pipelines[-1]:
+            yield results
+        elif len(results):
+            yield from self._fed(self._handed_on(topic, pipeline.sink.write(results, 1)), topic)
+
+    def _handed_on(self, topic: str, outgoing: Outgoing) -> MessageBatch:
+        count, first = len(outgoing), self._offsets.get(topic, 0)
+        self._offsets[topic] = first + count
         return MessageBatch(
-            topics=(pipeline.stage.sink.topic,),
+            topics=(topic,),
             topic=np.zeros(count, dtype=np.int32),
             partition=np.zeros(count, dtype=np.int32),
             offset=np.arange(first, first + count),
@@ -172,22 +233,37 @@ class TransientQuery:
 
     # ------------------------------------------------------------------------------------------------ pull
     def _pull(self) -> Iterator[pl.DataFrame]:
-        pipeline = self._pipelines[0]
-        batches: list[MessageBatch] = []
-        for batch in self._to_the_end():
-            if self._kind is SourceKind.STREAM:
-                yield pipeline.push(ordered(batch, range(self._partitions)))[0]
-            else:
-                batches.append(batch)
-        if batches:
-            yield pipeline.push(_last_of_each_key(ordered(_joined(batches), range(self._partitions))))[0]
+        pipeline, count = self._pipelines[0], self._partitions[self._topic]
+        if isinstance(pipeline, Merger):
+            raise NotSupportedError("A pull query that joins is")
+        ends = self._resources.ends([(self._topic, partition) for partition in range(count)])
+        wanted = {partition: end for (_, partition), end in ends.items()}
+        if self._kind is SourceKind.STREAM:
+            for batch in self._to_the_end(dict.fromkeys(wanted, BEGINNING), wanted):
+                yield pipeline.push(ordered(batch, range(count)))[0]
+            return
+        rows = self._table_rows(wanted)
+        if rows is not None and not self._stop.is_set():
+            yield pipeline.push(rows)[0]
 
-    def _to_the_end(self) -> Iterator[MessageBatch]:
-        partitions = [(self._topic, partition) for partition in range(self._partitions)]
-        left = {partition: end for (_, partition), end in self._resources.ends(partitions).items()}
+    def _table_rows(self, ends: Mapping[int, int]) -> MessageBatch | None:
+        """Return the last record of each of the table's keys, of which only what is new is read."""
+        with _TABLES.of((self._kafka.bootstrap_servers, self._topic, self._with_headers)) as table:
+            table.begin(ends)
+            for batch in self._to_the_end(table.positions, ends):
+                table.add(ordered(batch, range(len(ends))))
+            if self._stop.is_set():
+                table.forget()
+            return table.end(ends)
+
+    def _to_the_end(self, begin: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[MessageBatch]:
+        """Yield the topic's records from some offsets to others, given by partition."""
+        left = {partition: end for partition, end in ends.items() if begin[partition] < end}
         deadline = time.monotonic() + _STALLED_SECONDS
+        if not left:
+            return
         with open_batch_consumer(self._config(), with_headers=self._with_headers) as consumer:
-            consumer.assign([(topic, partition, BEGINNING) for topic, partition in partitions])
+            consumer.assign([(self._topic, partition, begin[partition]) for partition in left])
             while left and not self._stop.is_set():
                 batch = consumer.poll(_POLL_SECONDS)
                 if len(batch) or batch.ends:
@@ -207,6 +283,75 @@ class TransientQuery:
         return {**config, "enable.partition.eof": True, "fetch.wait.max.ms": 50, "queued.max.messages.kbytes": 16_384}
 
 
+class TableRows:
+    """A table as its topic's last records: what the next pull query needs to read only what is new."""
+
+    def __init__(self) -> None:
+        """Begin with nothing read."""
+        self.lock = threading.Lock()
+        self.positions: dict[int, int] = {}
+        self.rows: MessageBatch | None = None
+        self._new: list[MessageBatch] = []
+
+    def begin(self, ends: Mapping[int, int]) -> None:
+        """Prepare to read on; begin anew where the topic has become another one."""
+        self._new = []
+        if set(self.positions) != set(ends) or any(ends[one] < position for one, position in self.positions.items()):
+            self.positions, self.rows = dict.fromkeys(ends, BEGINNING), None
+
+    def add(self, batch: MessageBatch) -> None:
+        """Take records that came later."""
+        self._new.append(batch)
+        if sum(map(len, self._new)) > _ROWS_BEFORE_TIDYING:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        both = [*([self.rows] if self.rows is not None else []), *self._new]
+        self._new = []
+        joined = _joined(both)
+        self.rows = _last_of_each_key(select(joined, np.argsort(joined.partition, kind="stable")))
+
+    def end(self, ends: Mapping[int, int]) -> MessageBatch | None:
+        """Return the last record of each key; keep them unless they are too many."""
+        if self._new:
+            self._tidy()
+        rows, self.positions = self.rows, dict(ends)
+        if rows is not None and rows.key.nbytes + rows.value.nbytes > _MOST_CACHED_BYTES:
+            self.forget()
+        return rows
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self.positions, self.rows, self._new = {}, None, []
+
+
+class _Tables:
+    """The tables that pull queries have read, the last few of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tables: dict[tuple[str, str, bool], TableRows] = {}
+
+    @contextmanager
+    def of(self, which: tuple[str, str, bool]) -> Iterator[TableRows]:
+        """Give a table's rows to one query at a time; a table is known by brokers, topic, and whether headers are read."""
+        with self._lock:
+            table = self._tables.pop(which, None) or TableRows()
+            self._tables[which] = table
+            while len(self._tables) > _MOST_CACHED_TABLES:
+                self._tables.pop(next(iter(self._tables)))
+        with table.lock:
+            yield table
+
+
+_TABLES = _Tables()
+
+
+def pipeline_stage(pipeline: Pipeline | Merger) -> Stage:
+    """Return what a pipeline runs."""
+    return pipeline.pipeline.stage if isinstance(pipeline, Merger) else pipeline.stage
+
+
 def _in_json(step: Step) -> Step:
     """Return a plan whose repartition steps hand records on in JSON, which needs no registry."""
     if isinstance(step, RepartitionStep | TableGroupStep):
@@ -214,7 +359,9 @@ def _in_json(step: Step) -> Step:
     below = children(step)
     if not below:
         return step
-    if isinstance(step, StreamTableJoinStep | TwoSidedJoinStep):
+    if isinstance(step, TwoSidedJoinStep):
+        return replace(step, left=_in_json(step.left), key_format=Format("JSON"), value_format=Format("JSON"))
+    if isinstance(step, StreamTableJoinStep):
         return replace(step, left=_in_json(step.left))
     return replace(step, source=_in_json(below[0]))  # type: ignore[call-arg]
 

@@ -153,3 +153,27 @@ def test_what_the_engine_says_of_itself(engines: Engines) -> None:
     assert engine.post("SET 'nope'='1';").status_code == 400
     functions = {one["name"] for one in engine.run("SHOW FUNCTIONS;")[0]["functions"]}
     assert {"COUNT", "UNIX_TIMESTAMP"} <= functions
+
+
+def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    stream(engine, f"{name}_R")
+    table = f"{name}_T"
+    engine.run(
+        f"CREATE TABLE {table} (K STRING PRIMARY KEY, C INT) "
+        f"WITH (KAFKA_TOPIC='{table}', VALUE_FORMAT='JSON', PARTITIONS=2);"
+    )
+    insert(engine, name, ("k", 1, "a"), ("l", 2, "b"))
+    insert(engine, f"{name}_R", ("k", 3, "c"))
+    joined = f"SELECT L.K, L.A, R.A FROM {name} L JOIN {name}_R R WITHIN 1 HOUR ON L.K = R.K EMIT CHANGES LIMIT 1;"
+    assert select(engine, joined, EARLIEST) == [["k", 1, 3]]
+    counted = f"SELECT COUNT(*) AS N, SUM(A) AS S FROM {name} EMIT CHANGES LIMIT 1;"
+    assert select(engine, counted, EARLIEST)[0] in ([1, 1], [1, 2], [2, 3])
+    pulled = f"SELECT * FROM {table};"
+    assert select(engine, pulled) == []
+    engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 1); INSERT INTO {table} (K, C) VALUES ('y', 2);")
+    eventually(lambda: sorted(select(engine, pulled)) == [["x", 1], ["y", 2]], 20, "the table's rows")
+    engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 3);")
+    eventually(lambda: sorted(select(engine, pulled)) == [["x", 3], ["y", 2]], 20, "the changed row")
+    assert select(engine, f"SELECT C FROM {table} WHERE K = 'y';") == [[2]]
