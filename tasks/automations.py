@@ -95,8 +95,8 @@ def _apply(wanted: AutomationCore, present: Automation | None) -> str:
 
 
 def _comparable(automation: AutomationCore) -> dict[str, Any]:
-    """Return what the files can say of an automation, in one form."""
-    return AutomationCore(**automation.model_dump()).model_dump(mode="json", exclude={"owner_resource", "tags"})
+    """Return what the files can say of an automation, in one form; sets stay sets, which have no order."""
+    return AutomationCore(**automation.model_dump()).model_dump(exclude={"owner_resource", "tags"})
 
 
 def publish_automations(done: Mapping[str, str]) -> None:
