@@ -188,17 +188,17 @@ class Pages:
                         view.panel(self._views["stages"])
                         _csv("stages", lambda: tables.stages_csv(self._live.snapshot))
                     self._panel_card(view, "Brokers and partitions", "brokers")
-                    self._panel_card(view, "Workers", "workers")
                     self._panel_card(view, "Sizes", "sizes")
+                    with _card("Clusters and their price"):
+                        least = self._settings.objectives.min_events_per_second
+                        ui.html(views.clusters(max(1.0, least)), sanitize=False)
                 with ui.element("div").classes("stack"):
                     self._panel_card(view, "Parts", "parts")
                     with _card("Connectors and queries"):
                         view.panel(self._views["connectors"])
                         view.panel(self._views["queries"])
+                    self._panel_card(view, "Workers", "workers")
                     self._panel_card(view, "Last flow runs", "runs")
-                    with _card("Clusters and their price"):
-                        least = self._settings.objectives.min_events_per_second
-                        ui.html(views.clusters(max(1.0, least)), sanitize=False)
 
     def _panel_card(self, view: View, title: str, name: str) -> None:
         with _card(title):

@@ -33,6 +33,7 @@ _SETTLED_SECONDS = 3.0
 _RUNS_SHOWN = 12
 _REMEMBERED_SECONDS = 3_600
 _SHARD_FLOW = "produce-shard"
+_FAILED = {"FAILED", "CRASHED"}
 CHECKS = ("verify-sink", "verify-throughput")
 
 
@@ -257,7 +258,18 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run: its id, name, flow, state, the state's message, when it began and how long it took, s."""
+    """A flow run.
+
+    Attributes:
+        run_id: its id.
+        name: its name.
+        flow: its flow's name.
+        state: type of its state (COMPLETED, FAILED, …).
+        message: the state's message.
+        began: when it began; None before.
+        seconds: how long it took, or takes so far.
+        scheduled: whether a schedule started it.
+    """
 
     run_id: str
     name: str
@@ -266,6 +278,7 @@ class FlowRun:
     message: str
     began: datetime | None
     seconds: float
+    scheduled: bool = False
 
 
 @dataclass(frozen=True)
@@ -274,8 +287,7 @@ class PrefectReading:
 
     Attributes:
         workers: workers of all pools.
-        runs: the last flow runs, newest first, without those that others started; the scheduled checks only where they
-            did not complete.
+        runs: the last flow runs, newest first, without those that others started; scheduled ones only where they failed.
         checks: the last run that ended of each scheduled check.
         producers: producer processes at work.
         deployments: how many deployments there are.
@@ -360,7 +372,7 @@ class PrefectPart:
             "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}},
         }
         runs = self._asked(query)
-        return [run for run in runs if run.flow not in CHECKS or run.state != "COMPLETED"][:_RUNS_SHOWN]
+        return [run for run in runs if not run.scheduled or run.state in _FAILED][:_RUNS_SHOWN]
 
     def _last_check(self, flow: str) -> list[FlowRun]:
         ended = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}
@@ -389,6 +401,7 @@ def _flow_run(run: Mapping[str, Any], flow: str) -> FlowRun:
         message=state.get("message") or "",
         began=_moment(run.get("start_time")),
         seconds=float(run.get("total_run_time") or run.get("estimated_run_time") or 0.0),
+        scheduled=bool(run.get("auto_scheduled")),
     )
 
 

@@ -21,7 +21,7 @@ from heartwatch.web.operations import Answer
 from heartwatch.web.parts import ARRIVING, FlowRun
 from heartwatch.web.people import Trace
 
-_MOST_ROWS = 200
+_MOST_ROWS = 100
 _RUN_STATES = {"COMPLETED": "ok", "RUNNING": "busy", "FAILED": "bad", "CRASHED": "bad"}
 _EPISODE_STATES = {State.NOW: "bad", State.SILENT: "warn", State.OVER: "idle"}
 _SHARES_OUTSIDE = 0.5
