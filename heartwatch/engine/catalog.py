@@ -299,7 +299,7 @@ def check_replaceable(existing: Source, new: Source) -> None:
     if kept != existing.schema.value:
         raise StatementError(
             f"{subject}: The following columns are changed, missing or reordered: "
-            f"{[f'`{one.name}` {one.type}' for one in existing.schema.value if one not in kept]}"
+            f"[{', '.join(f'`{one.name}` {one.type}' for one in existing.schema.value if one not in kept)}]"
         )
 
 

@@ -43,13 +43,38 @@ _PENDING_ROWS = 131_072
 _BUCKET_SLACK_ROWS = 4_096
 
 
+@dataclass(frozen=True)
+class EvaluationFailure:
+    """A row for which an expression could not be computed.
+
+    Attributes:
+        partition: where the row came from.
+        offset: its offset there.
+        step: what computed it, as ksqlDB's loggers call it (``Project``).
+        message: ksqlDB's message.
+        cause: why.
+    """
+
+    partition: int
+    offset: int
+    step: str
+    message: str
+    cause: str
+
+
 @dataclass
 class Counters:
-    """What happened to rows that didn't come through, by name (shown by DESCRIBE EXTENDED)."""
+    """What happened to rows that didn't come through, by name (shown by DESCRIBE EXTENDED), and what could not be computed."""
 
     late: int = 0
     without_table_row: int = 0
     without_key: int = 0
+    failures: list[EvaluationFailure] = field(default_factory=list)
+
+    def take_failures(self) -> list[EvaluationFailure]:
+        """Return the failures since the last call."""
+        failures, self.failures = self.failures, []
+        return failures
 
 
 class Operator(Protocol):
@@ -74,6 +99,35 @@ class Filter:
         if VALUELESS in frame.columns:
             return frame.filter(self._predicate & ~pl.col(VALUELESS))
         return frame.filter(self._predicate)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A way in which an expression can fail: where, and what is said of it (see `EvaluationFailure`)."""
+
+    condition: pl.Expr
+    step: str
+    message: str
+    cause: str
+
+
+class Checks:
+    """Notes the rows for which the next step's expressions can't be computed; they are NULL there."""
+
+    def __init__(self, checks: Sequence[Check], counters: Counters) -> None:
+        self._checks = list(checks)
+        self._any = [check.condition.any().alias(str(number)) for number, check in enumerate(checks)]
+        self._counters = counters
+
+    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the frame as it is."""
+        if len(frame):
+            for check, fails in zip(self._checks, frame.select(self._any).row(0), strict=True):
+                rows = frame.filter(check.condition).select(ROWPARTITION, ROWOFFSET) if fails else None
+                for partition, offset in rows.iter_rows() if rows is not None else ():
+                    failure = EvaluationFailure(partition, offset, check.step, check.message, check.cause)
+                    self._counters.failures.append(failure)
+        return frame
 
 
 class Project:

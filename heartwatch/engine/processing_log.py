@@ -1,18 +1,20 @@
 """The processing log: records that a query could not process, as ksqlDB writes them.
 
-Source: ksqlDB's processing log, type 0 (DESERIALIZATION_ERROR) of its ``ProcessingLogMessageSchema``. The topic gets one JSON
-object a record, written in the query's own transactions, so that each bad record is logged once.
+Source: ksqlDB's processing log, types 0 (DESERIALIZATION_ERROR) and 1 (RECORD_PROCESSING_ERROR) of its
+``ProcessingLogMessageSchema``. The topic gets one JSON object a record, written in the query's own transactions, so that each bad
+record is logged once.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
 
 import orjson
 
 from heartwatch.engine.topology import Rejected
 
-_DESERIALIZATION_ERROR = 0
+_DESERIALIZATION_ERROR, _RECORD_PROCESSING_ERROR = 0, 1
 
 
 def topic_name(service_id: str) -> str:
@@ -28,26 +30,41 @@ def entry(query_id: str, rejected: Rejected, time_ms: int) -> bytes:
         rejected: which record, and why.
         time_ms: when it was found, ms since the epoch.
     """
+    if rejected.failure is not None:
+        # ksqlDB leaves the row out unless ksql.logging.processing.rows.include is set.
+        error = {"errorMessage": rejected.failure.message, "record": None, "cause": [rejected.failure.cause]}
+        return _message(
+            f"processing.{query_id}.{rejected.failure.step}",
+            time_ms,
+            _RECORD_PROCESSING_ERROR,
+            recordProcessingError=error,
+        )
+    return _message(
+        f"processing.{query_id}.{rejected.topic}.deserializer",
+        time_ms,
+        _DESERIALIZATION_ERROR,
+        deserializationError={
+            "target": "value",
+            "errorMessage": rejected.reason,
+            "recordB64": None if rejected.record is None else b64encode(rejected.record).decode(),
+            "cause": [],
+            "topic": rejected.topic,
+            "partition": rejected.partition,
+            "offset": rejected.offset,
+        },
+    )
+
+
+def _message(logger: str, time_ms: int, kind: int, **error: Mapping[str, object]) -> bytes:
+    parts = dict.fromkeys(
+        (
+            "deserializationError",
+            "recordProcessingError",
+            "productionError",
+            "serializationError",
+            "kafkaStreamsThreadError",
+        )
+    )
     return orjson.dumps(
-        {
-            "level": "ERROR",
-            "logger": f"processing.{query_id}.{rejected.topic}.deserializer",
-            "time": time_ms,
-            "message": {
-                "type": _DESERIALIZATION_ERROR,
-                "deserializationError": {
-                    "target": "value",
-                    "errorMessage": rejected.reason,
-                    "recordB64": None if rejected.record is None else b64encode(rejected.record).decode(),
-                    "cause": [],
-                    "topic": rejected.topic,
-                    "partition": rejected.partition,
-                    "offset": rejected.offset,
-                },
-                "recordProcessingError": None,
-                "productionError": None,
-                "serializationError": None,
-                "kafkaStreamsThreadError": None,
-            },
-        }
+        {"level": "ERROR", "logger": logger, "time": time_ms, "message": {"type": kind, **parts, **error}}
     )

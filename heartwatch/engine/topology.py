@@ -37,7 +37,10 @@ from heartwatch.engine.operators import (
     VALUELESS,
     Aggregates,
     Changes,
+    Check,
+    Checks,
     Counters,
+    EvaluationFailure,
     Filter,
     FinalWindows,
     FlatMap,
@@ -167,13 +170,14 @@ def _key_names(source: SourceStep) -> set[str]:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A message that a query could not read."""
+    """A message that a query could not read, or for which it could not compute an expression (`failure`)."""
 
     topic: str
     partition: int
     offset: int
     reason: str
     record: bytes | None
+    failure: EvaluationFailure | None = None
 
 
 @dataclass(frozen=True)
@@ -722,11 +726,11 @@ class Pipeline:
         frame, rejects = self._read(batch)
         frame = run_chain(self.before, frame)
         if self.aggregate is None:
-            return frame, rejects
+            return frame, [*rejects, *failed(self.counters, self.stage.source.topic)]
         results = self.aggregate.push(frame) if len(frame) else self.aggregate.emit()
         results = self.aggregate.settle(run_chain(self.after, results))
         self._forget_unused_keys()
-        return results, rejects
+        return results, [*rejects, *failed(self.counters, self.stage.source.topic)]
 
     def emit(self) -> pl.DataFrame:
         """Return what has become final since, without new messages."""
@@ -767,6 +771,14 @@ class Pipeline:
                 table.rows.renumber(renumbered)
 
 
+def failed(counters: Counters, topic: str) -> list[Rejected]:
+    """Return what could not be computed since the last call, as messages of a topic."""
+    return [
+        Rejected(topic, failure.partition, failure.offset, f"{failure.message}: {failure.cause}", None, failure)
+        for failure in counters.take_failures()
+    ]
+
+
 @dataclass
 class RunningArm:
     """One side of a join at work."""
@@ -796,6 +808,7 @@ class MergePipeline:
         tables = arm.kind is SourceKind.TABLE
         frame, rejects = arm.reader.read_changes(batch, None) if tables else arm.reader.read(batch, None, False)
         frame = run_chain(arm.chain, frame)
+        rejects = [*rejects, *failed(self.counters, arm.topic)]
         if not len(frame):
             return frame, rejects
         without_key = frame[_KEY].null_count()
@@ -839,18 +852,19 @@ def build(stage: Stage, schemas: SchemaLookup, write: WriteSchemas) -> Pipeline:
 
 def build_merge(stage: Stage, schemas: SchemaLookup, write: WriteSchemas) -> MergePipeline:
     """Build the operators of a stage with `Stage.arms` (see `build`)."""
-    arms = [_Builder(replace(stage, root=arm.root, source=arm.source), schemas).arm() for arm in stage.arms]
-    return MergePipeline(stage, arms, SinkWriter(stage.sink, schemas, write), Counters())
+    counters = Counters()
+    arms = [_Builder(replace(stage, root=arm.root, source=arm.source), schemas, counters).arm() for arm in stage.arms]
+    return MergePipeline(stage, arms, SinkWriter(stage.sink, schemas, write), counters)
 
 
 class _Builder:
     """Walks a stage's steps: down to see which columns are used, up to make the operators."""
 
-    def __init__(self, stage: Stage, schemas: SchemaLookup) -> None:
+    def __init__(self, stage: Stage, schemas: SchemaLookup, counters: Counters | None = None) -> None:
         self._stage = stage
         self._schemas = schemas
         self._path = _path(stage.root)
-        self._counters = Counters()
+        self._counters = counters or Counters()
         self._tables: list[TableInput] = []
         self._needed = self._needed_below()
         self._aggregates = [
@@ -885,7 +899,7 @@ class _Builder:
                 aggregate = self._regrouping(step)
                 operators = after
             else:
-                operators.append(self._operator(step, needed))
+                operators += [*self._checks(step, needed), self._operator(step, needed)]
         for stateful in self._aggregates:
             if not isinstance(stateful, TableGroupStep):
                 after = self._with_key_columns(after, stateful)
@@ -906,7 +920,9 @@ class _Builder:
 
     def arm(self) -> RunningArm:
         """Return the operators of one side of a join."""
-        chain = [self._operator(step, needed) for step, needed in zip(self._path[1:], self._needed[1:], strict=True)]
+        chain: list[Operator] = []
+        for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
+            chain += [*self._checks(step, needed), self._operator(step, needed)]
         reader = SourceReader(self._stage.source, self._needed[0], self._schemas)
         return RunningArm(reader, chain, self._stage.source.kind)
 
@@ -933,6 +949,25 @@ class _Builder:
                 needed |= {step.undo} if step.undo else set()
             result.append(needed)
         return result[::-1]
+
+    def _checks(self, step: Step, needed: set[str]) -> list[Operator]:
+        """Return what notes the rows for which a step's expressions fail; nothing where none can."""
+        found: list[Check] = []
+        if isinstance(step, FilterStep):
+            having = any(isinstance(one, AggregateStep) for one in _path(step))
+            found += _ways_to_fail(
+                step.predicate,
+                "HavingFilter" if having else "WhereFilter",
+                f"Error evaluating predicate {step.predicate}",
+            )
+        elif isinstance(step, ProjectStep):
+            for index, item in enumerate(step.items):
+                what = f"Error computing expression {item.expression} for column {item.name} with index {index}"
+                found += _ways_to_fail(item.expression, "Project", what) if item.name in needed else []
+        elif isinstance(step, RepartitionStep):
+            for item in step.keys:
+                found += _ways_to_fail(item.expression, "PartitionBy", f"Error calculating key {item.expression}")
+        return [Checks(found, self._counters)] if found else []
 
     def _operator(self, step: Step, needed: set[str]) -> Operator:
         if isinstance(step, FilterStep):
@@ -1034,6 +1069,11 @@ class _Builder:
                 break
             first += 1
         return [*after[:first], back, *after[first:]]
+
+
+def _ways_to_fail(expression: Expression, step: str, message: str) -> list[Check]:
+    errors = expression.errors()  # type: ignore[attr-defined]
+    return [Check(error.condition, step, message, error.message) for error in errors]
 
 
 def aggregates_of(step: AggregateStep) -> Aggregates:
