@@ -130,7 +130,6 @@ def test_the_overview_shows_what_the_parts_say(visit: Visit) -> None:
         "Brokers and partitions": "heart_rate_realtime_v1",
         "Connectors and queries": "heart_rate_alerts_sink_v1",
         "Workers": "orchestration-1",
-        "Last flow runs": "heart-watch",
         "Clusters and their price": "r5a.large",
         "Sink's last proof": "proven",
         "Stages": "realtime sink",
