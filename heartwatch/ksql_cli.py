@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from cyclopts import App
 from rich.console import Console
@@ -57,7 +58,9 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
 @app.default
 @app.command
 def shell() -> None:
-    """Open a KSQL prompt on the running engine (or ksqlDB)."""
+    """Open a KSQL prompt on the running engine (or ksqlDB); statements that are piped in run as those of a file."""
+    if not sys.stdin.isatty():
+        _run_statements(sys.stdin.read())
     from heartwatch.ksql_shell import Shell, prompt  # noqa: PLC0415
     from heartwatch.ksqldb import Ksqldb, KsqldbError  # noqa: PLC0415
 
@@ -81,13 +84,17 @@ def run(file: Path, /) -> None:
     Args:
         file: statements.
     """
-    from heartwatch.ksql_shell import Shell, run_shown  # noqa: PLC0415
-    from heartwatch.ksqldb import Ksqldb  # noqa: PLC0415
-
     try:
         sql = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         _leave(f"file {str(file)!r} can't be read: {error}")
+    _run_statements(sql)
+
+
+def _run_statements(sql: str) -> NoReturn:
+    from heartwatch.ksql_shell import Shell, run_shown  # noqa: PLC0415
+    from heartwatch.ksqldb import Ksqldb  # noqa: PLC0415
+
     client = Ksqldb(load_settings().ksqldb, retry_seconds=5)
     try:
         good = run_shown(Shell(client, Console()), Console(stderr=True), sql)
@@ -96,6 +103,6 @@ def run(file: Path, /) -> None:
     sys.exit(0 if good else _FAILED)
 
 
-def _leave(message: str) -> None:
+def _leave(message: str) -> NoReturn:
     print(f"heartwatch: {message}", file=sys.stderr)
     sys.exit(_FAILED)

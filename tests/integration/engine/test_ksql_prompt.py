@@ -11,6 +11,7 @@ import pytest
 from engine_process import EngineProcess
 from rich.console import Console
 
+from heartwatch.ksql_cli import app
 from heartwatch.ksql_shell import Shell, run_shown
 from heartwatch.ksqldb import Ksqldb
 from heartwatch.settings import KsqldbSettings
@@ -59,3 +60,24 @@ def test_a_session(session: Callable[[str], str], tmp_path: Path) -> None:
     assert "mismatched input ';'" in session("SELECT;")
     assert "NOTHING" in session("DESCRIBE nothing;")
     assert "Source `SAMPLES` (topic:" in session("DROP STREAM samples DELETE TOPIC;")
+
+
+@pytest.mark.parametrize(
+    ("sql", "code"), [("SHOW STREAMS; SHOW QUERIES;", 0), ("SHOW STREAMS; SELECT;", 1)], ids=["good", "refused"]
+)
+def test_piped_statements_run_as_a_file_s(
+    engines: Callable[[str], EngineProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sql: str,
+    code: int,
+) -> None:
+    url = engines("engine").start().url
+    monkeypatch.setenv("HEARTWATCH_KSQLDB__URLS", f'["{url}"]')
+    monkeypatch.setattr("sys.stdin", io.StringIO(sql))
+    with pytest.raises(SystemExit) as left:
+        app(["shell"])
+    shown = capsys.readouterr()
+    assert left.value.code == code
+    assert "Stream" in shown.out, "what comes before the refused statement has run"
+    assert ("mismatched input" in shown.err) == bool(code)
