@@ -98,7 +98,7 @@ class IcebergSink:
         if table is None:
             return Listing("")
         store = self._store(table.io, table.location())
-        stored = store.list_folder(_path(f"{table.location()}/data"))
+        stored = store.list_folder(_path(table.properties.get("write.data.path", f"{table.location()}/data")))
         try:
             tasks = {task.file.file_path: task for task in table.scan().plan_files()}
         except (OSError, ValueError) as error:

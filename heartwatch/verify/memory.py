@@ -15,7 +15,7 @@ import polars as pl
 import psycopg2
 from psycopg2.extras import execute_values
 
-from heartwatch.postgres import connect, execute, migrate, transaction
+from heartwatch.postgres import PostgresError, connect, execute, migrate, transaction
 from heartwatch.settings import ROOT, PostgresSettings
 from heartwatch.sink.reader import SinkObject
 from heartwatch.verify.dead_letters import DeadLetter, DeadLetterSummary
@@ -68,7 +68,7 @@ class ProofMemory:
                     cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", [f"{SCHEMA} {self._topic}"])
                 except psycopg2.Error as error:
                     if error.pgcode != _LOCK_TIMEOUT:
-                        raise
+                        raise PostgresError(f"can't lock the check of topic {self._topic!r}: {error}") from error
                     raise BusyError(
                         f"another check of the sink of topic {self._topic!r} is still at work after {seconds:g} s; wait for it"
                     ) from error

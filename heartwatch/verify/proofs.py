@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -58,6 +58,25 @@ class Segment:
     state: SegmentState = SegmentState.PROVEN
 
 
+class SegmentIndex:
+    """Segments by partition and offset."""
+
+    def __init__(self, by_partition: Mapping[int, Sequence[Segment]]) -> None:
+        """Make an index of segments that don't overlap, each partition's in order."""
+        self._segments = by_partition
+        self._begins = {partition: [one.begin for one in found] for partition, found in by_partition.items()}
+
+    def overlapping(self, spans: Iterable[Span]) -> list[Segment]:
+        """Return the segments that have offsets in any of the spans."""
+        found: dict[tuple[int, int], Segment] = {}
+        for partition, begin, end in spans:
+            segments, begins = self._segments.get(partition, ()), self._begins.get(partition, ())
+            for one in segments[max(0, bisect_right(begins, begin) - 1) : bisect_left(begins, end)]:
+                if one.end > begin:
+                    found[one.partition, one.begin] = one
+        return list(found.values())
+
+
 @dataclass
 class Proofs:
     """What is known of a topic's sink.
@@ -84,14 +103,14 @@ class Proofs:
 
     def overlapping(self, spans: Iterable[Span]) -> list[Segment]:
         """Return the segments that have offsets in any of the spans."""
-        wanted = list(spans)
-        return [
-            one
-            for one in self.segments.values()
-            if any(
-                one.partition == partition and one.begin < end and begin < one.end for partition, begin, end in wanted
-            )
-        ]
+        return self.index().overlapping(spans)
+
+    def index(self) -> SegmentIndex:
+        """Return the segments as they are now in an order in which spans find them quickly."""
+        by_partition: dict[int, list[Segment]] = {}
+        for _, one in sorted(self.segments.items()):
+            by_partition.setdefault(one.partition, []).append(one)
+        return SegmentIndex(by_partition)
 
     def unproven(self, partition: int, begin: int, end: int) -> list[Span]:
         """Return what of a range no segment covers."""

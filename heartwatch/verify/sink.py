@@ -38,7 +38,7 @@ from heartwatch.sink.reader import (
 from heartwatch.verify import compare
 from heartwatch.verify.compare import MOST_RUNS, Ranges
 from heartwatch.verify.findings import Finding, Kind, PartitionProof, SinkProof, merge_runs
-from heartwatch.verify.proofs import Proofs, Segment, SegmentState, Span, chunks
+from heartwatch.verify.proofs import Proofs, Segment, SegmentIndex, SegmentState, Span, chunks
 from heartwatch.verify.records import (
     DIGEST,
     KEYS,
@@ -264,7 +264,8 @@ class _Look:
 
         By their statistics most new objects have none: only the others are read, and only their rows' places.
         """
-        doubtful = [one for one in new if not one.counted and self._may_stray(one)]
+        index = self.proofs.index()
+        doubtful = [one for one in new if not one.counted and self._may_stray(one, index)]
         touched = [span for one in new if one.counted for span in self._spans_of([one])]
         beyond: list[pl.DataFrame] = []
         for read in self._in_threads(self._places, doubtful):
@@ -272,7 +273,12 @@ class _Look:
                 low, high = int(part["offset"].min()), int(part["offset"].max())  # type: ignore[arg-type]
                 end = self.limits[partition][1] if partition in self.limits else 0
                 if partition in self.limits and low < end:
-                    touched += self._touched(int(partition), part["offset"].to_numpy(), low, high)
+                    offsets = part["offset"].to_numpy()
+                    touched += [
+                        (one.partition, one.begin, one.end)
+                        for one in index.overlapping([(int(partition), low, high + 1)])
+                        if bool(np.any((offsets >= one.begin) & (offsets < one.end)))
+                    ]
                 if high >= end:
                     beyond.append(part.filter(pl.col("offset") >= end))
                     self.unsettled.add(read.one.path)
@@ -280,22 +286,12 @@ class _Look:
             self._tell_beyond(pl.concat(beyond))
         return touched
 
-    def _may_stray(self, one: SinkObject) -> bool:
+    def _may_stray(self, one: SinkObject, index: SegmentIndex) -> bool:
         spans = self._spans_of([one])
-        if self.proofs.overlapping(spans):
+        if index.overlapping(spans):
             return True
         past = any(end > self.limits[partition][1] for partition, _, end in spans)
         return self.check.limits is None and (past or one.partitions[1] > max(self.limits, default=-1))
-
-    def _touched(
-        self, partition: int, offsets: np.ndarray[tuple[int], np.dtype[np.int64]], low: int, high: int
-    ) -> list[Span]:
-        """Return the proven segments that rows lie in, as spans."""
-        return [
-            (partition, one.begin, one.end)
-            for one in self.proofs.overlapping([(partition, low, high + 1)])
-            if bool(np.any((offsets >= one.begin) & (offsets < one.end)))
-        ]
 
     def _tell_beyond(self, rows: pl.DataFrame) -> None:
         """Tell rows at offsets that Kafka hasn't reached even now."""
@@ -314,11 +310,7 @@ class _Look:
         Those that Kafka still has are forgotten, so that they are compared with it.
         """
         failed = []
-        for one in suspects:
-            span = (one.partition, one.begin, one.end)
-            counted = any(found.counted for found in self._objects_of([span]))
-            rows = pl.DataFrame(schema=ROW_SCHEMA) if counted else self._rows([span])
-            height, digest = sum_digests(rows).get(one.partition, (0, 0))
+        for one, counted, (height, digest) in self._sums(suspects):
             key = (one.partition, one.begin)
             in_kafka = one.begin >= self.log_starts.get(one.partition, 0)
             # Without the same hash function, and without Kafka, numbers of rows are all that can be compared.
@@ -336,6 +328,21 @@ class _Look:
                 self.proofs.segments[key] = replace(one, state=SegmentState.BROKEN)
                 self._tell_broken(one, None if counted else height, gone)
         return failed
+
+    def _sums(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, bool, tuple[int, int]]]:
+        """Return how many rows each segment has now and the sum of their hashes; and whether rows there carry no offsets."""
+        batch: list[Segment] = []
+        for position, one in enumerate(segments):
+            batch.append(one)
+            if position + 1 < len(segments) and sum(each.end - each.begin for each in batch) < _CHUNK_OFFSETS:
+                continue
+            spans = [(each.partition, each.begin, each.end) for each in batch]
+            counted = [any(found.counted for found in self._objects_of([span])) for span in spans]
+            rows = self._rows([span for span, skip in zip(spans, counted, strict=True) if not skip])
+            for each, span, skip in zip(batch, spans, counted, strict=True):
+                mine = rows.filter(_filter({span[0]: [span[1:]]}))
+                yield each, skip, sum_digests(mine).get(each.partition, (0, 0))
+            batch = []
 
     def _tell_broken(self, one: Segment, rows: int | None, gone: Sequence[SinkObject]) -> None:
         touching = [found for found in gone if found.overlaps(one.partition, one.begin, one.end)]
@@ -492,6 +499,8 @@ class _Look:
         self, spans: Sequence[Span], kafka: pl.DataFrame | None = None, dead: pl.DataFrame | None = None
     ) -> pl.DataFrame:
         """Read the sink's rows of spans; tell the objects that can't be read, or whose schema is wrong."""
+        if not spans:
+            return pl.DataFrame(schema=ROW_SCHEMA)
         frames = []
         by_partition: dict[int, list[tuple[int, int]]] = {}
         for partition, begin, end in spans:
