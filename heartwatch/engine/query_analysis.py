@@ -150,6 +150,8 @@ class QueryAnalysis:
 
         used = {node.name for node in nodes(self.query) if isinstance(node, ast.ColumnReference)} if alias else set()
         pseudo = tuple(Column(name, type_) for name, type_ in PSEUDO_TYPES.items() if name in used)
+        if alias and source.key_window is not None:
+            pseudo += tuple(Column(name, BIGINT) for name in WINDOW_BOUNDS)
         schema = Schema(named(source.schema.key), named((*source.schema.value, *pseudo)))
         headers = tuple((self.scope.frame_name(one.alias, name), key) for name, key in source.headers)
         timestamp = source.timestamp_column
@@ -211,6 +213,8 @@ class QueryAnalysis:
                     f"Invalid join type: {'full' if join.kind == 'OUTER' else 'right'}-outer join not supported for "
                     f"foreign-key table-table join. Got {left.source.name} {_JOIN_NAMES[join.kind]} {right.source.name}."
                 )
+            if self.windowed_source:
+                raise StatementError("Foreign-key table-table joins are not supported on windowed tables.")
             raise NotSupportedError("A foreign-key table-table join is")
 
     def _criteria(
@@ -530,7 +534,7 @@ class QueryAnalysis:
             self.scope.frame_name(one.alias, column.name)
             for one in self.scope.sources
             if item.qualifier in (None, one.alias)
-            for column in one.source.schema.columns
+            for column in _in_star(one.source)
         ]
         synthetic = [self.synthetic_key] if self.synthetic_key and item.qualifier is None else []
         return [*synthetic, *names]
@@ -605,6 +609,12 @@ def _table_calls(expression: Any) -> list[ast.FunctionCall]:
         if inner is not None:
             raise StatementError(f"Table functions cannot be nested: {call.name}({inner.name}())")
     return calls
+
+
+def _in_star(source: Source) -> tuple[Column, ...]:
+    """Return the columns that a star stands for below a join: of a windowed source its bounds too."""
+    bounds = tuple(Column(name, BIGINT) for name in WINDOW_BOUNDS) if source.key_window is not None else ()
+    return (*source.schema.key, *bounds, *source.schema.value)
 
 
 def _key_format_of(step: Step) -> Format:

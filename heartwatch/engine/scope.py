@@ -92,7 +92,7 @@ class Scope:
 
     def frame_name(self, alias: str, column: str) -> str:
         """Return a source's column's name in the frame."""
-        if not self.is_join or column in WINDOW_BOUNDS:
+        if not self.is_join:
             return column
         return f"{alias}_{column}"
 

@@ -434,6 +434,9 @@ def _field(step: SourceStep, column: str) -> str:
     return column.removeprefix(prefix) if step.alias else column
 
 
+_OF_A_ROW = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND)
+
+
 class SourceReader:
     """Turns a topic's messages into a frame of the columns that the plan uses."""
 
@@ -452,7 +455,7 @@ class SourceReader:
         self._keeps_valueless = keeps_valueless
         self.key = KeyReader(step, schemas)
         self._time = self._time_column()
-        own = {f"{step.alias}_{name}": name for name in PSEUDO_COLUMNS} if step.alias else {}
+        own = {f"{step.alias}_{name}": name for name in _OF_A_ROW} if step.alias else {}
         self._own_pseudo = {alias: name for alias, name in own.items() if alias in needed}
         headers = dict(step.headers)
         self._headers = {name: key for name, key in headers.items() if name in needed}
@@ -464,6 +467,7 @@ class SourceReader:
         self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
         self._names = [column.name for column in wanted]
         self._key_columns = any(column.name in needed or column.name == self._time for column in step.schema.key)
+        self._key_columns |= any(name in (WINDOWSTART, WINDOWEND) for name in self._own_pseudo.values())
 
     def _time_column(self) -> str | None:
         wanted = self.step.timestamp_column
