@@ -21,7 +21,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint unit integration e2e chaos bench ksql debian-packages \
+.PHONY: help setup up down status clean demo test lint unit integration machines e2e chaos bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal
 
 help: ## List the targets
@@ -47,8 +47,11 @@ demo: setup ## Run the whole pipeline and print what was found; leaves the platf
 ksql: setup ## Open a KSQL prompt on the running platform
 	@$(BIN)/heartwatch ksql
 
-# Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests.
-test: setup $(RECORDINGS) lint unit integration e2e ## Run the linters, the type checker and all tests
+# Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Those wait for
+# processes most of the time, so that what needs no platform runs beside them.
+test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration lint unit machines
+	@$(MAKE) --no-print-directory e2e
 
 lint: setup ## Run the linters and the type checker
 	$(BIN)/ruff check
@@ -59,13 +62,16 @@ unit: setup ## Run the unit tests: no processes, seconds
 	$(BIN)/python -m pytest tests/unit
 
 integration: setup $(RECORDINGS) ## Run the integration tests: real embedded parts
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest --ignore tests/integration/clusters tests/integration
+
+machines: setup ## Run the tests of the EC2 machines against a local AWS
+	$(BIN)/python -m pytest tests/integration/clusters
 
 e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browser
 	$(BIN)/python -m pytest tests/e2e
 
 chaos: setup $(RECORDINGS) ## Kill each part with -9 under a whole run (minutes a part)
-	$(BIN)/python -m pytest -m chaos tests/e2e
+	$(BIN)/python -m pytest -m chaos tests/integration tests/e2e
 
 bench: setup ## Measure throughput
 	$(BIN)/python -m benchmarks
@@ -79,8 +85,8 @@ docker-up: docker-env ## Start the whole system with Docker; PROFILE=kafka-ui or
 docker-down: ## Stop it; its volumes stay
 	docker compose --file docker/compose.yaml --profile '*' down
 
-clusters-rehearsal: setup ## Rehearse the clusters: provision to terminate against a local AWS, deploys against the embedded platform
-	$(BIN)/python -m pytest -v tests/integration/clusters tests/integration/deploy
+clusters-rehearsal: machines ## Rehearse the clusters: machines against a local AWS, then deploy and produce on the embedded platform
+	$(BIN)/python -m pytest -v tests/integration/deploy tests/e2e/test_clusters_flows.py
 
 debian-packages: ## Install the Debian packages that are missing (root)
 	@missing=$$(for package in $(DEBIAN_PACKAGES); do dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \

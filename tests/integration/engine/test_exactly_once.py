@@ -62,20 +62,26 @@ def test_faulty_events_give_the_reference_answer_and_every_loss_is_counted(
     assert found["dropped-no-table-row"] == counts["without a row"]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_kill_9_under_load_loses_and_doubles_nothing(engines: Engines, pipeline: Pipeline, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "kills", "events"),
+    [(1, 5, 300_000), pytest.param(2, 30, 1_500_000, marks=pytest.mark.chaos)],
+    ids=["5_kills", "30_kills"],
+)
+def test_kill_9_under_load_loses_and_doubles_nothing(
+    engines: Engines, pipeline: Pipeline, seed: int, kills: int, events: int
+) -> None:
     engine = engines("one").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
     deploy(engine, pipeline, QUIET)
-    producing = threading.Thread(target=pipeline.faulty_events, args=(300_000, 2_000, seed, 8_000, 8_000))
+    producing = threading.Thread(target=pipeline.faulty_events, args=(events, 2_000, seed, 8_000, 8_000))
     producing.start()
     chance = random.Random(seed)
-    for _ in range(5):
+    for _ in range(kills):
         time.sleep(chance.uniform(0.1, 6))
         engine.kill()
         engine.start()
     producing.join()
-    check_alerts(pipeline, 180)
+    check_alerts(pipeline, 300)
 
 
 def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: Pipeline, platform: Platform) -> None:
