@@ -15,6 +15,7 @@ from heartwatch.engine.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
 from heartwatch.engine.binder import Binder
 from heartwatch.engine.casts import can_cast
 from heartwatch.engine.catalog import Catalog, Source, already_exists, check_names
+from heartwatch.engine.coercion import with_bytes
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import Cast, Literal, TypedExpression
 from heartwatch.engine.functions.registry import widening
@@ -127,6 +128,7 @@ class Analyzer:
                 continue
             values.append(column)
             if definition.constraint in ("HEADERS", "HEADER"):
+                _check_header(definition.header, [header for _, header in headers])
                 headers.append((column.name, definition.header))
         keys = keys or self._inferred(properties, key_format, "key")
         if len(values) == len(headers):
@@ -312,8 +314,17 @@ class Analyzer:
         }
 
 
+def _check_header(header: str | None, before: list[str | None]) -> None:
+    """Check that a header column goes with those before it: one for all headers stands alone."""
+    if before and (header is None or None in before):
+        raise StatementError("Schema already contains a HEADERS column.")
+    if header in before:
+        raise StatementError(f"Schema already contains a HEADER('{header}') column.")
+
+
 def _inserted(name: str, value: TypedExpression, type_: SqlType) -> TypedExpression:
     """Return a value of INSERT VALUES in its column's type; numbers and texts convert where nothing is lost."""
+    value = with_bytes(value, type_)
     if value.type == type_:
         return value
     if isinstance(value, Literal) and value.type == NULL:

@@ -226,6 +226,27 @@ def _text(given: Any) -> str:
     return f"{given:f}" if isinstance(given, Decimal) else str(given)
 
 
+def with_bytes(value: TypedExpression, wanted: SqlType) -> TypedExpression:
+    """Return a value whose texts are bytes in base64 where `wanted` has BYTES, also inside of constructors.
+
+    Raises:
+        StatementError: a text is not in base64.
+    """
+    if wanted == BYTES and isinstance(value, Literal) and value.type == STRING and value.value is not None:
+        return Literal(BYTES, _literal_value(value, BYTES), text=value.text)
+    if isinstance(value, NewArray) and isinstance(wanted, ArrayType):
+        items = tuple(with_bytes(item, wanted.element) for item in value.items)
+        return NewArray(ArrayType(element=items[0].type), items, text=value.text)
+    if isinstance(value, NewMap) and isinstance(wanted, MapType):
+        entries = tuple((key, with_bytes(item, wanted.value)) for key, item in value.entries)
+        return NewMap(MapType(key=entries[0][0].type, value=entries[0][1].type), entries, text=value.text)
+    if isinstance(value, NewStruct) and isinstance(wanted, StructType):
+        types = dict(wanted.fields)
+        fields = tuple((name, with_bytes(item, types[name]) if name in types else item) for name, item in value.items)
+        return NewStruct(StructType(fields=tuple((name, item.type) for name, item in fields)), fields, text=value.text)
+    return value
+
+
 def _bytes(text: str) -> bytes | None:
     try:
         return base64.b64decode(text.strip(), validate=True)

@@ -14,8 +14,7 @@ from heartwatch.engine.catalog import Source
 from heartwatch.engine.errors import SERVER_ERROR, StatementError
 from heartwatch.engine.expressions import TypedExpression
 from heartwatch.engine.formats import from_json
-from heartwatch.engine.operators import DELETED
-from heartwatch.engine.plan import ROWTIME, SourceKind
+from heartwatch.engine.plan import ROWTIME
 from heartwatch.engine.resources import Resources, sink_of
 from heartwatch.engine.topology import SinkWriter
 from heartwatch.kafka import producer_config
@@ -101,7 +100,7 @@ def row_of(source: Source, values: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _completed(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows with all columns, nulls where none were given; a table's row without any value is a tombstone."""
+    """Return rows with all columns, nulls where none were given; none is a tombstone, as in ksqlDB."""
     now = pl.lit(round(time.time() * 1000), pl.Int64).alias(ROWTIME)
     time_column = rows[ROWTIME] if ROWTIME in rows.columns else now
     columns: list[Any] = [
@@ -110,10 +109,4 @@ def _completed(source: Source, rows: pl.DataFrame) -> pl.DataFrame:
         else pl.lit(None, column.type.polars).alias(column.name)
         for column in source.schema.columns
     ]
-    frame = rows.select(*columns, time_column)
-    given = [column.name for column in source.schema.value if column.name in rows.columns]
-    if source.kind is SourceKind.TABLE:
-        frame = frame.with_columns(
-            pl.all_horizontal(pl.col(given).is_null()).alias(DELETED) if given else pl.lit(True).alias(DELETED)
-        )
-    return frame
+    return rows.select(*columns, time_column)

@@ -1,7 +1,7 @@
 """Session properties: which there are, what they may be, and what they mean for a query.
 
 Names are ksqlDB's. Those of Kafka Streams and its clients may carry the prefix ``ksql.streams.``, as there; what an engine
-without Kafka Streams has no use for is accepted, listed and without effect.
+without Kafka Streams has no use for is accepted and without effect.
 """
 
 from __future__ import annotations
@@ -66,6 +66,18 @@ PROPERTIES: Mapping[str, Property] = {
 }
 
 
+# Switches of ksqlDB for what the engine always does, or has no counterpart of.
+_WITHOUT_EFFECT = {
+    "ksql.any.key.name.enabled",
+    "ksql.cast.strings.preserve.nulls",
+    "ksql.headers.columns.enabled",
+    "ksql.joins.foreign.key.enable",
+    "ksql.new.query.planner.enabled",
+    "ksql.rowpartition.rowoffset.enabled",
+    "ksql.source.table.materialization.enabled",
+}
+
+
 def canonical(name: str) -> str:
     """Return a property's name without the prefix for Kafka Streams' settings."""
     bare = name.removeprefix(_STREAMS_PREFIX).removeprefix("consumer.")
@@ -79,6 +91,8 @@ def check(name: str, value: str) -> None:
         StatementError: it is unknown, or the value is wrong.
     """
     found = PROPERTIES.get(canonical(name))
+    if found is None and (name.startswith(_STREAMS_PREFIX) or name in _WITHOUT_EFFECT):
+        return
     if found is None:
         raise StatementError(f"Unknown property: {name}")
     if not found.is_right(value):

@@ -240,13 +240,21 @@ class _SqlRun:
     def _assert_source(self, statement: ast.CreateSource, text: str) -> None:
         actual = self._driver.catalog.source(statement.name)
         apart = replace(self._driver.catalog, sources={})
-        expected = Analyzer(apart, self._driver.registry).create_source(statement, text)
+        expected = Analyzer(apart, self._driver.registry).create_source(_with_formats(statement, actual), text)
         for what, of_source in _ASSERTED.items():
             if of_source(expected) != of_source(actual):
                 raise AssertionMismatch(
                     f"Expected {what} does not match actual for source {actual.name}.\n"
                     f"\tExpected: {of_source(expected)}\n\tActual: {of_source(actual)}"
                 )
+
+
+def _with_formats(statement: ast.CreateSource, actual: Source) -> ast.CreateSource:
+    """Return what is asserted with the formats that it leaves open, which may then be any."""
+    given = {name.upper() for name, _ in statement.properties}
+    formats = {"KEY_FORMAT": actual.key_format.name, "VALUE_FORMAT": actual.value_format.name}
+    added = [(name, ast.StringLiteral(value)) for name, value in formats.items() if not given & {name, "FORMAT"}]
+    return replace(statement, properties=(*statement.properties, *added))
 
 
 _BOUNDS = (WINDOWSTART, WINDOWEND)
