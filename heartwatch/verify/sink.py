@@ -405,7 +405,8 @@ class _Look:
         """Tell the offsets that Kafka removed before they were proven and for which the sink has no row."""
         for partition, start in self.log_starts.items():
             begin = self.proofs.base[partition]
-            for span in self.proofs.unproven(partition, begin, start) if begin < start else ():
+            spans = self.proofs.unproven(partition, begin, start) if begin < start else []
+            for span in [part for whole in chunks(spans, _CHUNK_OFFSETS, {}) for _, part in whole]:
                 rows = self._rows([span])
                 dead = self.check.dead_letters([span])
                 present = np.unique(np.concatenate([rows["offset"].to_numpy(), dead["offset"].to_numpy()]))
