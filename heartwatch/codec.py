@@ -319,7 +319,7 @@ class _Writer:
         """Return why a single message can't be decoded."""
         stream = io.BytesIO(value[HEADER_BYTES:])
         try:
-            fastavro.schemaless_reader(stream, self._parsed, self._reader)
+            self._read_one(stream)
         except Exception as error:
             return f"the Avro body can't be decoded: {type(error).__name__}: {error}"
         left = len(value) - HEADER_BYTES - stream.tell()
@@ -361,12 +361,19 @@ class _Writer:
             stream = io.BytesIO(value or b"")
             stream.seek(HEADER_BYTES)
             try:
-                rows.append(fastavro.schemaless_reader(stream, self._parsed, self._reader))
+                rows.append(self._read_one(stream))
             except Exception:
                 return None
             if stream.read(1):
                 return None
         return pa.RecordBatch.from_pylist(rows, schema=self._target)
+
+    def _read_one(self, stream: io.BytesIO) -> Any:
+        """Read one body; what the reader skips must be right too."""
+        begin = stream.tell()
+        fastavro.schemaless_reader(stream, self._parsed)
+        stream.seek(begin)
+        return fastavro.schemaless_reader(stream, self._parsed, self._reader)
 
 
 def _bad_header(value: bytes) -> str | None:

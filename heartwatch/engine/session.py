@@ -232,7 +232,9 @@ class Engine:
             if all(source in self.catalog.sources for source in self._reads(change)):
                 self.resources.check(change.plan)
         elif isinstance(node, ast.CreateSource) and change.source is not None and change.nothing is None:
-            there = self.resources.kafka.describe([change.source.topic])
+            # An earlier statement of the request makes its topic only when it is carried out.
+            made = any(source.topic == change.source.topic for source in before.sources.values())
+            there = made or self.resources.kafka.describe([change.source.topic])
             if not there and with_values(node.properties).get("PARTITIONS") is None:
                 raise missing_topic(change.source)
 

@@ -224,3 +224,10 @@ def test_avro_key_of_a_plain_type_stands_by_itself() -> None:
 def test_an_unknown_format_is_refused_by_name() -> None:
     with pytest.raises(FormatError, match="PROTOBUF"):
         serde(Format("PROTOBUF"), PLAIN, no_schemas)
+
+
+def test_a_field_that_nobody_reads_must_be_right_too() -> None:
+    writer = {"type": "record", "name": "r", "fields": [{"name": "T", "type": "string"}, {"name": "N", "type": "int"}]}
+    it = serde(Format("AVRO"), [Column("N", INTEGER)], lambda _: writer)
+    read = it.read(array(b"\0\0\0\0\1\4ok\6", b"\0\0\0\0\1\4\xff\xfe\6"))
+    assert (read.frame.rows(), [index for index, _ in read.rejects]) == ([(3,)], [1])
