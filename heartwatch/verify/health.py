@@ -42,7 +42,7 @@ class ConnectorPlan:
 
     Attributes:
         restart: those whose failed tasks are to be restarted now, with how often they have been.
-        forget: those that have run for long enough since their last restart.
+        forget: those that have run for long enough since their last restart, and those that are gone.
         findings: one a connector.
     """
 
@@ -68,7 +68,8 @@ def judge_connectors(
         now: present time.
     """
     restart: dict[str, int] = {}
-    forget = []
+    # One that was deleted begins anew when it comes back.
+    forget = sorted(set(remembered) - {status.name for status in statuses})
     findings = []
     for status in statuses:
         before = remembered.get(status.name)

@@ -55,6 +55,7 @@ def test_restarts_are_forgotten_after_a_calm_while() -> None:
     statuses = [connector("a", "RUNNING"), connector("b", "RUNNING"), connector("c", "UNASSIGNED")]
     plan = judge_connectors(statuses, before, 3, CALM, NOW)
     assert (plan.restart, plan.forget) == ({}, ["a"])
+    assert judge_connectors([], before, 3, CALM, NOW).forget == ["a", "b", "c"], "they are gone"
     assert events(plan.findings) == [None, None, None]
 
 
