@@ -101,8 +101,8 @@ class StructType(SqlType):
     fields: tuple[tuple[str, SqlType], ...] = ()
 
     def __str__(self) -> str:
-        """Return the type as DESCRIBE prints it."""
-        return "STRUCT<" + ", ".join(f"{name} {type_}" for name, type_ in self.fields) + ">"
+        """Return the type as ksqlDB's messages have it."""
+        return "STRUCT<" + ", ".join(f"`{name}` {type_}" for name, type_ in self.fields) + ">"
 
     @property
     def polars(self) -> pl.DataType:

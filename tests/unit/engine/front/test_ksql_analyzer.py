@@ -212,7 +212,7 @@ def test_insert_values(session: Session) -> None:
 def test_types_by_name(session: Session) -> None:
     session.run("create type address as struct<street string, zip int>;")
     source = session.source("create stream o (id int key, a address) with (kafka_topic='o', value_format='json');")
-    assert str(source.schema.value[0].type) == "STRUCT<STREET STRING, ZIP INTEGER>"
+    assert str(source.schema.value[0].type) == "STRUCT<`STREET` STRING, `ZIP` INTEGER>"
     with pytest.raises(StatementError, match="NOPE"):
         session.source("create stream p (a nope) with (kafka_topic='o', value_format='json');")
 

@@ -43,7 +43,7 @@ def record(*fields: Any) -> str:
         ({"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}, "DECIMAL(4, 2)"),
         ({"type": "array", "items": ["null", "long"]}, "ARRAY<BIGINT>"),
         ({"type": "map", "values": "double"}, "MAP<STRING, DOUBLE>"),
-        ({"type": "record", "name": "s", "fields": [{"name": "x", "type": "int"}]}, "STRUCT<X INTEGER>"),
+        ({"type": "record", "name": "s", "fields": [{"name": "x", "type": "int"}]}, "STRUCT<`X` INTEGER>"),
     ],
 )
 def test_types(avro: Any, sql: str) -> None:
@@ -55,7 +55,7 @@ def test_names_may_keep_their_case() -> None:
     (column,) = columns_of_avro(
         record(("aB", {"type": "record", "name": "s", "fields": [{"name": "xY", "type": "int"}]})), uppercase=False
     )
-    assert (column.name, str(column.type)) == ("aB", "STRUCT<xY INTEGER>")
+    assert (column.name, str(column.type)) == ("aB", "STRUCT<`xY` INTEGER>")
 
 
 def test_types_without_a_counterpart_are_left_out() -> None:
@@ -73,7 +73,7 @@ def test_keys_are_one_column() -> None:
     (column,) = columns_of_avro('"int"', single="ROWKEY")
     assert (column.name, str(column.type)) == ("ROWKEY", "INTEGER")
     (column,) = columns_of_avro(record(("a", "int")), single="ROWKEY")
-    assert str(column.type) == "STRUCT<A INTEGER>"
+    assert str(column.type) == "STRUCT<`A` INTEGER>"
     with pytest.raises(StatementError, match="anonymous type"):
         columns_of_avro('"int"')
 

@@ -120,7 +120,7 @@ def test_numbers_at_the_edges(text: str, value: int) -> None:
         ("decimal(4, 2)", "DECIMAL(4, 2)"),
         (
             "array<map<string, struct<a int, b array<double>>>>",
-            "ARRAY<MAP<STRING, STRUCT<A INTEGER, B ARRAY<DOUBLE>>>>",
+            "ARRAY<MAP<STRING, STRUCT<`A` INTEGER, `B` ARRAY<DOUBLE>>>>",
         ),
         ("bytes", "BYTES"),
         ("timestamp", "TIMESTAMP"),
