@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from nicegui import ui
+from nicegui import Client, core, ui
+from nicegui.element import Element
 
 from heartwatch.web.board import Board, Snapshot
 from heartwatch.web.views import Once
@@ -18,6 +20,32 @@ logger = logging.getLogger(__name__)
 
 _FALLBACK_SECONDS = 2.0
 _YIELD_EVERY = 20
+
+
+@dataclass
+class _Shown:
+    """An element, the property that holds what it shows, what makes that of a snapshot, and what was made last."""
+
+    element: Element
+    name: str
+    make: Callable[[Snapshot], Any]
+    wrap: Callable[[Any], Any]
+    last: Any = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether all viewers see the same."""
+        return isinstance(self.make, Once)
+
+    def put(self, made: Any) -> None:
+        """Show something; the viewer is told."""
+        self.last = made
+        self.element.props[self.name] = self.wrap(made)
+
+    def put_silently(self, made: Any) -> None:
+        """Take something as shown: the viewer is told by other means."""
+        with self.element.props.suspend_updates():
+            self.put(made)
 
 
 class View:
@@ -30,7 +58,7 @@ class View:
             snapshot: what new elements show at once.
         """
         self._snapshot = snapshot
-        self._shown: list[tuple[Callable[[Snapshot], Any], Callable[[Any], None], list[Any]]] = []
+        self._shown: list[_Shown] = []
 
     def panel(self, make: Callable[[Snapshot], str], classes: str = "", live: bool = False) -> ui.html:
         """Add a piece of HTML.
@@ -43,7 +71,7 @@ class View:
         element = ui.html("", sanitize=False).classes(classes)
         if live:
             element.props("role=status aria-live=polite")
-        self._add(make, lambda content: _set(element, content))
+        self._add(_Shown(element, "innerHTML", make, str))
         return element
 
     def chart(self, make: Callable[[Snapshot], bytes], classes: str = "chart") -> ui.echart:
@@ -54,36 +82,51 @@ class View:
             classes: CSS classes.
         """
         element = ui.echart({}, renderer="svg").classes(classes)
-
-        def show(options: bytes) -> None:
-            # Encoded once for all viewers.
-            element.props["options"] = orjson.Fragment(options)
-            element.update()
-
-        self._add(make, show)
+        # Encoded once for all viewers.
+        self._add(_Shown(element, "options", make, orjson.Fragment))
         return element
 
-    def _add(self, make: Callable[[Snapshot], Any], show: Callable[[Any], None]) -> None:
-        made = make(self._snapshot)
-        show(made)
-        self._shown.append((make, show, [made]))
+    def _add(self, shown: _Shown) -> None:
+        shown.put(shown.make(self._snapshot))
+        self._shown.append(shown)
+
+    @property
+    def room(self) -> str:
+        """Name of those viewers whose pages have the same elements as this one, as far as all see the same in them."""
+        return "same:" + ",".join(f"{one.element.tag}{one.element.id}" for one in self._shown if one.shared)
+
+    def shared_news(self, snapshot: Snapshot) -> dict[int, Any]:
+        """Return what has changed of what all viewers see, by the element's position among the page's."""
+        made = {index: one.make(snapshot) for index, one in enumerate(self._shown) if one.shared}
+        return {index: what for index, what in made.items() if what != self._shown[index].last}
+
+    def take(self, news: Mapping[int, Any]) -> dict[int, Any]:
+        """Take news as shown, and return the elements as the framework sends them, by id."""
+        self.take_silently(news)
+        elements = [self._shown[index].element for index in news]
+        return {element.id: element._to_dict() for element in elements}  # the outbox sends the same
+
+    def take_silently(self, news: Mapping[int, Any]) -> None:
+        """Take news as shown: they go to many viewers at once."""
+        for index, made in news.items():
+            self._shown[index].put_silently(made)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Bring the page up to date; what stays the same is not sent again."""
+        """Bring the page up to date by itself; what stays the same is not sent again."""
         self._snapshot = snapshot
-        for make, show, before in self._shown:
-            made = make(snapshot)
-            if made is not before[0] and made != before[0]:
-                before[0] = made
-                show(made)
+        for one in self._shown:
+            made = one.make(snapshot)
+            if made is not one.last and made != one.last:
+                one.put(made)
 
     def again(self) -> None:
         """Show the same snapshot again: the viewer asked for something else of it."""
         self.show(self._snapshot)
 
-
-def _set(element: ui.html, content: str) -> None:
-    element.content = content
+    def everything_again(self) -> None:
+        """Send all of it again: the viewer was away for a moment."""
+        for one in self._shown:
+            one.put(one.last)
 
 
 def options_once(make: Callable[[Snapshot], dict[str, Any]]) -> Once[Snapshot, bytes]:
@@ -128,7 +171,7 @@ class Live:
         self.board.set_watched(True)
         view = View(self.snapshot)
         client = ui.context.client
-        client.on_connect(lambda: self._join(view))
+        client.on_connect(lambda: self._join(client, view))
         client.on_delete(lambda: self._leave(view))
         return view
 
@@ -137,7 +180,11 @@ class Live:
         """How many look."""
         return len(self._views)
 
-    def _join(self, view: View) -> None:
+    async def _join(self, client: Client, view: View) -> None:
+        for socket in list(client._socket_to_document_id):
+            await core.sio.enter_room(socket, view.room)
+        if view in self._views:
+            view.everything_again()
         self._views.add(view)
         self.board.set_watched(True)
         view.show(self.snapshot)
@@ -157,10 +204,24 @@ class Live:
             except Exception:
                 logger.exception("no snapshot could be made; the next one may do")
                 continue
-            for number, view in enumerate(list(self._views)):
+            rooms: dict[str, list[View]] = {}
+            for view in self._views:
+                rooms.setdefault(view.room, []).append(view)
+            for room, views in rooms.items():
                 try:
-                    view.show(self.snapshot)
+                    await self._show(room, views)
                 except Exception:
-                    logger.exception("a page could not be brought up to date")
-                if number % _YIELD_EVERY == _YIELD_EVERY - 1:
-                    await asyncio.sleep(0)
+                    logger.exception("pages could not be brought up to date")
+
+    async def _show(self, room: str, views: Sequence[View]) -> None:
+        """Bring pages with the same elements up to date: what all see is encoded once and sent to all of them."""
+        news = views[0].shared_news(self.snapshot)
+        if news:
+            elements = views[0].take(news)
+            for view in views[1:]:
+                view.take_silently(news)
+            await core.sio.emit("update", elements, room=room)
+        for number, view in enumerate(views):
+            view.show(self.snapshot)
+            if number % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
