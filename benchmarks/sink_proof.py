@@ -14,6 +14,7 @@ import argparse
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -124,12 +125,16 @@ class Pipeline:
         rows = pa.concat_tables(tables).sort_by([(OFFSET, "ascending"), (PARTITION, "ascending")])
         table = catalog.create_table((self.settings.s3.namespace, self.topic), rows.schema)
         size = -(-rows.num_rows // objects)
-        io = table.io
-        paths = []
-        for number in range(objects):
-            paths.append(f"{table.location()}/data/{number:06}.parquet")
-            with io.new_output(paths[-1]).create() as file:
+        files = table.io
+
+        def write(number: int) -> str:
+            path = f"{table.location()}/data/{number:06}.parquet"
+            with files.new_output(path).create() as file:
                 pq.write_table(rows.slice(number * size, size), file)
+            return path
+
+        with ThreadPoolExecutor(8) as pool:
+            paths = list(pool.map(write, range(objects)))
         table.add_files(paths, check_duplicate_files=False)
 
     def prove(self, full: bool = False) -> Measured:

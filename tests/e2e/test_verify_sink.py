@@ -1,0 +1,64 @@
+"""A sink that holds nothing: the flow fails with a sentence that says what and where, shows it, and emits the event."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import Producer
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from flows.verify_sink import SinkIncompleteError, verify_sink
+from heartwatch import codec
+from heartwatch.analytic import Analytic
+from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
+from heartwatch.registry import Registry
+from heartwatch.settings import load_settings
+from heartwatch.stack.platform import Platform
+
+pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "s3", "connect", "engine", "prefect", "workers")
+
+VERSION = 61
+WAIT_SECONDS = 60
+
+
+def send_three(analytic: Analytic) -> None:
+    settings, topic = load_settings(), analytic.topic("alerts")
+    KafkaAdmin(settings.kafka).create([TopicState(topic, 1, 1)])
+    text = analytic.schema_text("alerts")
+    schema, registered = codec.parse(text), Registry(settings.registry).register(f"{topic}-value", text)
+    rows = pa.RecordBatch.from_pylist([{"user_id": str(user)} for user in range(3)], schema=codec.arrow_schema(schema))
+    producer = Producer(producer_config(settings.kafka))
+    for value in codec.encode(rows, schema, registered.schema_id):
+        producer.produce(topic, value, partition=0)
+    assert producer.flush(30) == 0
+
+
+def events(name: str, resource: str) -> list[dict[str, Any]]:
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [resource]}}}
+    with get_client(sync_client=True) as client:
+        return list(client._client.post("/events/filter", json=wanted).json()["events"])
+
+
+def test_an_incomplete_sink_fails_the_flow_with_what_and_where(deployed: Platform) -> None:
+    analytic = Analytic.load(load_settings().pipeline.analytic, VERSION)
+    topic = analytic.topic("alerts")
+    send_three(analytic)
+    with pytest.raises(SinkIncompleteError) as raised:
+        verify_sink(topics=["alerts"], version=VERSION, deadline_seconds=0)
+    sentence = str(raised.value)
+    assert sentence.startswith(f"sink of topic {topic!r}: 3 behind in partition 0, offsets 0-2; 1 connector (")
+    assert f"connector '{analytic.name('alerts_sink')}' isn't deployed" in sentence
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := events("heartwatch.sink.incomplete", f"heartwatch.sink.{topic}")):
+        assert time.monotonic() < deadline, "the event comes"
+        time.sleep(0.5)
+    payload = found[0]["payload"]
+    assert payload["sentence"] == sentence
+    assert (payload["missing"], payload["faults"], payload["objects"]) == (3, 2, 0)
+    with get_client(sync_client=True) as client:
+        shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["sink-findings"])))
+    assert any(topic in str(artifact.data) and "behind" in str(artifact.data) for artifact in shown)
