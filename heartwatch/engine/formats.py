@@ -310,14 +310,19 @@ class AvroSerde(Serde):
         self._reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
         self._names = [field["name"] for field in self._reader["fields"]]
         self._decoder = codec.Decoder(self._reader, self._writer_schema)
-        self._alike: dict[bytes, bool] = {}
+        self._unlike: set[bytes] = (
+            set()
+        )  # ids of schemas whose fields the vectorised codec doesn't turn into the columns
         self._schemas: dict[bytes, tuple[Any, dict[str, Any]]] = {}
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
-        if not all(map(self._is_alike, self._schema_ids(values))):
+        if self._unlike and self._unlike & self._schema_ids(values):
             return self._read_each(values)
+        known = len(self._unlike)
         decoded = self._decoder.decode(values.to_pylist())
+        if len(self._unlike) > known:
+            return self._read_each(values)
         frame = pl.DataFrame(pl.from_arrow(decoded.batch))
         rejects = [(reject.index, reject.reason) for reject in decoded.rejects]
         return Read(conform(frame, self.schema), decoded.indices, decoded.nulls, rejects)
@@ -334,19 +339,9 @@ class AvroSerde(Serde):
         return list(codec.encode(batch, record, schema_id))
 
     @staticmethod
-    def _schema_ids(values: pa.LargeBinaryArray) -> list[bytes]:
+    def _schema_ids(values: pa.LargeBinaryArray) -> set[bytes]:
         heads = pc.unique(pc.binary_slice(values.drop_null(), 0, codec.HEADER_BYTES)).to_pylist()
-        return [head[1:] for head in heads if len(head) == codec.HEADER_BYTES and head[0] == 0]
-
-    def _is_alike(self, schema_id: bytes) -> bool:
-        """Say whether a writer's fields become the columns by picking and widening, which the vectorised codec does."""
-        if schema_id not in self._alike:
-            try:
-                writer = self._writer_schema(int.from_bytes(schema_id, "big"))
-            except codec.UnknownSchemaError:
-                return True
-            self._alike[schema_id] = codec.resolves_by_columns(writer, self._reader)
-        return self._alike[schema_id]
+        return {head[1:] for head in heads}
 
     def _read_each(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns one by one, by ksqlDB's looser rules (see `avro.to_ksql`)."""
@@ -399,7 +394,10 @@ class AvroSerde(Serde):
             else {**field, "name": folded.get(field["name"].upper(), field["name"])}
             for field in schema["fields"]
         ]
-        return {**schema, "fields": fields}
+        named = {**schema, "fields": fields}
+        if not codec.resolves_by_columns(named, self._reader):
+            self._unlike.add((schema_id & 0xFFFFFFFF).to_bytes(4, "big"))
+        return named
 
 
 def as_record(schema: Any, names: Sequence[str], is_record: bool = True) -> codec.AvroSchema:
