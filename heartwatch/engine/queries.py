@@ -60,6 +60,7 @@ class TransientPlan:
         source: the stream or table of a pull query.
         where: a pull query's condition over the source's columns, which also gives the keys to look up.
         statement: the statement's text.
+        keys: the result's columns that are the table's key, of a pull query on a table.
     """
 
     root: Step
@@ -69,6 +70,7 @@ class TransientPlan:
     source: Source
     where: TypedExpression | None
     statement: str
+    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -431,7 +433,19 @@ class TransientQuery(QueryAnalysis):
         step = self.filtered(source, query.where)
         where = step.predicate if isinstance(step, FilterStep) else None
         root = self._projected(step)
-        return TransientPlan(root, False, query.limit, False, self.first, cast(Any, where), self.text)
+        return TransientPlan(
+            root, False, query.limit, False, self.first, cast(Any, where), self.text, self._keys_shown(root)
+        )
+
+    def _keys_shown(self, root: ProjectStep) -> frozenset[str]:
+        if self.first.kind is not SourceKind.TABLE:
+            return frozenset()
+        keys = {*(column.name for column in self.first.schema.key), *(WINDOW_BOUNDS if self.windowed_source else ())}
+        return frozenset(
+            item.name
+            for item in root.items
+            if isinstance(item.expression, ColumnExpression) and item.expression.name in keys
+        )
 
     def _push(self) -> TransientPlan:
         query = self.query

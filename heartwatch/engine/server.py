@@ -293,16 +293,19 @@ def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
 
 def _rows_in_objects(query: TransientQuery) -> Iterator[bytes]:
     """Yield a JSON array of a header, rows and a final message, each an object of its own."""
-    schema = ", ".join(f"`{column.name}` {column.type}" for column in query.columns)
+    schema = ", ".join(
+        f"`{column.name}` {column.type}{' KEY' if column.name in query.keys else ''}" for column in query.columns
+    )
     yield b"[" + orjson.dumps({"header": {"queryId": query.query_id, "schema": schema}})
-    final = {"finalMessage": "Query Completed"}
     try:
         for rows in query.rows():
             yield b"".join(b",\n" + json_bytes({"row": {"columns": row}}) for row in rows)
     except Exception as error:
         logger.exception("query %s ends", query.query_id)
-        final = {"errorMessage": KsqlError(str(error), SERVER_ERROR).entity()}  # type: ignore[dict-item]
-    yield b",\n" + orjson.dumps(final) + b"]\n"
+        yield b",\n" + orjson.dumps({"errorMessage": KsqlError(str(error), SERVER_ERROR).entity()})
+    if query.final_message is not None:
+        yield b",\n" + orjson.dumps({"finalMessage": query.final_message})
+    yield b"]\n"
 
 
 def check_name(name: str) -> None:

@@ -77,6 +77,8 @@ class TransientQuery:
         """
         self.query_id = f"transient_{uuid.uuid4().hex}"
         self.columns: tuple[Column, ...] = plan.root.schema.columns
+        self.keys = plan.keys
+        self.final_message: str | None = None
         self._plan = plan
         self._kafka = kafka
         self._resources = resources
@@ -132,7 +134,9 @@ class TransientQuery:
                 rows, left = rows[:left], left - len(rows)
             yield rows
             if left is not None and left <= 0:
+                self.final_message = "Limit Reached" if self._plan.push or self._kind is SourceKind.STREAM else None
                 return
+        self.final_message = "Query Completed" if self._plan.push else None
 
     def _shown(self, frame: pl.DataFrame) -> list[Row]:
         if not len(frame):
@@ -382,8 +386,9 @@ def _joined(batches: list[MessageBatch]) -> MessageBatch:
 
 def _last_of_each_key(batch: MessageBatch) -> MessageBatch:
     frame = pl.DataFrame({"partition": batch.partition, "key": pl.from_arrow(batch.key)}).with_row_index("row")
-    last = frame.group_by("partition", "key", maintain_order=True).agg(pl.col("row").last())["row"].sort()
-    return select(batch, last.to_numpy().astype(np.int64))
+    last = frame.group_by("partition", "key").agg(pl.col("row").last())
+    # In order of the keys' bytes, as a state store of Kafka Streams holds them.
+    return select(batch, last.sort("partition", "key")["row"].to_numpy().astype(np.int64))
 
 
 # ---------------------------------------------------------------------------------------------------------- PRINT

@@ -176,4 +176,8 @@ def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: E
     eventually(lambda: sorted(select(engine, pulled)) == [["x", 1], ["y", 2]], 20, "the table's rows")
     engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 3);")
     eventually(lambda: sorted(select(engine, pulled)) == [["x", 3], ["y", 2]], 20, "the changed row")
+    old = httpx.post(
+        f"{engine.url}/query", json={"ksql": f"SELECT C, K FROM {table} WHERE K = 'x';"}, timeout=120
+    ).json()
+    assert (old[0]["header"]["schema"], old[1:]) == ("`C` INTEGER, `K` STRING KEY", [{"row": {"columns": [3, "x"]}}])
     assert select(engine, f"SELECT C FROM {table} WHERE K = 'y';") == [[2]]
