@@ -1,7 +1,7 @@
 """Hold the query's results to an independent batch computation, and where the events are simulated to the truth.
 
-Requires: Kafka, the schema registry, Postgres. Scheduled twice an hour; does nothing when nothing is new. heart-watch runs it for
-its own events; for those of an earlier run name that run.
+Requires: Kafka, the schema registry, Postgres. Scheduled twice an hour for what came since the check before; heart-watch runs it
+for its own events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DetectionError(Exception):
 @flow(name="verify-detections")
 def verify_detections(
     run: Annotated[
-        RunSpec | None, Field(description="producer run; None: the newest events, whoever sent them")
+        RunSpec | None, Field(description="producer run; None: what came since the check before, whoever sent it")
     ] = None,
     offsets: Annotated[
         Offsets | None, Field(description="by topic and partition, where the run began; None: at the beginning")
@@ -41,7 +41,7 @@ def verify_detections(
     """Verify the detections.
 
     Returns:
-        what was found; None when nothing is new or the pipeline isn't deployed.
+        what was found; None when nothing is new, the own ranges have changed since, or the pipeline isn't deployed.
 
     Raises:
         DetectionError: the results are not those of the batch computation.

@@ -35,7 +35,7 @@ def over_time(panels: Mapping[str, Series], limits: Mapping[str, float] | None =
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         if series:
-            axis.legend(fontsize="small", loc="upper left")
+            axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     locator = AutoDateLocator(tz=UTC)
     axes[-1].xaxis.set_major_locator(locator)
     axes[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))

@@ -109,7 +109,12 @@ def _fleet_rows(now: Totals, before: Totals, compared: str) -> list[dict[str, st
         "time in gaps, h": (now.gap_seconds / 3600, before.gap_seconds / 3600),
     }
     return [
-        {"fleet": name, "now": _number(value), compared: _number(earlier), "change": change(value, earlier)}
+        {
+            "fleet": name,
+            "now": _number(value),
+            compared: _number(earlier) if before.users else "-",
+            "change": change(value, earlier),
+        }
         for name, (value, earlier) in figures.items()
     ]
 

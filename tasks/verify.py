@@ -45,7 +45,7 @@ from heartwatch.verify.batch import (
     decode_topic,
     latest_rows,
 )
-from heartwatch.verify.topics import committed_ranges, last_ranges, read_ranges
+from heartwatch.verify.topics import committed_ranges, read_ranges
 from tasks.artifacts import publish_markdown, publish_table, table
 from tasks.sink import schema_lookup
 
@@ -56,6 +56,7 @@ _POLL_SECONDS = 0.5
 _LISTED = 100
 _WINDOWS_SHOWN = 60
 _MARK = "verify-detections"
+_LOOK_BACK = 20_000  # offsets of a partition
 _RETRIES: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "retries": 3,
@@ -237,17 +238,20 @@ def verify_alerts(spec: RunSpec, offsets: Offsets, deadline_seconds: float) -> A
 
 @task(**_RETRIES)
 def verify_newest_alerts(most_events: int, deadline_seconds: float) -> AlertsReport | None:
-    """Compare the newest results with the batch computation, whoever sent the events.
+    """Compare the results of what came since the check before with the batch computation, whoever sent the events.
 
-    Late or not is decided by the events before, so that the first tenth of the events looked at only says how far time had
-    come, unless they are a partition's very first. Windows that no event has closed yet are left out.
+    The batch computation knows the own ranges as they are now. So nothing is compared when they have changed since the check
+    before: which events met which range can't be told. The next check begins here then, as it does the first time.
+
+    Late or not is decided by the events before: some of those are read too, and windows that they may have touched are left
+    out, as are those that no event has closed yet.
 
     Args:
         most_events: newest offsets of the realtime topic to look at, all partitions together.
         deadline_seconds: how long the query may take to give the results.
 
     Returns:
-        None where the pipeline isn't deployed, or nothing came since the check before.
+        None where the pipeline isn't deployed, nothing came, or the ranges have changed.
 
     Raises:
         TopicError: a topic can't be read.
@@ -255,35 +259,54 @@ def verify_newest_alerts(most_events: int, deadline_seconds: float) -> AlertsRep
     """
     settings = load_settings()
     reading, memory = _Reading.of(settings), Monitoring(settings.postgres, settings.pipeline)
-    names = [reading.analytic.topic(resource) for resource in ("realtime", "alerts")]
-    if len(reading.admin.describe(names)) < len(names):
+    names = {resource: reading.analytic.topic(resource) for resource in ("historical", "realtime", "alerts")}
+    if len(reading.admin.describe(names.values())) < len(names):
         return None
-    ranges = last_ranges(reading.admin, names[0], most_events // settings.kafka.partitions)
-    mark = json.dumps([ranges, committed_ranges(reading.admin, names[1])])
-    if memory.mark(_MARK) == mark:
+    spans = {resource: committed_ranges(reading.admin, name) for resource, name in names.items()}
+    now = {resource: {str(partition): end for partition, (_, end) in span.items()} for resource, span in spans.items()}
+    before = json.loads(memory.mark(_MARK) or "{}")
+    if before.get("historical") != now["historical"]:
+        memory.set_mark(_MARK, json.dumps(now))
+        get_run_logger().info("the own ranges have changed, or this is the first check: the next one begins here")
         return None
+    if before["realtime"] == now["realtime"]:
+        return None
+    most = most_events // max(1, len(spans["realtime"]))
+    ranges, early = {}, {}
+    for partition, (first, end) in spans["realtime"].items():
+        since = min(end, before["realtime"].get(str(partition), 0))
+        ranges[partition] = (max(first, since - _LOOK_BACK, end - most), end)
+        early[partition] = max(since, ranges[partition][0] + _LOOK_BACK) if ranges[partition][0] else 0
     events = reading.topic("realtime", ranges)
     people = pl.DataFrame(latest_rows(reading.topic("historical")).select([KEY]))
     known = _frame(events).join(people, on=KEY, how="semi")
-    report = _verify(reading, events, _newest(reading, known, ranges), deadline_seconds, None)
+    report = _verify(reading, events, _newest(reading, known, ranges, early), deadline_seconds, None)
     if report.exact:
-        memory.set_mark(_MARK, mark)
+        memory.set_mark(_MARK, json.dumps(now))
     return report
 
 
-def _newest(reading: _Reading, known: pl.DataFrame, ranges: Mapping[int, tuple[int, int]]) -> _Scope:
-    """Return the scope of events of known keys: windows after the first tenth, up to those that events have closed."""
+def _newest(
+    reading: _Reading, known: pl.DataFrame, ranges: Mapping[int, tuple[int, int]], early: Mapping[int, int]
+) -> _Scope:
+    """Return the scope of events of known keys: windows after those of the early events, up to those that events have closed.
+
+    Args:
+        reading: of which analytic.
+        known: the events.
+        ranges: that were read.
+        early: by partition, the offset before which events only say how far time had come; 0 where there are none before.
+    """
     time_field = reading.analytic.topics["realtime"].event_time or ""
     names = reading.analytic.variables(reading.settings.pipeline.variables)
     closing = int(names["window_ms"]) + int(names["grace_ms"])
-    begins = {partition: begin for partition, (begin, _) in ranges.items()}
-    tenth = {partition: begin + (end - begin) // 10 if begin else 0 for partition, (begin, end) in ranges.items()}
-    early = pl.col(OFFSET) < pl.col(PARTITION).replace_strict(tenth, return_dtype=pl.Int64)
+    is_early = pl.col(OFFSET) < pl.col(PARTITION).replace_strict(early, return_dtype=pl.Int64)
     time_ms = pl.col(time_field).dt.epoch("ms")
-    bounds = known.group_by(PARTITION).agg(first=time_ms.filter(early).max(), last=time_ms.max() - closing)
-    first = {partition: 0 for partition, begin in begins.items() if begin == 0}
-    first |= {row[0]: row[1] + 1 for row in bounds.select(PARTITION, "first").drop_nulls().iter_rows()}
+    bounds = known.group_by(PARTITION).agg(first=time_ms.filter(is_early).max(), last=time_ms.max() - closing)
+    first = {partition: 0 for partition, offset in early.items() if offset == 0}
+    first |= {partition: time + 1 for partition, time in bounds.select(PARTITION, "first").drop_nulls().iter_rows()}
     last = dict(bounds.select(PARTITION, "last").iter_rows())
+    begins = {partition: begin for partition, (begin, _) in ranges.items()}
     return _Scope({"realtime": begins, "alerts": {}}, first, last)
 
 
