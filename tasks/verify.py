@@ -55,7 +55,7 @@ Offsets = dict[str, dict[int, int]]
 _POLL_SECONDS = 0.5
 _LISTED = 100
 _WINDOWS_SHOWN = 60
-_MARK = "verify-detections"
+_MARK = "verify-detections began at"
 _LOOK_BACK = 20_000  # offsets of a partition
 _RETRIES: dict[str, Any] = {
     "cache_policy": NO_CACHE,
