@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -41,11 +42,6 @@ class _Shown:
         """Show something; the viewer is told."""
         self.last = made
         self.element.props[self.name] = self.wrap(made)
-
-    def put_silently(self, made: Any) -> None:
-        """Take something as shown: the viewer is told by other means."""
-        with self.element.props.suspend_updates():
-            self.put(made)
 
 
 class View:
@@ -90,7 +86,7 @@ class View:
         shown.put(shown.make(self._snapshot))
         self._shown.append(shown)
 
-    @property
+    @cached_property
     def room(self) -> str:
         """Name of those viewers whose pages have the same elements as this one, as far as all see the same in them."""
         return "same:" + ",".join(f"{one.element.tag}{one.element.id}" for one in self._shown if one.shared)
@@ -100,24 +96,38 @@ class View:
         made = {index: one.make(snapshot) for index, one in enumerate(self._shown) if one.shared}
         return {index: what for index, what in made.items() if what != self._shown[index].last}
 
-    def take(self, news: Mapping[int, Any]) -> dict[int, Any]:
-        """Take news as shown, and return the elements as the framework sends them, by id."""
-        self.take_silently(news)
-        elements = [self._shown[index].element for index in news]
-        return {element.id: element._to_dict() for element in elements}  # the outbox sends the same
-
-    def take_silently(self, news: Mapping[int, Any]) -> None:
-        """Take news as shown: they go to many viewers at once."""
+    def take(self, news: Mapping[int, Any]) -> None:
+        """Take news as shown: they go to many viewers at once, this one among them."""
         for index, made in news.items():
-            self._shown[index].put_silently(made)
+            self._shown[index].last = made
+
+    def elements(self, news: Mapping[int, Any]) -> dict[int, Any]:
+        """Return the elements that show news as the framework sends them, by id."""
+        changed = [self._shown[index] for index in news]
+        for one in changed:
+            with one.element.props.suspend_updates():
+                one.put(one.last)
+        return {one.element.id: one.element._to_dict() for one in changed}
+
+    def show_own(self, snapshot: Snapshot) -> None:
+        """Bring up to date what only this viewer sees."""
+        self._snapshot = snapshot
+        self._bring(snapshot, self._own)
 
     def show(self, snapshot: Snapshot) -> None:
         """Bring the page up to date by itself; what stays the same is not sent again."""
         self._snapshot = snapshot
-        for one in self._shown:
+        self._bring(snapshot, self._shown)
+
+    def _bring(self, snapshot: Snapshot, shown: Sequence[_Shown]) -> None:
+        for one in shown:
             made = one.make(snapshot)
             if made is not one.last and made != one.last:
                 one.put(made)
+
+    @cached_property
+    def _own(self) -> list[_Shown]:
+        return [one for one in self._shown if not one.shared]
 
     def again(self) -> None:
         """Show the same snapshot again: the viewer asked for something else of it."""
@@ -216,12 +226,11 @@ class Live:
     async def _show(self, room: str, views: Sequence[View]) -> None:
         """Bring pages with the same elements up to date: what all see is encoded once and sent to all of them."""
         news = views[0].shared_news(self.snapshot)
+        for view in views:
+            view.take(news)
         if news:
-            elements = views[0].take(news)
-            for view in views[1:]:
-                view.take_silently(news)
-            await core.sio.emit("update", elements, room=room)
+            await core.sio.emit("update", views[0].elements(news), room=room)
         for number, view in enumerate(views):
-            view.show(self.snapshot)
+            view.show_own(self.snapshot)
             if number % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
