@@ -83,7 +83,9 @@ def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFra
             _load(connection, catalog, settings.s3, analytic, resource, day)
         connection.register("historical", _historical(settings.postgres, analytic))
         try:
-            found = connection.sql(path.read_text(encoding="utf-8"), params={"gap_seconds": gap_seconds}).to_arrow_table()
+            found = connection.sql(
+                path.read_text(encoding="utf-8"), params={"gap_seconds": gap_seconds}
+            ).to_arrow_table()
         except duckdb.Error as error:
             raise ReportError(f"{_shown(path)!r} failed in DuckDB: {error}") from error
     rows = pl.DataFrame(found)

@@ -1,0 +1,42 @@
+"""Which windows a check of what is new looks at."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import polars as pl
+
+from heartwatch.analytic import Analytic
+from heartwatch.settings import load_settings
+from tasks.verify import _newest
+
+START = 1_700_000_000_000
+
+
+def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out() -> None:
+    settings = load_settings()
+    reading = cast("Any", SimpleNamespace(analytic=Analytic.of(settings.pipeline), settings=settings))
+    rows = [(0, 5, 0), (0, 6, 30_000), (0, 7, 20_000), (0, 8, 90_000), (1, 0, 0), (1, 1, 50_000), (2, 9, 1_000)]
+    known = pl.DataFrame(
+        {
+            "partition": pl.Series([row[0] for row in rows], dtype=pl.Int32),
+            "offset": [row[1] for row in rows],
+            "event_time": pl.Series([datetime.fromtimestamp((START + row[2]) / 1000, UTC) for row in rows]),
+        }
+    )
+    # Partition 0 was read from offset 5 on, of which those before 8 are early; 1 from its beginning; 2 has early ones only.
+    scope = _newest(reading, known, {0: (5, 9), 1: (0, 2), 2: (9, 10)}, {0: 8, 1: 0, 2: 10})
+    assert scope.since["realtime"] == {0: 5, 1: 0, 2: 9}
+    windows = pl.DataFrame(
+        {
+            "partition": pl.Series([0, 0, 0, 0, 1, 1, 2], dtype=pl.Int32),
+            "window_start": pl.Series([START + at for at in (20_000, 30_000, 40_000, 80_000, 0, 40_000, 10_000)]).cast(
+                pl.Datetime("ms", "UTC")
+            ),
+        }
+    )
+    kept = windows.filter(scope.holds("window_start"))
+    found = kept.select("partition", pl.col("window_start").dt.epoch("ms") - START).rows()
+    assert found == [(0, 40_000), (1, 0)], "after the 30 s of partition 0's early events; closed 20 s before its newest"
