@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +14,7 @@ from markupsafe import Markup
 from heartwatch.analytic import PageDefinition
 from heartwatch.clusters.prices import PRICES, Prices, cost_rows
 from heartwatch.clusters.spec import ClusterSpec
+from heartwatch.connect import TaskStatus
 from heartwatch.settings import Settings
 from heartwatch.web.access import People
 from heartwatch.web.alerts import Episode, State, state_of
@@ -237,11 +239,17 @@ def connectors(snapshot: Snapshot) -> str:
         (
             one.name,
             _run_state(one.state, one.running),
-            ", ".join(f"{task.task_id} {task.state.lower()}" for task in one.tasks),
+            _tasks(one.tasks),
         )
         for one in snapshot.connectors
     ]
     return table("Connectors", ("Connector", "State", "Tasks"), rows)
+
+
+def _tasks(tasks: Iterable[TaskStatus]) -> str:
+    """Say in which states tasks are: ``1 running``, ``1 failed, 2 running``."""
+    counts = Counter(task.state.lower() for task in tasks)
+    return ", ".join(f"{counts[state]} {state}" for state in sorted(counts)) or "none"
 
 
 def _run_state(state: str, good: bool) -> Markup:

@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said_in_words_and_since_when() -> None:
     )
     assert "14 Nov 22:13:20" in shown["banner"]
     assert "1 of the parts down" in shown["pill"]
-    assert "0 failed" in shown["connectors"]
+    assert "1 failed" in shown["connectors"]
     assert "1 without leader" in shown["brokers"]
     assert shown["brokers"].count("state-bad") == 2, "the topic, and the broker that was there before"
     assert "error" in shown["queries"]
