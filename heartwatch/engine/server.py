@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -336,13 +337,24 @@ def _error(error: KsqlError) -> Response:
     return _json(error.entity(), error.status)
 
 
+def _service_id(text: str) -> str:
+    """Check a service id: topics of the engine's own are named after it (Kafka's rule for names)."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} can't be part of a topic's name; use letters, digits, '.', '_' and '-', at most 200"
+        )
+    return text
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the server until it is told to stop."""
     parser = argparse.ArgumentParser(prog="heartwatch.engine.server", description="The embedded KSQL engine.")
     parser.add_argument("--listen", default="127.0.0.1:8088", help="host:port")
     parser.add_argument("--bootstrap-servers", required=True, help="Kafka brokers, host:port with commas between")
     parser.add_argument("--registry-url", required=True, help="schema registry (Confluent's API)")
-    parser.add_argument("--service-id", default="default_", help="processes with the same one share the work")
+    parser.add_argument(
+        "--service-id", type=_service_id, default="default_", help="processes with the same one share the work"
+    )
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of this process")
     parser.add_argument(
         "--property", action="append", default=[], metavar="NAME=VALUE", help="default of a session property"
