@@ -21,11 +21,12 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint unit integration machines e2e chaos bench ksql debian-packages \
+.PHONY: help setup up down status clean demo test lint unit integration integration-pipeline integration-engine \
+	integration-machines e2e chaos bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make the virtual environment from the lock files
 
@@ -50,7 +51,7 @@ ksql: setup ## Open a KSQL prompt on the running platform
 # Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Those wait for
 # processes most of the time, so that what needs no platform runs beside them.
 test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration lint unit machines
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline lint unit integration-machines integration-engine
 	@$(MAKE) --no-print-directory e2e
 
 lint: setup ## Run the linters and the type checker
@@ -61,10 +62,15 @@ lint: setup ## Run the linters and the type checker
 unit: setup ## Run the unit tests: no processes, seconds
 	$(BIN)/python -m pytest tests/unit
 
-integration: setup $(RECORDINGS) ## Run the integration tests: real embedded parts
-	$(BIN)/python -m pytest --ignore tests/integration/clusters tests/integration
+integration: integration-pipeline integration-engine integration-machines ## Run the integration tests: real embedded parts
 
-machines: setup ## Run the tests of the EC2 machines against a local AWS
+integration-pipeline: setup $(RECORDINGS) ## Of these: deploy, load, produce, sink, verify
+	$(BIN)/python -m pytest --ignore tests/integration/clusters --ignore tests/integration/engine tests/integration
+
+integration-engine: setup ## Of these: the KSQL engine
+	$(BIN)/python -m pytest tests/integration/engine
+
+integration-machines: setup ## Of these: the EC2 machines, against a local AWS
 	$(BIN)/python -m pytest tests/integration/clusters
 
 e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browser
@@ -85,7 +91,7 @@ docker-up: docker-env ## Start the whole system with Docker; PROFILE=kafka-ui or
 docker-down: ## Stop it; its volumes stay
 	docker compose --file docker/compose.yaml --profile '*' down
 
-clusters-rehearsal: machines ## Rehearse the clusters: machines against a local AWS, then deploy and produce on the embedded platform
+clusters-rehearsal: integration-machines ## Rehearse the clusters: machines against a local AWS, then deploy and produce on the embedded platform
 	$(BIN)/python -m pytest -v tests/integration/deploy tests/e2e/test_clusters_flows.py
 
 debian-packages: ## Install the Debian packages that are missing (root)
