@@ -10,7 +10,12 @@ from pathlib import Path
 
 from heartwatch.stack.platform import Platform
 
-_BENCHMARKS = (["benchmarks.simulate", "--load"], ["benchmarks.engine_throughput"], ["benchmarks.sink_proof"])
+_BENCHMARKS = (
+    ["benchmarks.simulate", "--load"],
+    ["benchmarks.engine_throughput"],
+    ["benchmarks.engine_latency"],
+    ["benchmarks.sink_proof"],
+)
 
 
 def main() -> None:

@@ -35,8 +35,9 @@ from heartwatch.registry import Registry
 from heartwatch.settings import ROOT, Settings, load_settings
 
 _START_MS = 1_700_000_000_000
-_PARTITIONS = 8
+PARTITIONS = 8
 _BATCH = 50_000
+WINDOW_MS, GRACE_MS = 10_000, 2_000
 _RESOURCES = ("historical", "realtime", "alerts")
 _QUEUES = {
     "queued.min.messages": 200_000,
@@ -62,14 +63,16 @@ class Measured:
 class Topics:
     """The topics of a run, filled with events."""
 
-    def __init__(self, settings: Settings, events: int, users: int, per_second: int) -> None:
-        self.settings, self.events, self.users = settings, events, users
+    def __init__(self, settings: Settings, users: int, configs: dict[str, str] | None = None) -> None:
+        self.settings, self.users = settings, users
+        self.events = 0
         self.name = f"bench{time.time_ns()}"
+        self._rng = np.random.default_rng(1)
+        self._keys = [str(user).encode() for user in range(1, users + 1)]
+        self._places = self._rng.uniform(39, 41, users), self._rng.uniform(-75, -73, users)
+        chosen = {"retention.ms": "-1", **(configs or {})}
         KafkaAdmin(settings.kafka).create(
-            [
-                TopicState(self.topic(name), _PARTITIONS, 1, {"retention.ms": "-1"})
-                for name in ("historical", "realtime", "alerts")
-            ]
+            [TopicState(self.topic(name), PARTITIONS, 1, chosen) for name in ("historical", "realtime", "alerts")]
         )
         registry = Registry(settings.registry)
         self._schemas: dict[str, tuple[codec.AvroSchema, int]] = {}
@@ -77,42 +80,52 @@ class Topics:
             text = (ROOT / "schemas" / "heart_rate" / f"{name}.avsc").read_text(encoding="utf-8")
             self._schemas[name] = (codec.parse(text), registry.register(f"{self.topic(topic)}-value", text).schema_id)
         self._producer = Producer(
-            producer_config(settings.kafka, linger_ms=20) | {"queue.buffering.max.messages": 1_000_000}
+            producer_config(settings.kafka, linger_ms=5) | {"queue.buffering.max.messages": 1_000_000}
         )
-        self._fill(per_second)
+        self._fill_ranges()
 
     def topic(self, resource: str) -> str:
         """Return a topic's name."""
         return f"{self.name}_{resource}"
 
-    def _fill(self, per_second: int) -> None:
-        rng = np.random.default_rng(1)
-        users = np.arange(1, self.users + 1)
+    def _fill_ranges(self) -> None:
         ranges = {
-            "user_id": users,
-            "min_heart_rate": rng.integers(51, 54, self.users),
-            "max_heart_rate": rng.integers(107, 110, self.users),
+            "user_id": np.arange(1, self.users + 1),
+            "min_heart_rate": self._rng.integers(51, 54, self.users),
+            "max_heart_rate": self._rng.integers(107, 110, self.users),
         }
         rows = pa.RecordBatch.from_pydict({name: pa.array(column, pa.int32()) for name, column in ranges.items()})
-        keys = [str(user).encode() for user in users.tolist()]
-        self._send("historical", keys, codec.encode(rows, *self._schemas["historical"]), [_START_MS] * self.users)
-        latitudes, longitudes = rng.uniform(39, 41, self.users), rng.uniform(-75, -73, self.users)
-        for first in range(0, self.events, _BATCH):
-            size = min(_BATCH, self.events - first)
-            who = rng.integers(0, self.users, size)
-            times = _START_MS + (first + np.arange(size)) * 1000 // per_second - rng.integers(0, 2000, size)
-            batch = pa.RecordBatch.from_pydict(
-                {
-                    "user_id": [keys[user].decode() for user in who.tolist()],
-                    "event_time": pa.array(times, pa.timestamp("ms")),
-                    "zipcode": pa.array(rng.integers(10_001, 10_040, size), pa.int32()),
-                    "latitude": latitudes[who],
-                    "longitude": longitudes[who],
-                    "heart_rate": pa.array(np.where(who % 50 == 0, 130, rng.integers(50, 111, size)), pa.int32()),
-                }
-            )
-            values = codec.encode(batch, *self._schemas["realtime"])
-            self._send("realtime", [keys[user] for user in who.tolist()], values, times.tolist())
+        values = codec.encode(rows, *self._schemas["historical"])
+        self._send("historical", self._keys, values, [_START_MS] * self.users)
+        self.flush()
+
+    def fill(self, events: int, per_second: int) -> None:
+        """Send events as fast as they can be made, with so many a second of event time."""
+        for first in range(0, events, _BATCH):
+            size = min(_BATCH, events - first)
+            self.send(_START_MS + (first + np.arange(size)) * 1000 // per_second - self._rng.integers(0, 2000, size))
+        self.flush()
+
+    def send(self, times: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        """Send one event of anybody for each event time (ms since the epoch)."""
+        size = len(times)
+        who = self._rng.integers(0, self.users, size)
+        users = [self._keys[user] for user in who.tolist()]
+        batch = pa.RecordBatch.from_pydict(
+            {
+                "user_id": [user.decode() for user in users],
+                "event_time": pa.array(times, pa.timestamp("ms")),
+                "zipcode": pa.array(self._rng.integers(10_001, 10_040, size), pa.int32()),
+                "latitude": self._places[0][who],
+                "longitude": self._places[1][who],
+                "heart_rate": pa.array(np.where(who % 50 == 0, 130, self._rng.integers(50, 111, size)), pa.int32()),
+            }
+        )
+        self._send("realtime", users, codec.encode(batch, *self._schemas["realtime"]), times.tolist())
+        self.events += size
+
+    def flush(self) -> None:
+        """Wait until all that was sent is acknowledged."""
         assert self._producer.flush(120) == 0
 
     def _send(self, resource: str, keys: list[bytes], values: list[bytes], times: list[int]) -> None:
@@ -134,7 +147,7 @@ class Topics:
 def bare_consume(topics: Topics) -> Measured:
     """Consume with confluent-kafka's `consume` and look at nothing."""
     consumer = Consumer(consumer_config(topics.settings.kafka, f"{topics.name}-bare") | _QUEUES)
-    consumer.assign([TopicPartition(topics.topic("realtime"), partition, 0) for partition in range(_PARTITIONS)])
+    consumer.assign([TopicPartition(topics.topic("realtime"), partition, 0) for partition in range(PARTITIONS)])
 
     def take() -> int:
         return sum(1 for message in consumer.consume(10_000, 0.2) if message.error() is None)
@@ -147,7 +160,7 @@ def bare_consume(topics: Topics) -> Measured:
 def bare_batches(topics: Topics) -> Measured:
     """Read the topic as columns, as the engine does, and look at nothing."""
     with open_batch_consumer(consumer_config(topics.settings.kafka, f"{topics.name}-batches") | _QUEUES) as consumer:
-        consumer.assign([(topics.topic("realtime"), partition, 0) for partition in range(_PARTITIONS)])
+        consumer.assign([(topics.topic("realtime"), partition, 0) for partition in range(PARTITIONS)])
         return _drained("bare batch consumer", topics.events, lambda: len(consumer.poll(0.2, 32_768)))
 
 
@@ -193,6 +206,17 @@ class EngineProcess:
         assert answer.is_success, answer.text
         return list(answer.json())
 
+    def create_query(self, topics: Topics, properties: dict[str, str]) -> None:
+        """Create the heart-rate query over the topics of a run."""
+        variables = {
+            **{f"{name}_topic": topics.topic(name) for name in _RESOURCES},
+            **{"historical_table": topics.topic("historical"), "realtime_stream": topics.topic("realtime")},
+            **{"alerts_table": topics.topic("alerts"), "window_ms": str(WINDOW_MS), "grace_ms": str(GRACE_MS)},
+            **{"still_degrees": "0.001", "minimum_events": "3"},
+        }
+        for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
+            self.run(path.read_text(encoding="utf-8"), properties, variables)
+
     def cpu_seconds(self) -> float:
         """Return the CPU time that the process has used."""
         times = self.usage.cpu_times()
@@ -206,18 +230,11 @@ class EngineProcess:
 
 def engine(topics: Topics, guarantee: str) -> tuple[Measured, Measured, int]:
     """Drain the topic through the query; return figures from its creation on, those of the steady part, and memory (bytes)."""
-    variables = {
-        **{f"{name}_topic": topics.topic(name) for name in _RESOURCES},
-        **{"historical_table": topics.topic("historical"), "realtime_stream": topics.topic("realtime")},
-        **{"alerts_table": topics.topic("alerts"), "window_ms": "10000", "grace_ms": "2000"},
-        **{"still_degrees": "0.001", "minimum_events": "3"},
-    }
     properties = {"auto.offset.reset": "earliest", "processing.guarantee": guarantee}
     with tempfile.TemporaryDirectory() as folder:
         process = EngineProcess(topics.settings, Path(folder))
         begun, cpu = time.perf_counter(), process.cpu_seconds()
-        for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
-            process.run(path.read_text(encoding="utf-8"), properties, variables)
+        process.create_query(topics, properties)
         marks: list[tuple[float, float, int]] = []
         while not marks or marks[-1][2] < topics.events:
             time.sleep(0.1)
@@ -245,7 +262,8 @@ def main() -> None:
     parser.add_argument("--per-second", type=int, default=100_000, help="events a second of event time")
     parser.add_argument("--guarantee", default="exactly_once_v2", choices=["exactly_once_v2", "at_least_once"])
     options = parser.parse_args()
-    topics = Topics(load_settings(), options.events, options.users, options.per_second)
+    topics = Topics(load_settings(), options.users)
+    topics.fill(options.events, options.per_second)
     bare, batches = bare_consume(topics), bare_batches(topics)
     whole, steady, memory = engine(topics, options.guarantee)
     topics.delete()
