@@ -273,7 +273,9 @@ class StageSession:
             {
                 **consumer_config(context.kafka, group, "error"),
                 "group.instance.id": context.instance,
-                "partition.assignment.strategy": "cooperative-sticky",
+                # Not the cooperative one: a member that starts again between its two rounds takes its old share without the
+                # second, and the partitions that it had given up stay with nobody.
+                "partition.assignment.strategy": "range",
                 "session.timeout.ms": 10_000,
                 "heartbeat.interval.ms": 2_000,
                 "auto.offset.reset": "latest",
@@ -571,19 +573,19 @@ class StageSession:
 
     # ---------------------------------------------------------------------------------------------- assignment
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign(partitions)
+        consumer.assign(partitions)
         consumer.pause(partitions)
-        self._gained.extend(one.partition for one in partitions)
+        self._gained = [one.partition for one in partitions]
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Commit before the group goes on: all partitions are given up, and those that come back are read from their commits."""
         if self._closed:
             return
         self._commit()
-        gone = {one.partition for one in partitions}
-        self._gained = [partition for partition in self._gained if partition not in gone]
-        self._drop(gone & set(self._owned))
+        self._gained = []
+        self._drop(list(self._owned))
         self._assign()
-        consumer.incremental_unassign(partitions)
+        consumer.unassign()
 
     def _drop(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
@@ -593,7 +595,7 @@ class StageSession:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lost = True
-        consumer.incremental_unassign(partitions)
+        consumer.unassign()
 
     def _take_over(self, partitions: list[int]) -> None:
         for partition, progress in self._committed_progress(partitions).items():

@@ -90,5 +90,5 @@ def test_a_run_shows_its_artifact_and_its_log(page: Page, run: FlowRun) -> None:
 def test_the_page_asks_no_other_host(page: Page, run: FlowRun, requested: list[str]) -> None:
     page.goto(ui("/dashboard"))
     expect(page.get_by_text("Flow Runs").first).to_be_visible(timeout=WAIT_MS)
-    hosts = {urlsplit(url).netloc for url in requested if not url.startswith("data:")}
+    hosts = {urlsplit(url).netloc for url in requested if not url.startswith(("data:", "blob:"))}
     assert hosts == {urlsplit(ui("/")).netloc}
