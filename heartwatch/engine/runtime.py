@@ -163,7 +163,8 @@ class StageThread:
             self._paused.set()
         else:
             self._paused.clear()
-        if self.status is not Status.ERROR:
+        # At work, it says so itself once the round that it is in is over: a paused query consumes nothing any more.
+        if not self._thread.is_alive():
             self._be_well()
 
     def stop(self) -> None:
