@@ -71,9 +71,7 @@ class Topics:
         self._keys = [str(user).encode() for user in range(1, users + 1)]
         self._places = self._rng.uniform(39, 41, users), self._rng.uniform(-75, -73, users)
         chosen = {"retention.ms": "-1", **(configs or {})}
-        KafkaAdmin(settings.kafka).create(
-            [TopicState(self.topic(name), PARTITIONS, 1, chosen) for name in ("historical", "realtime", "alerts")]
-        )
+        KafkaAdmin(settings.kafka).create([TopicState(self.topic(name), PARTITIONS, 1, chosen) for name in _RESOURCES])
         registry = Registry(settings.registry)
         self._schemas: dict[str, tuple[codec.AvroSchema, int]] = {}
         for name, topic in (("historical", "historical"), ("realtime", "realtime"), ("alert", "alerts")):

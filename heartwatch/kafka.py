@@ -30,7 +30,6 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     ConfigSource,
-    NewPartitions,
     NewTopic,
     OffsetSpec,
     ResourceType,
@@ -216,23 +215,6 @@ class KafkaAdmin:
         futures = self._admin.incremental_alter_configs([resource], request_timeout=self._timeout)
         for future in futures.values():
             self._result(future, f"alter topic {name!r} to {dict(changes)!r}")
-
-    def add_partitions(self, name: str, total: int) -> None:
-        """Give a topic more partitions. Keys hash to other partitions afterwards.
-
-        Raises:
-            UnknownTopicError: there is no such topic.
-            KafkaClientError: the brokers refused (a topic can't get fewer partitions).
-        """
-        futures = self._admin.create_partitions(
-            [NewPartitions(name, total)], operation_timeout=self._timeout, request_timeout=self._timeout
-        )
-        for future in futures.values():
-            self._result(future, f"give topic {name!r} {total} partitions")
-        self._wait(
-            lambda: name in (found := self.describe([name])) and found[name].partitions == total,
-            f"topic {name!r} to have {total} partitions",
-        )
 
     def delete(self, names: Iterable[str]) -> list[str]:
         """Delete topics and wait until they are gone; those that aren't there are left out.

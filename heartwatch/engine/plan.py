@@ -49,17 +49,6 @@ class Schema:
         """Key columns, then value columns."""
         return self.key + self.value
 
-    def type_of(self, name: str) -> SqlType:
-        """Return a column's type.
-
-        Raises:
-            KeyError: there is no such column.
-        """
-        for column in self.columns:
-            if column.name == name:
-                return column.type
-        raise KeyError(name)
-
 
 class WindowKind(Enum):
     """KSQL's window types."""

@@ -20,7 +20,7 @@ from typing import Any
 from heartwatch.engine import processing_log
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.analyzer import Analyzer
-from heartwatch.engine.catalog import Catalog, Query, Source
+from heartwatch.engine.catalog import Catalog, Query
 from heartwatch.engine.changes import Change, Changer, is_change
 from heartwatch.engine.commands import Command, CommandConflictError, CommandTopic
 from heartwatch.engine.entities import Entities
@@ -438,14 +438,6 @@ class Engine:
                 groups = []
             except KafkaClientError:
                 time.sleep(1)
-
-    def metrics_of(self, source: Source) -> dict[str, QueryMetrics]:
-        """Return the metrics of the running queries that read or write a stream or table, by query id."""
-        return {
-            query_id: running.metrics
-            for query_id, running in self.queries.items()
-            if source.name in running.query.reads or running.query.writes == source.name
-        }
 
 
 def with_values(properties: ast.Properties) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from heartwatch.engine.errors import StatementError
 from heartwatch.engine.types import (
     BIGINT,
     DATE,
-    DOUBLE,
     INTEGER,
     NULL,
     STRING,
@@ -335,8 +334,3 @@ def as_decimal(type_: SqlType) -> SqlType:
     if type_ == BIGINT:
         return DecimalType(precision=19, scale=0)
     return type_
-
-
-def common_number(types: Sequence[SqlType]) -> SqlType:
-    """Return the widest of some number types."""
-    return max(types, key=lambda type_: _NUMERIC_ORDER.get(type_.name, -1), default=DOUBLE)

@@ -7,7 +7,6 @@ engine's own formats, so that a test finds their mistakes.
 from __future__ import annotations
 
 import io
-import json
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
@@ -291,8 +290,3 @@ def _items(value: Any, schema: Mapping[str, Any]) -> Any:
     """Return an array's items; KSQL's maps are arrays of entries in Avro."""
     entries = [{"key": key, "value": item} for key, item in value.items()] if isinstance(value, dict) else value
     return [_datum(entry, schema["items"]) for entry in entries]
-
-
-def avro_of(text: str) -> Any:
-    """Return a schema's text as the registry keeps it, parsed."""
-    return json.loads(text)
