@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaException,
     Producer,
@@ -302,22 +301,6 @@ class KafkaAdmin:
         }
         return {partition: ends[topic, partition] if offset < 0 else offset for partition, offset in found.items()}
 
-    def group_offsets(self, group: str) -> dict[Partition, GroupOffset]:
-        """Return a consumer group's committed offsets; empty when the group has none.
-
-        Raises:
-            KafkaClientError: the brokers could not be asked.
-        """
-        futures = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], require_stable=True, request_timeout=self._timeout
-        )
-        answer = self._result(futures[group], f"read the offsets of group {group!r}")
-        return {
-            (one.topic, one.partition): GroupOffset(one.offset, one.metadata)
-            for one in answer.topic_partitions
-            if one.error is None and one.offset >= 0
-        }
-
     def groups(self, prefix: str = "") -> list[str]:
         """Return the ids of the consumer groups that begin with a text, sorted.
 
@@ -451,11 +434,20 @@ class OffsetReader:
             UnknownTopicError: one of the topics isn't there.
             KafkaClientError: the brokers could not be asked.
         """
-        ends = {}
-        for topic in topics:
-            for partition in range(self._count(topic)):
-                ends[topic, partition] = self._end(topic, partition)
-        return ends
+        return {where: end for where, (_, end) in self.spans(topics).items()}
+
+    def spans(self, topics: Iterable[str]) -> dict[Partition, tuple[int, int]]:
+        """Return the first offset and the one after the last record that a read_committed reader sees, by partition.
+
+        Raises:
+            UnknownTopicError: one of the topics isn't there.
+            KafkaClientError: the brokers could not be asked.
+        """
+        return {
+            (topic, partition): self._span(topic, partition)
+            for topic in topics
+            for partition in range(self._count(topic))
+        }
 
     def committed(self, group: str, topic: str) -> dict[Partition, GroupOffset]:
         """Return a group's committed positions in a topic; empty when it has none there.
@@ -475,17 +467,23 @@ class OffsetReader:
             if one.error is None and one.offset >= 0
         }
 
-    def _end(self, topic: str, partition: int) -> int:
+    def close(self) -> None:
+        """End the connections; it may be used again."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
+
+    def _span(self, topic: str, partition: int) -> tuple[int, int]:
         consumer, where = self._consumer("heartwatch-offsets"), TopicPartition(topic, partition)
-        operation = f"read the latest offset of {topic}/{partition}"
+        operation = f"read the offsets of {topic}/{partition}"
         found = self._ask(lambda: consumer.get_watermark_offsets(where, timeout=self._timeout), operation)
         if found is None:
             raise KafkaClientError(f"can't {operation}: no answer in {self._timeout:g} s; see that the brokers are up")
-        return int(found[1])
+        return int(found[0]), int(found[1])
 
     def _consumer(self, group: str) -> Consumer:
         if group not in self._consumers:
-            self._consumers[group] = Consumer(consumer_config(self._settings, group))
+            self._consumers[group] = Consumer(consumer_config(self._settings, group) | QUIET)
         return self._consumers[group]
 
     def _count(self, topic: str) -> int:
@@ -531,6 +529,10 @@ def producer_config(
     if transactional_id is not None:
         config["transactional.id"] = transactional_id
     return {**config, **_dotted(overrides)}
+
+
+QUIET = {"log_level": 2}
+"""For those that ask again and again and must outlive the brokers: librdkafka logs each attempt to connect, twenty a second."""
 
 
 def consumer_config(

@@ -50,9 +50,7 @@ _COLUMNS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "properties": ("properties", {"name": "Property", "scope": "Scope", "value": "Value"}),
     "function_names": ("functions", {"name": "Function", "category": "Category", "type": "Type"}),
-    "describe_function": ("functions", {"argumentString": "Arguments", "returnType": "Returns", "description": "What"}),
-    "variables": ("variables", {"name": "Variable", "variable": "Variable", "value": "Value"}),
-    "type_list": ("types", {"name": "Type", "schema": "Schema"}),
+    "variables": ("variables", {"name": "Variable", "value": "Value"}),
 }
 
 
@@ -257,13 +255,8 @@ def show(entity: Mapping[str, Any], console: Console) -> None:
         _show_items(entity[field], columns, console)
     elif "commandStatus" in entity:
         console.print(entity["commandStatus"]["message"], markup=False)
-    elif kind == "sourceDescription":
-        _show_description(entity["sourceDescription"], console)
-    elif kind == "queryDescription":
-        _show_query(entity["queryDescription"], console)
-    elif "sourceDescriptions" in entity:
-        for description in entity["sourceDescriptions"]:
-            _show_description(description, console)
+    elif kind in _SHOWN:
+        _SHOWN[kind](entity, console)
     else:
         console.print_json(json.dumps(entity))
     for warning in entity.get("warnings") or ():
@@ -296,6 +289,31 @@ def _show_description(description: Mapping[str, Any], console: Console) -> None:
             console.print(f"{label}: {_text(value)}", markup=False, highlight=False)
 
 
+def _show_function(description: Mapping[str, Any], console: Console) -> None:
+    console.print(f"[bold]{escape(description['name'])}[/bold] {escape(str(description.get('description') or ''))}")
+    calls = [
+        [
+            ", ".join(
+                f"{one['name']} {one['type']}{'…' if one.get('isVariadic') else ''}".strip()
+                for one in call["arguments"]
+            ),
+            call["returnType"],
+            call.get("description"),
+        ]
+        for call in description["functions"]
+    ]
+    console.print(_grid(["Arguments", "Returns", "What"], calls))
+
+
+def _show_assertion(entity: Mapping[str, Any], console: Console) -> None:
+    what = [
+        f"{label} {entity[name]}"
+        for label, name in (("Topic", "topicName"), ("Subject", "subject"), ("Schema id", "id"))
+        if entity.get(name) is not None
+    ]
+    console.print(f"{', '.join(what)}: {'exists' if entity['exists'] else 'does not exist'}", markup=False)
+
+
 def _show_query(description: Mapping[str, Any], console: Console) -> None:
     fields = [[field["name"], _type_text(field), field.get("type", "")] for field in description.get("fields", ())]
     console.print(
@@ -306,6 +324,36 @@ def _show_query(description: Mapping[str, Any], console: Console) -> None:
     for label, name in (("Reads", "sources"), ("Writes", "sinks"), ("Plan", "executionPlan"), ("Topology", "topology")):
         if description.get(name):
             console.print(f"{label}: {_text(description[name])}", markup=False, highlight=False)
+
+
+def _show_types(entity: Mapping[str, Any], console: Console) -> None:
+    types = [[name, _type_text({"schema": schema})] for name, schema in sorted(entity["types"].items())]
+    console.print(_grid(["Type", "Schema"], types))
+
+
+def _each(
+    field: str, show_one: Callable[[Mapping[str, Any], Console], None]
+) -> Callable[[Mapping[str, Any], Console], None]:
+    """Return what shows an answer's one description, or the list of them in a field."""
+
+    def show_all(entity: Mapping[str, Any], console: Console) -> None:
+        found = entity.get(field)
+        for description in found if isinstance(found, list) else [entity[field.removesuffix("s")]]:
+            show_one(description, console)
+
+    return show_all
+
+
+_SHOWN: Mapping[str, Callable[[Mapping[str, Any], Console], None]] = {
+    "sourceDescription": _each("sourceDescriptions", _show_description),
+    "source_descriptions": _each("sourceDescriptions", _show_description),
+    "queryDescription": _each("queryDescriptions", _show_query),
+    "queryDescriptions": _each("queryDescriptions", _show_query),
+    "describe_function": _show_function,
+    "type_list": _show_types,
+    "assert_topic": _show_assertion,
+    "assert_schema": _show_assertion,
+}
 
 
 def _type_text(field: Mapping[str, Any]) -> str:

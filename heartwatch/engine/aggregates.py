@@ -30,7 +30,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, in_java_order
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import TypedExpression, referenced_columns
 from heartwatch.engine.plan import AggregateCall
@@ -123,10 +123,19 @@ class Bound:
         """Return a state column by its short name."""
         return pl.col(f"{self.call.output}.{name}")
 
+    def limited(self, values: pl.Expr) -> pl.Expr:
+        """Return the first values, as many as the call may have."""
+        return values if self.call.limit is None else values.head(self.call.limit)
+
     @property
     def argument_type(self) -> SqlType:
         """Type of the first argument."""
         return cast(TypedExpression, self.call.arguments[0]).type
+
+    @property
+    def comparable(self) -> pl.Expr:
+        """First argument in a form that is the same for equal values."""
+        return _in_order(self.arguments[0], self.argument_type)
 
     def constant(self, index: int, default: Any = None) -> Any:
         """Return a constant argument."""
@@ -229,14 +238,22 @@ def _average(bound: Bound) -> tuple[list[State], pl.Expr]:
     return states, pl.when(count == 0).then(pl.lit(0.0)).otherwise(total.cast(pl.Float64) / count)
 
 
+def _extreme(bound: Bound, name: str, pick: Callable[[pl.Expr], pl.Expr]) -> tuple[list[State], pl.Expr]:
+    type_, kept = bound.argument_type, bound.state(name)
+
+    def of(values: pl.Expr) -> pl.Expr:
+        return in_java_order(pick(in_java_order(values, type_)), type_)
+
+    return [State(name, type_.polars, of(bound.arguments[0]), of(kept))], kept
+
+
 def _minimum(bound: Bound) -> tuple[list[State], pl.Expr]:
-    least = bound.state("min")
-    return [State("min", bound.argument_type.polars, bound.arguments[0].min(), least.min())], least
+    return _extreme(bound, "min", pl.Expr.min)
 
 
 def _maximum(bound: Bound) -> tuple[list[State], pl.Expr]:
-    most = bound.state("max")
-    return [State("max", bound.argument_type.polars, bound.arguments[0].max(), most.max())], most
+    # NaN is the largest number to Java.
+    return _extreme(bound, "max", pl.Expr.nan_max if bound.argument_type == DOUBLE else pl.Expr.max)
 
 
 def _squares(counts: pl.Expr, sums: pl.Expr, squares: pl.Expr) -> pl.Expr:
@@ -297,7 +314,7 @@ def _list_state(bound: Bound, partial: pl.Expr, merge: Callable[[pl.Expr], pl.Ex
 def _collect_list(bound: Bound) -> tuple[list[State], pl.Expr]:
     if bound.taken_out is not None:
         return _marked_values(bound, bound.taken_out)
-    return [_list_state(bound, bound.arguments[0], lambda values: values)], bound.state("list")
+    return [_list_state(bound, bound.limited(bound.arguments[0]), bound.limited)], bound.state("list")
 
 
 _TAKEN = "taken"
@@ -310,7 +327,7 @@ def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]
     """
     kind = bound.argument_type.polars
     state_kind = pl.List(pl.Struct({VALUE_FIELD: kind, _TAKEN: pl.Boolean()}))
-    entries = bound.state("list")
+    entries, limit = bound.state("list"), bound.call.limit
 
     def left_over(items: list[Any]) -> list[Any]:
         kept: list[Any] = []
@@ -320,7 +337,7 @@ def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]
             ]
             if item[_TAKEN] and same:
                 del kept[same[-1]]
-            else:
+            elif item[_TAKEN] or limit is None or len(kept) < limit:
                 kept.append(item)
         return kept
 
@@ -340,36 +357,62 @@ def _items(lists: pl.Series) -> list[Any]:
 
 
 def _collect_set(bound: Bound) -> tuple[list[State], pl.Expr]:
-    state = _list_state(
-        bound, bound.arguments[0].unique(maintain_order=True), lambda all_: all_.unique(maintain_order=True)
-    )
-    return [state], bound.state("list")
+    def distinct(values: pl.Expr) -> pl.Expr:
+        return bound.limited(values.unique(maintain_order=True))
+
+    return [_list_state(bound, distinct(bound.comparable), distinct)], bound.state("list")
+
+
+def _has_map(type_: SqlType) -> bool:
+    match type_:
+        case ArrayType(element=element):
+            return _has_map(element)
+        case StructType(fields=fields):
+            return any(_has_map(field) for _, field in fields)
+    return isinstance(type_, MapType)
+
+
+def _in_order(value: pl.Expr, type_: SqlType) -> pl.Expr:
+    """Return values with their maps' entries in the order of their keys, so that equal ones are the same to Polars."""
+    if not _has_map(type_):
+        return value
+    element = pl.element()
+    if isinstance(type_, ArrayType):
+        return value.list.eval(_in_order(element, type_.element))
+    if isinstance(type_, StructType):
+        fields = [_in_order(value.struct.field(name), field).alias(name) for name, field in type_.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+    key, inner = element.struct.field(KEY_FIELD), element.struct.field(VALUE_FIELD)
+    entries = pl.struct(key, _in_order(inner, cast(MapType, type_).value).alias(VALUE_FIELD))
+    return value.list.eval(entries.sort_by(key))
 
 
 def _count_distinct(bound: Bound) -> tuple[list[State], pl.Expr]:
-    state = _list_state(bound, bound.arguments[0].drop_nulls().unique(), lambda all_: all_.unique())
+    state = _list_state(bound, bound.comparable.drop_nulls().unique(), lambda all_: all_.unique())
     return [state], bound.state("list").list.len().cast(pl.Int64)
 
 
-def _top(values: pl.Expr, size: int) -> pl.Expr:
-    return values.sort(descending=True).head(size)
+def _top(bound: Bound, values: pl.Expr) -> pl.Expr:
+    ordered = in_java_order(values, bound.argument_type).sort(descending=True).head(bound.constant(0))
+    return in_java_order(ordered, bound.argument_type)
 
 
 def _top_k(bound: Bound) -> tuple[list[State], pl.Expr]:
-    size = bound.constant(0)
     if len(bound.arguments) > 1:
-        return _top_rows(bound, size)
-    state = _list_state(bound, _top(bound.arguments[0].drop_nulls(), size), lambda all_: _top(all_, size))
+        return _top_rows(bound)
+    state = _list_state(bound, _top(bound, bound.arguments[0].drop_nulls()), lambda all_: _top(bound, all_))
     return [state], bound.state("list")
 
 
-def _top_rows(bound: Bound, size: int) -> tuple[list[State], pl.Expr]:
+def _top_rows(bound: Bound) -> tuple[list[State], pl.Expr]:
+    size = bound.constant(0)
     kind = cast(ArrayType, bound.call.type).element.polars
     names = [name for name, _ in cast(StructType, cast(ArrayType, bound.call.type).element).fields]
     rows = pl.struct(argument.alias(name) for name, argument in zip(names, bound.arguments, strict=True)).cast(kind)
 
     def top(values: pl.Expr) -> pl.Expr:
-        return values.sort_by(values.struct.field(names[0]), descending=True, maintain_order=True).head(size)
+        order = in_java_order(values.struct.field(names[0]), bound.argument_type)
+        return values.sort_by(order, descending=True, maintain_order=True).head(size)
 
     partial = top(rows.filter(bound.arguments[0].is_not_null())).implode()
     state = State("list", pl.List(kind), partial, top(_flat(bound.state("list"))).implode())
@@ -377,9 +420,8 @@ def _top_rows(bound: Bound, size: int) -> tuple[list[State], pl.Expr]:
 
 
 def _top_k_distinct(bound: Bound) -> tuple[list[State], pl.Expr]:
-    size = bound.constant(0)
-    partial = _top(bound.arguments[0].drop_nulls().unique(), size)
-    return [_list_state(bound, partial, lambda all_: _top(all_.unique(), size))], bound.state("list")
+    partial = _top(bound, bound.arguments[0].drop_nulls().unique())
+    return [_list_state(bound, partial, lambda all_: _top(bound, all_.unique()))], bound.state("list")
 
 
 def _by_offset(bound: Bound, pick: Callable[[pl.Expr, int], pl.Expr]) -> tuple[list[State], pl.Expr]:
@@ -403,7 +445,7 @@ def _single_value(bound: Bound) -> tuple[list[State], pl.Expr]:
     if bound.taken_out is not None:
         states, counts = _value_counts(bound, bound.argument_type.polars, None)
         return states, pl.when(counts.list.len() == 1).then(counts.list.first().struct.field(KEY_FIELD))
-    state = _list_state(bound, bound.arguments[0].unique().head(2), lambda all_: all_.unique().head(2))
+    state = _list_state(bound, bound.comparable.unique().head(2), lambda all_: all_.unique().head(2))
     values = bound.state("list")
     return [state], pl.when(values.list.len() == 1).then(values.list.first())
 
@@ -435,7 +477,7 @@ def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[l
         return pl.map_groups([lists], summed, return_dtype=state_kind, returns_scalar=True)
 
     ones = bound.signed(pl.lit(1, dtype=pl.Int64)).alias(VALUE_FIELD)
-    partial = grouped(pl.struct(bound.arguments[0].cast(kind).alias(KEY_FIELD), ones).implode())
+    partial = grouped(pl.struct(bound.comparable.cast(kind).alias(KEY_FIELD), ones).implode())
     present = counts.list.eval(pl.element().filter(pl.element().struct.field(VALUE_FIELD) > 0))
     return [State("counts", state_kind, partial, grouped(counts))], present
 

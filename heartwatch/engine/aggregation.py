@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES, check_call
@@ -11,6 +11,7 @@ from heartwatch.engine.binder import Binder
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import Cast, TypedExpression, referenced_columns
 from heartwatch.engine.expressions import Column as ColumnExpression
+from heartwatch.engine.functions.registry import FUNCTIONS
 from heartwatch.engine.plan import (
     ROWOFFSET,
     ROWPARTITION,
@@ -29,7 +30,13 @@ from heartwatch.engine.plan import (
     Window,
     carried,
 )
-from heartwatch.engine.query_analysis import QueryAnalysis
+from heartwatch.engine.query_analysis import (
+    QueryAnalysis,
+    aggregate_calls,
+    check_distinct,
+    check_grouped,
+    outside_aggregates,
+)
 from heartwatch.engine.scope import (
     PSEUDO_TYPES,
     WINDOW_BOUNDS,
@@ -40,11 +47,10 @@ from heartwatch.engine.scope import (
 from heartwatch.engine.types import BIGINT, BOOLEAN, SqlType
 
 _UNDO = "__UNDO"
+_OF_A_ROW = {name: PSEUDO_TYPES[name] for name in (ROWPARTITION, ROWOFFSET)} | dict.fromkeys(WINDOW_BOUNDS, BIGINT)
 _CARRIED: dict[ast.SyntaxExpression, TypedExpression] = {
-    ast.ColumnReference(name): ColumnExpression(PSEUDO_TYPES[name], carried(name), text=name)
-    for name in (ROWPARTITION, ROWOFFSET)
+    ast.ColumnReference(name): ColumnExpression(type_, carried(name), text=name) for name, type_ in _OF_A_ROW.items()
 }  # where a row came from, behind a topic of the query's own
-_ADD_OR_REMOVE = "Either add the column to the GROUP BY or remove it from the SELECT."
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,9 @@ class Aggregation:
         self.group_by = tuple(self._grouping(one) for one in group_by)
         if not self.group_by:
             raise StatementError("GROUP BY needs at least one expression.")
-        if len(set(self.group_by)) < len(self.group_by):
-            raise StatementError("Duplicate expressions in GROUP BY clause.")
+        for place, one in enumerate(self.group_by):
+            if one in self.group_by[:place]:
+                raise StatementError(f"Duplicate GROUP BY expression: {analysis.scope.qualified(group_by[place])}")
         # Bounds of this query's own windows; below a join ksqlDB doesn't know them.
         own = WINDOW_BOUNDS if self.window is not None and not analysis.scope.is_join else ()
         self.items = analysis.items(step, own)
@@ -93,14 +100,13 @@ class Aggregation:
 
     def build(self) -> Aggregated:
         """Return the aggregate."""
+        used = [node for item in self.items for node in aggregate_calls(item.expression)]
+        used += aggregate_calls(self.having) if self.having is not None else []
+        self._check_calls(used)
         self._check_items()
         names = self._key_names()
         keyed, keys = self._keyed(names)
         binder = Binder(self.analysis.frame_types(keyed), _CARRIED if keyed is not self.step else {})
-        used = [node for item in self.items for node in self._aggregate_calls(item.expression)]
-        used += self._aggregate_calls(self.having) if self.having is not None else []
-        if not used:
-            raise StatementError("GROUP BY requires aggregate functions in either the SELECT or HAVING clause.")
         for node in used:
             if node not in self.calls:
                 self.calls[node] = self._call(node, binder)
@@ -116,11 +122,17 @@ class Aggregation:
         if self.having is not None:
             step = FilterStep(schema, step, self.analysis.predicate(self.having, "HAVING", over))
         items = tuple(SelectItem(item.name, over.bind(self.analysis.typed(item.expression))) for item in self.items)
+        check_distinct(items)
         key_items = tuple(
             SelectItem(name, ColumnExpression(type_, key, text=str(expression)))
             for name, (key, type_), expression in zip(names, keys, self.group_by, strict=True)
         )
-        window = None if self.of_table else self.window or self.analysis.first.key_window
+        # A windowed stream's keys stay windowed only where they stay its keys.
+        window = (
+            None
+            if self.of_table
+            else self.window or (None if keyed is not self.step else self.analysis.first.key_window)
+        )
         return Aggregated(step, items, key_items, window)
 
     def _key_names(self) -> list[str]:
@@ -188,22 +200,14 @@ class Aggregation:
         expressions += [self.having] if self.having is not None else []
         used: set[str] = set()
         for expression in expressions:
-            for node in self._aggregate_calls(expression):
+            for node in aggregate_calls(expression):
                 for argument in node.arguments:
                     used |= referenced_columns(binder.bind(self.analysis.typed(argument)))
-        pseudo = tuple(Column(carried(name), PSEUDO_TYPES[name]) for name in (ROWPARTITION, ROWOFFSET) if name in used)
+        pseudo = tuple(Column(carried(name), type_) for name, type_ in _OF_A_ROW.items() if name in used)
         own = tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
         return (*own, *pseudo)
 
-    def _aggregate_calls(self, expression: ast.SyntaxExpression) -> list[ast.FunctionCall]:
-        return [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES]
-
     def _call(self, node: ast.FunctionCall, binder: Binder) -> AggregateCall:
-        for inner in node.arguments:
-            nested = self._aggregate_calls(inner)
-            if nested:
-                raise StatementError(f"Aggregate functions can not be nested: {node.name}({nested[0].name}())")
-            self._check_bounds(inner)
         function = AGGREGATES[node.name]
         if function.nested and self.analysis.first.value_format.name == "DELIMITED":
             raise StatementError(
@@ -227,7 +231,15 @@ class Aggregation:
             argument if argument.type == target else Cast(target, argument, text=argument.text)
             for argument, target in zip(arguments, wanted, strict=True)
         )
-        return AggregateCall(f"KSQL_AGG_VARIABLE_{len(self.calls)}", node.name, converted, type_, tuple(constants))
+        limit = int(self.analysis.settings.get(f"ksql.functions.{node.name.lower()}.limit", -1))
+        return AggregateCall(
+            f"KSQL_AGG_VARIABLE_{len(self.calls)}",
+            node.name,
+            converted,
+            type_,
+            tuple(constants),
+            limit if limit >= 0 else None,
+        )
 
     def _check_bounds(self, expression: ast.SyntaxExpression) -> None:
         if self.window is None:
@@ -252,54 +264,29 @@ class Aggregation:
         return Binder(types, replacements)
 
     # ------------------------------------------------------------------ what may be selected
-    def _check_items(self) -> None:
-        plain, mixed = [], []
-        for item in self.items:
-            outside = self._outside(item.expression)
-            if not outside:
-                continue
-            if self._aggregate_calls(item.expression):
-                mixed += outside
-            else:
-                plain.append(item.expression)
-        if plain:
-            raise StatementError(
-                f"Non-aggregate SELECT expression(s) not part of GROUP BY: {', '.join(map(str, plain))}\n"
-                + _ADD_OR_REMOVE
-            )
-        if mixed:
-            raise StatementError(
-                "Column used in aggregate SELECT expression(s) outside of aggregate functions not part of GROUP BY: "
-                f"{', '.join(map(str, mixed))}\n" + _ADD_OR_REMOVE
-            )
+    def _check_calls(self, used: list[ast.FunctionCall]) -> None:
+        """Check that functions are known, and that there are aggregates, none of them in another."""
+        for expression in (*(item.expression for item in self.items), self.having):
+            for node in nodes(expression):
+                if isinstance(node, ast.FunctionCall) and node.name not in AGGREGATES and node.name not in FUNCTIONS:
+                    raise StatementError(f"Can't find any functions with the name '{node.name}'")
         if self.having is not None:
             self._check_bounds(self.having)
-            others = self._outside(self.having)
+        for node in used:
+            for argument in node.arguments:
+                nested = aggregate_calls(argument)
+                if nested:
+                    raise StatementError(f"Aggregate functions can not be nested: {node.name}({nested[0].name}())")
+                self._check_bounds(argument)
+        if not used:
+            raise StatementError("GROUP BY requires aggregate functions in either the SELECT or HAVING clause.")
+
+    def _check_items(self) -> None:
+        check_grouped([item.expression for item in self.items], self.group_by)
+        if self.having is not None:
+            others = outside_aggregates(self.having, self.group_by)
             if others:
                 raise StatementError(
                     f"Non-aggregate HAVING expression not part of GROUP BY: {', '.join(map(str, others))}\n"
                     "Consider switching the HAVING clause to a WHERE clause before the GROUP BY."
                 )
-
-    def _outside(self, expression: ast.SyntaxExpression) -> list[ast.SyntaxExpression]:
-        """Return column references that are neither grouped by nor inside an aggregate's arguments."""
-        if expression in self.group_by:
-            return []
-        if isinstance(expression, ast.FunctionCall) and expression.name in AGGREGATES:
-            return []
-        if isinstance(expression, ast.ColumnReference):
-            return [] if expression.name in WINDOW_BOUNDS else [expression]
-        if isinstance(expression, ast.Lambda):
-            inside = self._outside(expression.body)
-            return [one for one in inside if cast(ast.ColumnReference, one).name not in expression.parameters]
-        parts: list[ast.SyntaxExpression] = []
-        for one in fields(expression):
-            parts += self._in_parts(getattr(expression, one.name))
-        return parts
-
-    def _in_parts(self, part: Any) -> list[ast.SyntaxExpression]:
-        if isinstance(part, tuple):
-            return [found for one in part for found in self._in_parts(one)]
-        if isinstance(part, ast.WhenClause):
-            return self._outside(part.condition) + self._outside(part.result)
-        return self._outside(part) if isinstance(part, ast.SyntaxExpression) else []

@@ -7,8 +7,11 @@ by itself. It reads the catalog and the schema registry and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Protocol, TypeVar
+
+import polars as pl
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
@@ -20,6 +23,8 @@ from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import Cast, Literal, TypedExpression
 from heartwatch.engine.functions.registry import widening
 from heartwatch.engine.plan import (
+    ROWOFFSET,
+    ROWPARTITION,
     ROWTIME,
     Column,
     Format,
@@ -35,6 +40,7 @@ from heartwatch.engine.properties import (
     create_as_properties,
     create_properties,
     insert_properties,
+    listed,
 )
 from heartwatch.engine.queries import PersistentQuery, Sink, TransientPlan, TransientQuery
 from heartwatch.engine.scope import SYSTEM_COLUMNS, WINDOW_BOUNDS
@@ -84,7 +90,10 @@ class Analyzer:
         schema, headers = self._declared(statement, kind, properties, key_format, value_format)
         check_key_columns(schema.key, key_format)
         values = tuple(column for column in schema.value if column.name not in dict(headers))
+        value_format = self.defaults.wrapped(value_format, values)
         check_value_columns(values, value_format)
+        window = properties.window()
+        properties.topic_config(kind, window)
         return Source(
             statement.name,
             kind,
@@ -92,13 +101,46 @@ class Analyzer:
             properties.get("KAFKA_TOPIC"),
             key_format,
             value_format,
-            properties.window(),
+            window,
             properties.timestamp_column(schema),
             properties.get("TIMESTAMP_FORMAT"),
             headers,
             statement.read_only,
             text,
         )
+
+    def alter_source(self, statement: ast.AlterSource, text: str) -> Source:
+        """Return a stream or table with the columns that ALTER adds.
+
+        Raises:
+            StatementError: there is no such stream or table, it can't be altered, or has a column of the same name.
+        """
+        source = self.catalog.sources.get(statement.name)
+        if source is None:
+            raise StatementError(f"Source {statement.name} does not exist.")
+        if source.kind.value != statement.kind:
+            raise StatementError(
+                f"Incompatible data source type is {source.kind.value}, but statement was ALTER {statement.kind}"
+            )
+        if source.query_id is not None:
+            raise StatementError("ALTER command is not supported for CREATE ... AS statements.")
+        if source.read_only:
+            kind = source.kind.value.lower()
+            raise StatementError(
+                f"Cannot alter {kind} '{source.name}': ALTER operations are not supported on source {kind}s."
+            )
+        names = {column.name for column in source.schema.columns}
+        added = tuple(Column(name, self.catalog.resolve_type(type_)) for name, type_ in statement.added)
+        for column in added:
+            if column.name in names:
+                raise StatementError(
+                    f"Cannot add column `{column.name}` to schema. A column with the same name already exists."
+                )
+            names.add(column.name)
+        schema = Schema(source.schema.key, source.schema.value + added)
+        check_names(schema)
+        check_value_columns(schema.value, source.value_format)
+        return replace(source, schema=schema, statement=text)
 
     def _formats(self, properties: Properties, name: str) -> tuple[Format, Format]:
         value_name = properties.value_format_name() or self.defaults.value_format
@@ -130,6 +172,9 @@ class Analyzer:
             if definition.constraint in ("HEADERS", "HEADER"):
                 _check_header(definition.header, [header for _, header in headers])
                 headers.append((column.name, definition.header))
+        for side, given in (("KEY", keys), ("VALUE", values)):
+            if given and properties.get(f"{side}_SCHEMA_ID") is not None:
+                raise StatementError(f"Table elements and {side}_SCHEMA_ID cannot both exist for create statement.")
         keys = keys or self._inferred(properties, key_format, "key")
         if len(values) == len(headers):
             values = self._inferred(properties, value_format, "value", {column.name for column in keys}) + values
@@ -137,6 +182,8 @@ class Analyzer:
         check_names(schema)
         if not schema.columns or len(values) == len(headers):
             raise StatementError("The statement does not define any columns.")
+        if properties.window() is not None and not keys:
+            raise StatementError("Windowed sources require a key column.")
         if kind is SourceKind.TABLE and not keys:
             raise StatementError(
                 "Tables require a PRIMARY KEY. Please define the PRIMARY KEY."
@@ -223,9 +270,32 @@ class Analyzer:
         query_id = f"{prefix}_{statement.name}_{number}"
         if existing is not None and statement.or_replace and existing.query_id is not None:
             query_id = existing.query_id
-        return PersistentQuery(
+        source, plan = PersistentQuery(
             self.catalog, self.defaults, statement.query, sink, query_id, text, dict(settings or {})
         ).plan()
+        self._check_registered(source.schema.key, source.key_format, "key", sink.properties)
+        self._check_registered(source.schema.value, source.value_format, "value", sink.properties)
+        return source, plan
+
+    def _check_registered(
+        self, columns: tuple[Column, ...], format_: Format, side: str, properties: Properties
+    ) -> None:
+        """Check that the schema of an id, where one is given, begins with a query's columns.
+
+        Raises:
+            StatementError: it doesn't, or there is none.
+        """
+        if format_.schema_id is None:
+            return
+        registered = self._inferred(properties, format_, side)
+        changed = [
+            column for place, column in enumerate(columns) if place >= len(registered) or registered[place] != column
+        ]
+        if changed:
+            raise StatementError(
+                f"The following {side} columns are changed, missing or reordered: {listed(changed, side)}. "
+                f"Schema from schema registry is {listed(registered, side)}"
+            )
 
     def insert_into(
         self, statement: ast.InsertInto, text: str, number: int, settings: Mapping[str, str] | None = None
@@ -235,7 +305,7 @@ class Analyzer:
         Raises:
             StatementError: the statement is not right.
         """
-        target = self.catalog.source(statement.target)
+        target = self._insert_target(statement)
         if target.kind is not SourceKind.STREAM:
             raise StatementError(f"INSERT INTO can only be used to insert into a stream. {target.name} is a table.")
         if target.headers:
@@ -251,6 +321,14 @@ class Analyzer:
             self.catalog, self.defaults, statement.query, sink, query_id.upper(), text, dict(settings or {})
         )
         return persistent.plan()[1]
+
+    def _insert_target(self, statement: ast.InsertInto) -> Source:
+        found = self.catalog.sources.get(statement.target)
+        if found is None:
+            column = statement.position.column + len("INSERT INTO ")
+            place = f"Line: {statement.position.line}, Col: {column}"
+            raise StatementError(f"{place}: Source `{statement.target}` does not exist.")
+        return found
 
     # ------------------------------------------------------------------ SELECT by itself
     def transient(self, query: ast.Query, text: str) -> TransientPlan:
@@ -295,14 +373,18 @@ class Analyzer:
         if target.key_window is not None:
             allowed.update(dict.fromkeys(WINDOW_BOUNDS, BIGINT))
         names = statement.columns or tuple(types)
+        if statement.columns and len(names) != len(statement.values):
+            raise StatementError(f"Expected number columns and values to match: {len(names)}, {len(statement.values)}")
         if len(names) != len(statement.values):
             raise StatementError(
                 f"Failed to prepare statement: Expected a value for each column. Expected Columns: {list(names)}. "
                 f"Got {len(statement.values)} values."
             )
         unknown = next((name for name in names if name not in allowed), None)
+        if unknown in (ROWPARTITION, ROWOFFSET):
+            raise StatementError(f"Inserting into column `{unknown}` is not allowed.")
         if unknown is not None:
-            raise StatementError(f"Column name {unknown} does not exist.")
+            raise StatementError(f"Column name `{unknown}` does not exist.")
         if target.kind is SourceKind.TABLE:
             missing = next((column.name for column in target.schema.key if column.name not in names), None)
             if missing is not None:
@@ -333,7 +415,13 @@ def _inserted(name: str, value: TypedExpression, type_: SqlType) -> TypedExpress
     same_kind = value.type.name == type_.name and can_cast(value.type, type_)
     if not lossless and not same_kind:
         raise StatementError(f"Expected type {type_} for field `{name}` but got {value}({value.type})")
-    return Cast(type_, value, text=value.text)
+    cast = Cast(type_, value, text=value.text)
+    given, made = pl.select(value.to_polars().alias("given"), cast.to_polars().alias("made")).row(0)
+    if given is not None and made is None:
+        raise StatementError(f"Expected type {type_} for field `{name}` but got {value.type}({given})")
+    if isinstance(made, Decimal) and Decimal(str(given).strip()) != made:
+        raise StatementError(f"Cannot fit decimal '{given}' into {type_} without rounding.")
+    return cast
 
 
 _FROM_TEXT = ("INTEGER", "BIGINT", "DOUBLE", "DECIMAL", "BOOLEAN", "TIMESTAMP", "DATE", "TIME")

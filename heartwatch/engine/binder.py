@@ -14,8 +14,9 @@ from heartwatch.engine import syntax as ast
 from heartwatch.engine.aggregates import AGGREGATES
 from heartwatch.engine.casts import can_cast, parse_time_text
 from heartwatch.engine.coercion import coerced, decimal_type
-from heartwatch.engine.errors import ParseError, StatementError
+from heartwatch.engine.errors import NotSupportedError, ParseError, StatementError
 from heartwatch.engine.expressions import (
+    MOST_DIGITS,
     Arithmetic,
     ArrayIndex,
     Call,
@@ -104,8 +105,10 @@ def arithmetic_type(operator: str, left: SqlType, right: SqlType) -> SqlType:
         return STRING
     names = left.name, right.name
     if not all(name in _NUMBER_NAMES for name in names):
-        shown = " ".join("null" if name == "NULL" else name for name in names)
-        raise StatementError(f"Unsupported arithmetic types. {shown}")
+        if NULL in (left, right):
+            shown = " and ".join("null" if one == NULL else str(one) for one in (left, right))
+            raise StatementError(f"Arithmetic on types {shown} are not supported.")
+        raise StatementError(f"Unsupported arithmetic types. {' '.join(names)}")
     if "DOUBLE" in names:
         return DOUBLE
     if "DECIMAL" in names:
@@ -198,6 +201,8 @@ class Binder:
             type_ = arithmetic_type(node.operator, left.type, right.type)
         except StatementError as error:
             raise StatementError(f"Error processing expression: {node}. {error.message}") from error
+        if isinstance(type_, DecimalType) and type_.scale > MOST_DIGITS:
+            raise NotSupportedError(f"{node}: a DECIMAL with more than {MOST_DIGITS} decimal places is")
         if type_ == STRING:
             return Concatenation(STRING, left, right, text=str(node))
         return Arithmetic(type_, node.operator, left, right, text=str(node))
@@ -219,6 +224,8 @@ class Binder:
             raise StatementError(
                 f"Cannot compare {left} ({left.type}) to {right} ({right.type}) with {_COMPARISON_NAMES[operator]}."
             )
+        if isinstance(left.type, ArrayType | MapType | StructType) and left.type != right.type:
+            raise NotSupportedError(f"A comparison of {left.type} with {right.type} is")
         if {left.type, right.type} == {DATE, TIMESTAMP}:
             left, right = (_cast(side, TIMESTAMP) for side in (left, right))
         return Comparison(BOOLEAN, operator, left, right, text=str(node))
@@ -233,7 +240,7 @@ class Binder:
             return side
         target = TIMESTAMP if pseudo or (other.type == DATE and "T" in side.text) else other.type
         if not isinstance(side, Literal):
-            return side if pseudo else _cast(side, target)
+            return side if pseudo else Cast(target, side, contains_failures=False, text=side.text)
         value = parse_time_text(side.value, target)
         if value is None:
             raise StatementError(f"Failed to parse timestamp '{side.value}': it is not a {target}")

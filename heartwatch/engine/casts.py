@@ -6,7 +6,7 @@ Where a value has no counterpart the result is NULL; `never_fails` says between 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Context, Decimal, InvalidOperation
 from typing import Any, cast
@@ -42,15 +42,33 @@ def never_fails(source: SqlType, target: SqlType) -> bool:
     if source in (target, NULL) or target == STRING:
         return True
     if isinstance(source, DecimalType):
-        fits = isinstance(target, DecimalType) and (
-            target.scale >= source.scale and target.precision - target.scale >= source.precision - source.scale
-        )
+        fits = isinstance(target, DecimalType) and target.holds(source)
         return fits or target in (DOUBLE, INTEGER, BIGINT)
+    parts = _parts(source, target)
+    if parts is not None:
+        return all(never_fails(old, new) for old, new in parts)
     return (
         target in _WIDER.get(source, ())
         or (source == DOUBLE and target in (INTEGER, BIGINT))
         or (source in (DATE, TIMESTAMP, TIME) and target in (DATE, TIMESTAMP, TIME))
     )
+
+
+def lost(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Expr:
+    """Return where CAST has no result: for arrays, maps and structs where it has none for a part; NULL for NULL values."""
+    if isinstance(source, ArrayType) and isinstance(target, ArrayType):
+        return value.list.eval(lost(pl.element(), source.element, target.element).fill_null(False)).list.any()
+    if isinstance(source, MapType) and isinstance(target, MapType):
+        sides = ((KEY_FIELD, source.key, target.key), (VALUE_FIELD, source.value, target.value))
+        parts = [lost(pl.element().struct.field(name), old, new).fill_null(False) for name, old, new in sides]
+        return value.list.eval(parts[0] | parts[1]).list.any()
+    if isinstance(source, StructType) and isinstance(target, StructType):
+        targets = dict(target.fields)
+        changed = [(name, old, targets[name]) for name, old in source.fields if name in targets]
+        return pl.any_horizontal(
+            lost(value.struct.field(name), old, new).fill_null(False) for name, old, new in changed
+        )
+    return converted(value, source, target).is_null() & value.is_not_null()
 
 
 def by_row(columns: Mapping[str, pl.Expr], compute: Callable[[dict[str, Any]], Any], type_: pl.DataType) -> pl.Expr:
@@ -61,26 +79,56 @@ def by_row(columns: Mapping[str, pl.Expr], compute: Callable[[dict[str, Any]], A
         compute: takes a row's values.
         type_: the result's type.
     """
+    names = tuple(columns)
 
-    def run(rows: pl.Series) -> pl.Series:
-        return pl.Series(rows.name, [compute(row) for row in rows.to_list()], dtype=type_)
+    def run(given: Sequence[pl.Series]) -> pl.Series:
+        rows = pl.DataFrame(dict(zip(names, spread(given), strict=True))).to_struct().to_list()
+        return pl.Series([compute(row) for row in rows], dtype=type_)
 
-    row = pl.struct([column.alias(name) for name, column in columns.items()])
-    return row.map_batches(run, return_dtype=type_, is_elementwise=True)
+    # The struct is made here: of one in the expression Polars loses rows, where other expressions share its parts.
+    return pl.map_batches(list(columns.values()), run, return_dtype=type_, is_elementwise=True)
+
+
+def spread(given: Sequence[pl.Series]) -> list[pl.Series]:
+    """Return columns of one length, of which some may be constants: they have one row for all."""
+    height = min((len(one) for one in given if len(one) != 1), default=1)
+    return [one if len(one) == height else one.new_from_index(0, height) for one in given]
+
+
+_SIGN_TURNED = bytes(one ^ 0x80 for one in range(256))
+
+
+def in_java_order(values: pl.Expr, type_: SqlType) -> pl.Expr:
+    """Return what sorts as Java sorts the values: BYTES change the sign of each byte, and back the second time."""
+    if type_.name != "BYTES":
+        return values
+    return by_row(
+        {"data": values},
+        lambda row: None if row["data"] is None else row["data"].translate(_SIGN_TURNED),
+        type_.polars,
+    )
 
 
 def can_cast(source: SqlType, target: SqlType) -> bool:
     """Return whether CAST converts between two types (ksqlDB's table)."""
     if source in (target, NULL):
         return True
+    parts = _parts(source, target)
+    if parts is not None:
+        return all(can_cast(old, new) for old, new in parts)
+    return target.name in _CASTS.get(source.name, ())
+
+
+def _parts(source: SqlType, target: SqlType) -> list[tuple[SqlType, SqlType]] | None:
+    """Return the types of the parts that CAST converts between arrays, maps or structs; None for other types."""
     if isinstance(source, ArrayType) and isinstance(target, ArrayType):
-        return can_cast(source.element, target.element)
+        return [(source.element, target.element)]
     if isinstance(source, MapType) and isinstance(target, MapType):
-        return can_cast(source.key, target.key) and can_cast(source.value, target.value)
+        return [(source.key, target.key), (source.value, target.value)]
     if isinstance(source, StructType) and isinstance(target, StructType):
         targets = dict(target.fields)
-        return all(can_cast(type_, targets[name]) for name, type_ in source.fields if name in targets)
-    return target.name in _CASTS.get(source.name, ())
+        return [(type_, targets[name]) for name, type_ in source.fields if name in targets]
+    return None
 
 
 _NUMBERS = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
@@ -197,6 +245,7 @@ def _half_up(texts: pl.Series, target: DecimalType) -> pl.Series:
     return pl.Series(texts.name, [fit(text) for text in texts], dtype=target.polars)
 
 
+_MOST_PLACES = 350  # no DOUBLE has more digits on either side of the point
 _MODES = {"CEILING": "ROUND_CEILING", "FLOOR": "ROUND_FLOOR", "DOWN": "ROUND_DOWN"}
 
 
@@ -220,10 +269,12 @@ def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> p
         if not number.is_finite():
             return None
         half = "ROUND_HALF_UP" if number > 0 else "ROUND_HALF_DOWN"
-        context = Context(prec=400, rounding=_MODES.get(mode, half))
+        context = Context(prec=2 * _MOST_PLACES, rounding=_MODES.get(mode, half))
+        digits = max(-_MOST_PLACES, min(digits, _MOST_PLACES))
         rounded = number.quantize(Decimal(1).scaleb(-digits), context=context)
         if isinstance(target, DecimalType):
-            return rounded if abs(rounded) < Decimal(10) ** (target.precision - target.scale) else None
+            fits = abs(rounded) < Decimal(10) ** (target.precision - target.scale)
+            return rounded.quantize(Decimal(1).scaleb(-target.scale), context=context) if fits else None
         return float(rounded)
 
     return by_row({"value": value, "places": places}, compute, target.polars)
@@ -236,7 +287,7 @@ def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:  # noqa: PLR0911 - one 
     if source == BOOLEAN:
         return pl.when(value).then(pl.lit("true")).when(~value).then(pl.lit("false"))
     if source == DOUBLE:
-        return value.map_batches(_java_doubles, return_dtype=pl.String, is_elementwise=True)
+        return value.map_batches(java_doubles, return_dtype=pl.String, is_elementwise=True)
     if source == TIMESTAMP:
         return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.3f")
     if source == DATE:
@@ -250,8 +301,13 @@ def to_text(value: pl.Expr, source: SqlType) -> pl.Expr:  # noqa: PLR0911 - one 
     return value.cast(pl.String)
 
 
-def _java_doubles(values: pl.Series) -> pl.Series:
-    return pl.Series(values.name, [None if value is None else java_double(value) for value in values], dtype=pl.String)
+def java_doubles(values: pl.Series) -> pl.Series:
+    """Return doubles as Java's ``Double.toString`` writes them (see `java_double`)."""
+    plain = ((values == 0) | values.abs().is_between(1e-3, 1e7, closed="left")).fill_null(True)
+    texts = values.cast(pl.String)  # the same digits, for these
+    if plain.all():
+        return texts
+    return texts.scatter((~plain).arg_true(), [java_double(value) for value in values.filter(~plain)])
 
 
 def java_double(value: float) -> str:
@@ -270,21 +326,55 @@ def java_double(value: float) -> str:
     return f"{'-' if sign else ''}{mantissa[0]}.{mantissa[1:] or '0'}E{power}"
 
 
-def java_text(value: Any, type_: SqlType) -> str:
+def java_text(value: Any, type_: SqlType) -> str:  # noqa: PLR0911 - one case a kind
     """Return one value as Java writes it inside arrays, maps and structs."""
     if value is None:
         return "null"
     if isinstance(type_, ArrayType):
         return "[" + ", ".join(java_text(one, type_.element) for one in value) + "]"
     if isinstance(type_, MapType):
-        pairs = (f"{java_text(e[KEY_FIELD], type_.key)}={java_text(e[VALUE_FIELD], type_.value)}" for e in value)
+        entries = in_hash_order(value, type_.key)
+        pairs = (f"{java_text(e[KEY_FIELD], type_.key)}={java_text(e[VALUE_FIELD], type_.value)}" for e in entries)
         return "{" + ", ".join(pairs) + "}"
     if isinstance(type_, StructType):
         pairs = (f"{name}={java_text(value[name], kind)}" for name, kind in type_.fields if value[name] is not None)
         return "Struct{" + ",".join(pairs) + "}"
     if type_ == BOOLEAN:
         return str(value).lower()
+    if type_ == TIMESTAMP:  # java.sql.Timestamp's own text
+        return f"{value:%Y-%m-%d %H:%M:%S}.{f'{value:%f}'.rstrip('0') or '0'}"
     return java_double(value) if type_ == DOUBLE else str(value)
+
+
+def in_hash_order(entries: list[Any], key: SqlType, buckets: int = 1) -> list[Any]:
+    """Return a map's entries in the order in which Java's ``HashMap`` gives them.
+
+    Source: ``HashMap.hash`` and ``resize``; entries of a bucket stay as they came.
+
+    Args:
+        entries: key and value of each.
+        key: the keys' type.
+        buckets: how many the map has at least; one that is made for its entries has no more than it needs.
+    """
+    if key not in (STRING, INTEGER):
+        return entries
+    while len(entries) > buckets * 3 // 4:
+        buckets *= 2
+
+    def bucket(entry: dict[str, Any]) -> int:
+        given = entry[KEY_FIELD]
+        code = 0 if given is None else given & 0xFFFFFFFF if key == INTEGER else _text_hash(given)
+        return int((code ^ code >> 16) & (buckets - 1))
+
+    return sorted(entries, key=bucket)
+
+
+def _text_hash(text: str) -> int:
+    """Return Java's ``String.hashCode``, which is over UTF-16."""
+    code = 0
+    for unit in memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H"):
+        code = (31 * code + unit) & 0xFFFFFFFF
+    return code
 
 
 def _from_text(value: pl.Expr, target: SqlType) -> pl.Expr:
@@ -322,3 +412,26 @@ def parse_time_text(text: str | None, target: SqlType) -> datetime | date | time
     if target == DATE:
         return parse_partial_date(text)
     return parse_partial_time(text) if target == TIME else parse_partial_timestamp(text)
+
+
+# ------------------------------------------------------------------------------- times as numbers, as formats write them
+_DAY_MS = 86_400_000
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
+
+
+def time_of_number(number: pl.Expr, type_: SqlType) -> pl.Expr:
+    """Return TIMESTAMPs of ms, DATEs of days or TIMEs of ms; null before the year 1 and after 9999."""
+    factor = _DAY_MS if type_.name == "DATE" else 1
+    known = pl.when(number.is_between(_FIRST_MS // factor, _LAST_MS // factor)).then(number)
+    match type_.name:
+        case "DATE":
+            return known.cast(pl.Int32).cast(pl.Date)
+        case "TIME":
+            return (known % _DAY_MS * 1_000_000).cast(pl.Time)
+    return known.cast(type_.polars)
+
+
+def number_of_time(series: pl.Series, type_: SqlType) -> pl.Series:
+    """Return the number that stands for a time in JSON and in separated values: ms, for a DATE days."""
+    number = series.to_physical().cast(pl.Int64)
+    return number // 1_000_000 if type_.name == "TIME" else number

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.plan import (
     AggregateStep,
+    Column,
     FilterStep,
     FlatMapStep,
     Format,
@@ -281,26 +282,45 @@ def check_replaceable(existing: Source, new: Source) -> None:
         StatementError: it doesn't.
     """
     name, kind = existing.name, existing.kind.value.lower()
-    subject = f"Cannot upgrade data source: Cannot replace {kind} '{name}'"
-    if existing.kind is not new.kind:
-        raise StatementError(
-            f"Cannot upgrade data source: DataSource '{name}' has type = {existing.kind.value} "
-            f"while DataSource '{name}' has type = {new.kind.value}."
-        )
     if existing.read_only or new.read_only:
         raise StatementError(f"Cannot add {kind} '{name}': CREATE OR REPLACE is not supported on source {kind}s.")
-    for what in ("topic", "key_format", "value_format", "key_window", "timestamp_column"):
-        before, after = getattr(existing, what), getattr(new, what)
-        if before != after:
-            raise StatementError(f"{subject}: {what.replace('_', ' ')} changes from {before} to {after}")
-    if existing.schema.key != new.schema.key:
-        raise StatementError(f"{subject}: Key columns must be identical.")
-    kept = new.schema.value[: len(existing.schema.value)]
-    if kept != existing.schema.value:
-        raise StatementError(
-            f"{subject}: The following columns are changed, missing or reordered: "
-            f"[{', '.join(f'`{one.name}` {one.type}' for one in existing.schema.value if one not in kept)}]"
+    issues = [
+        f"DataSource '`{name}`' has {what} = {before} which is not upgradeable to {after}"
+        for what, before, after in (
+            ("type", f"K{existing.kind.value}", f"K{new.kind.value}"),
+            ("topic", _topic_text(existing), _topic_text(new)),
+            ("timestampColumn", existing.timestamp_column, new.timestamp_column),
         )
+        if before != after
+    ]
+    reason = _schema_issue(existing.schema, new.schema)
+    if reason is not None:
+        schemas = [schema_text(one.schema, one.kind) for one in (existing, new)]
+        issues.append(
+            f"DataSource '`{name}`' has schema = {schemas[0]} which is not upgradeable to {schemas[1]}. ({reason})"
+        )
+    if issues:
+        raise StatementError("Cannot upgrade data source: " + "\n\tAND ".join(issues))
+
+
+def _topic_text(source: Source) -> str:
+    window = "" if source.key_window is None else f", window={source.key_window}"
+    return (
+        f"KsqlTopic{{kafkaTopicName='{source.topic}', keyFormat={source.key_format.name}{window}, "
+        f"valueFormat={source.value_format.name}}}"
+    )
+
+
+def _schema_issue(before: Schema, after: Schema) -> str | None:
+    def changed(old: tuple[Column, ...], new: tuple[Column, ...], word: str = "") -> str:
+        missing = [one for place, one in enumerate(old) if place >= len(new) or new[place] != one]
+        return ", ".join(f"`{one.name}` {one.type}{word}" for one in missing)
+
+    keys = changed(before.key, after.key, " KEY") or changed(after.key, before.key, " KEY")
+    if keys:
+        return f"Key columns must be identical. The following key columns are changed, missing or reordered: [{keys}]"
+    values = changed(before.value, after.value)
+    return f"The following columns are changed, missing or reordered: [{values}]" if values else None
 
 
 def check_names(schema: Schema) -> None:

@@ -8,10 +8,10 @@ from functools import singledispatchmethod
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.analyzer import Analyzer
-from heartwatch.engine.catalog import Catalog, Source, children
-from heartwatch.engine.errors import NotSupportedError, StatementError
+from heartwatch.engine.catalog import Catalog, Source
 from heartwatch.engine.parser import PreparedStatement
-from heartwatch.engine.plan import AggregateStep, QueryPlan, SourceKind, Step, StreamTableJoinStep
+from heartwatch.engine.plan import QueryPlan, SourceKind
+from heartwatch.engine.upgrades import check_upgrade
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ class Changer:
         return Change(catalog, command, f"{kind.capitalize()} {'replaced' if node.or_replace else 'created'}", source)
 
     @_of.register
+    def _alter(self, node: ast.AlterSource) -> Change:
+        source = self._analyzer.alter_source(node, self._text)
+        catalog = self._catalog.with_source(source, or_replace=True)
+        message = f"{node.kind.capitalize()} {node.name} altered."
+        return Change(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)
+
+    @_of.register
     def _create_as(self, node: ast.CreateAsSelect) -> Change:
         command = f"{node.kind.lower()}/`{node.name}`/create"
         if node.if_not_exists and node.name in self._catalog.sources:
@@ -89,9 +96,9 @@ class Changer:
         source, plan = self._analyzer.create_as_select(node, self._text, self._number, self._properties)
         source = replace(source, query_id=plan.query_id)
         stopped = (plan.query_id,) if plan.query_id in self._catalog.queries else ()
-        if stopped and self._catalog.queries[plan.query_id].plan.statement != plan.statement:
-            _check_upgrade(self._catalog.queries[plan.query_id].plan.root)
         catalog = self._catalog.with_source(source, or_replace=node.or_replace).with_query(plan)
+        if stopped and self._catalog.queries[plan.query_id].plan.statement != plan.statement:
+            check_upgrade(self._catalog.queries[plan.query_id].plan, plan)
         return Change(catalog, command, f"Created query with ID {plan.query_id}", source, plan, stopped)
 
     @_of.register
@@ -172,27 +179,10 @@ class Changer:
         )
 
 
-def _check_upgrade(step: Step) -> None:
-    """Check that CREATE OR REPLACE may replace a query: one with state would begin anew, where ksqlDB goes on with it.
-
-    Raises:
-        StatementError: it may not, in ksqlDB's words where ksqlDB refuses it too.
-    """
-    if isinstance(step, StreamTableJoinStep):
-        raise StatementError("Upgrades not yet supported for StreamTableJoin")
-    if isinstance(step, AggregateStep):
-        if step.window is None:
-            raise NotSupportedError("Replacing a query that aggregates is")
-        name = "TableSuppress" if step.emit_final else "StreamWindowedAggregate"
-        raise StatementError(f"Upgrades not yet supported for {name}")
-    for child in children(step):
-        _check_upgrade(child)
-
-
 def is_change(node: ast.Statement) -> bool:
     """Say whether a statement changes the catalog."""
     return isinstance(
         node,
-        ast.CreateSource | ast.CreateAsSelect | ast.InsertInto | ast.DropSource | ast.TerminateQuery | ast.PauseQuery
-        | ast.ResumeQuery | ast.RegisterType | ast.DropType,
+        ast.CreateSource | ast.AlterSource | ast.CreateAsSelect | ast.InsertInto | ast.DropSource | ast.TerminateQuery
+        | ast.PauseQuery | ast.ResumeQuery | ast.RegisterType | ast.DropType,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatchmethod
 from typing import TYPE_CHECKING, Any
 
@@ -197,29 +197,25 @@ class Entities:
 
     def _offsets(self, source: Source) -> list[Entity]:
         """Return how far the groups of the queries that read a source are."""
-        kafka = self._engine.resources.kafka
+        groups = [
+            one.group
+            for running in self._engine.queries.values()
+            for one in running.threads
+            if source.name in one.stage.reads
+        ]
         summaries = []
-        for running in self._engine.queries.values():
-            groups = [one.group for one in running.threads if source.name in one.stage.reads]
-            for group in groups:
-                committed = kafka.group_offsets(group)
-                first, ends = (
-                    kafka.offsets([source.topic], "earliest"),
-                    kafka.offsets([source.topic], "latest", committed=True),
-                )
-                partitions = [
-                    {
-                        "partition": partition,
-                        "logStartOffset": first[source.topic, partition],
-                        "logEndOffset": end,
-                        "consumerOffset": committed[source.topic, partition].offset
-                        if (source.topic, partition) in committed
-                        else 0,
-                    }
-                    for (_, partition), end in sorted(ends.items())
-                ]
-                topics = [{"kafkaTopic": source.topic, "offsets": partitions}]
-                summaries.append({"groupId": group, "topicSummaries": topics})
+        for group, positions in self._engine.resources.positions(source.topic, groups).items():
+            partitions = [
+                {
+                    "partition": partition,
+                    "logStartOffset": at.first,
+                    "logEndOffset": at.end,
+                    "consumerOffset": at.committed,
+                }
+                for partition, at in positions.items()
+            ]
+            topics = [{"kafkaTopic": source.topic, "offsets": partitions}]
+            summaries.append({"groupId": group, "topicSummaries": topics})
         return summaries
 
     @_of.register(ast.DescribeFunction)
@@ -231,10 +227,9 @@ class Entities:
         if function is not None:
             shown = [
                 {
-                    "argumentTypes": [str(one) for one in overload.parameters],
+                    "arguments": _arguments([str(one) for one in overload.parameters], overload.variadic),
                     "returnType": str(overload.returns) if isinstance(overload.returns, SqlType) else "",
                     "description": function.description,
-                    "isVariadic": overload.variadic,
                 }
                 for overload in function.overloads
             ]
@@ -242,7 +237,7 @@ class Entities:
         else:
             accepts = [" | ".join(one) if one else "ANY" for one in aggregate.accepts]  # type: ignore[union-attr]
             description = aggregate.description  # type: ignore[union-attr]
-            shown = [{"argumentTypes": accepts, "returnType": "", "description": description, "isVariadic": False}]
+            shown = [{"arguments": _arguments(accepts), "returnType": "", "description": description}]
             kind = "AGGREGATE"
         return {
             "@type": "describe_function", "name": name, "description": description, "author": "HeartWatch", "version": "",
@@ -393,3 +388,12 @@ def schema_of(type_: SqlType) -> Entity:
         parameters = {"precision": type_.precision, "scale": type_.scale}
         return {"type": "DECIMAL", "parameters": parameters, "fields": None, "memberSchema": None}
     return {"type": type_.name, "fields": None, "memberSchema": None}
+
+
+def _arguments(types: Sequence[str], variadic: bool = False) -> list[dict[str, Any]]:
+    """Return a function's parameters as ksqlDB shows them; the last of a variadic function may come again."""
+    last = len(types) - 1
+    return [
+        {"name": "", "type": type_, "description": "", "isVariadic": variadic and place == last}
+        for place, type_ in enumerate(types)
+    ]

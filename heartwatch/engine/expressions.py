@@ -4,8 +4,9 @@
 which evaluation fails, with ksqlDB's message, for the processing log. Both follow ksqlDB's evaluation, which is Java's:
 
 - INTEGER and BIGINT wrap; division truncates toward zero; dividing a whole number by zero is an error.
-- An error makes the whole expression NULL (a predicate: not TRUE), also where COALESCE or IS NULL surround the part that
-  failed. Only a scalar function that fails by itself gives NULL to what surrounds it.
+- An error makes the whole expression NULL (a predicate: not TRUE), also where IS NULL surrounds the part that failed. Only what
+  CAST converts, what a constructor of an array, map or struct holds, and a function or a field that is a function's argument
+  are NULL by themselves (``ksql.nested.error.set.null``).
 - Arithmetic on NULL is NULL, in the same way for the whole expression; it isn't logged.
 - A comparison with NULL is FALSE, not NULL. IS DISTINCT FROM compares NULL as a value.
 - AND, OR and CASE evaluate no more than they need.
@@ -13,15 +14,17 @@ which evaluation fails, with ksqlDB's message, for the processing log. Both foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, converted, never_fails
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, converted, in_java_order, lost, never_fails, spread
 from heartwatch.engine.plan import Expression
 from heartwatch.engine.types import (
     BIGINT,
@@ -32,6 +35,7 @@ from heartwatch.engine.types import (
     DecimalType,
     MapType,
     SqlType,
+    StructType,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +50,7 @@ class Failure:
         condition: TRUE where it fails.
         message: for the processing log; None where ksqlDB's log would only repeat that a value is NULL.
         implied: the value is NULL there anyway.
-        contained: only this part is NULL there, and what surrounds it goes on (scalar functions); it is logged all the same.
+        contained: only this part is NULL there, and what surrounds it goes on; it is logged all the same.
     """
 
     condition: pl.Expr
@@ -100,9 +104,7 @@ class TypedExpression(Expression):
         """Return the value in each row; NULL where evaluation fails."""
         compiled = self.compile()
         failed = [failure.condition for failure in compiled.failures if not failure.implied]
-        if not failed:
-            return compiled.value
-        return pl.when(_any(failed)).then(None).otherwise(compiled.value)
+        return _null_where(failed, compiled.value)
 
     def errors(self) -> tuple[EvaluationError, ...]:
         """Return which rows must be logged, and why."""
@@ -133,11 +135,32 @@ def _any(conditions: list[pl.Expr]) -> pl.Expr:
     return reduce(lambda left, right: left | right, conditions).fill_null(False)
 
 
+def _null_where(conditions: list[pl.Expr], value: pl.Expr) -> pl.Expr:
+    if not conditions:
+        return value
+    failed = _any(conditions)
+    if not failed.meta.root_names():  # Polars gives the one row of a branch that a constant condition chooses
+        failed &= value.is_null().is_not_null()
+    return pl.when(failed).then(None).otherwise(value)
+
+
 def _hidden(failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
     """Return failures that the value no longer shows by being NULL."""
     return tuple(
         failure if failure.contained else Failure(failure.condition, failure.message, False) for failure in failures
     )
+
+
+def _contained(part: Compiled) -> Compiled:
+    """Return a part whose failures make only itself NULL. Source: ksqlDB's ``SqlToJavaVisitor.evaluateOrReturnNull``."""
+    failed = [failure.condition for failure in part.failures if not failure.implied]
+    value = _null_where(failed, part.value)
+    logged = tuple(
+        Failure(failure.condition, failure.message, contained=True)
+        for failure in part.failures
+        if failure.message is not None
+    )
+    return Compiled(value, logged)
 
 
 def _where(failures: tuple[Failure, ...], taken: pl.Expr) -> tuple[Failure, ...]:
@@ -146,11 +169,7 @@ def _where(failures: tuple[Failure, ...], taken: pl.Expr) -> tuple[Failure, ...]
 
 
 def _null_operands(*operands: tuple[TypedExpression, pl.Expr]) -> tuple[Failure, ...]:
-    return tuple(
-        Failure(value.is_null(), None, True)
-        for operand, value in operands
-        if not operand.never_null and not isinstance(operand, Literal)
-    )
+    return tuple(Failure(value.is_null(), None, True) for operand, value in operands if not operand.never_null)
 
 
 # ---------------------------------------------------------------------------------------------------- leaves
@@ -208,9 +227,24 @@ def truncated_remainder(left: pl.Expr, right: pl.Expr) -> pl.Expr:
     return pl.when((floor != 0) & ((left < 0) != (right < 0))).then(floor - right).otherwise(floor)
 
 
+def _beside(value: pl.Expr, other: pl.Expr) -> pl.Expr:
+    """Return a value of each row, also if it is a constant: with those Polars computes otherwise (x / c as x * (1 / c))."""
+    return value if value.meta.root_names() else pl.when(other.is_not_null()).then(value)
+
+
+def quotient(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    """Return the quotient of DOUBLEs, rounded as IEEE 754 wants."""
+    return left / _beside(right, left)
+
+
 def _float_remainder(left: pl.Expr, right: pl.Expr) -> pl.Expr:
-    remainder = left.abs() % right.abs()
-    return pl.when(left < 0).then(-remainder).otherwise(remainder)
+    def run(sides: Sequence[pl.Series]) -> pl.Series:
+        first, second = spread(sides)
+        with np.errstate(invalid="ignore"):
+            exact = np.fmod(first.fill_null(math.nan).to_numpy(), second.fill_null(math.nan).to_numpy())
+        return pl.Series(exact).set(first.is_null() | second.is_null(), None)
+
+    return pl.map_batches([left, right], run, return_dtype=pl.Float64, is_elementwise=True)
 
 
 @dataclass(frozen=True)
@@ -237,10 +271,12 @@ class Arithmetic(TypedExpression):
         return Compiled(computed.value, failures + computed.failures)
 
     def _number(self, left: pl.Expr, right: pl.Expr) -> Compiled:
+        if self.type == DOUBLE and self.operator in "+-":
+            left, right = _beside(left, right), _beside(right, left)
         if self.operator in "+-*":
             return Compiled({"+": left + right, "-": left - right, "*": left * right}[self.operator])
         if self.type == DOUBLE:
-            return Compiled(left / right if self.operator == "/" else _float_remainder(left, right))
+            return Compiled(quotient(left, right) if self.operator == "/" else _float_remainder(left, right))
         value = truncated_quotient(left, right) if self.operator == "/" else truncated_remainder(left, right)
         divisor = self.right.value if isinstance(self.right, Literal) else None
         if divisor:
@@ -251,21 +287,21 @@ class Arithmetic(TypedExpression):
         left, right = self._as_decimal(self.left, left), self._as_decimal(self.right, right)
         target = cast(DecimalType, self.type)
         if self.operator in "+-":
-            wide_left, wide_right = (side.cast(pl.Decimal(38, target.scale)) for side in (left, right))
+            wide_left, wide_right = (side.cast(pl.Decimal(38, target.scale), strict=False) for side in (left, right))
             value = wide_left + wide_right if self.operator == "+" else wide_left - wide_right
-            return Compiled(value.cast(target.polars, strict=False))
-        function = _DECIMAL_FUNCTIONS[self.operator]
-        value = _per_row_decimal(left, right, target, function)
+            value = value.cast(target.polars, strict=False)
+        else:
+            value = _per_row_decimal(left, right, target, _DECIMAL_FUNCTIONS[self.operator])
         failed = value.is_null() & left.is_not_null() & right.is_not_null()
-        return Compiled(
-            value, (Failure(failed, "Division by zero" if self.operator in "/%" else "Rounding necessary"),)
-        )
+        message = "Division by zero" if self.operator in "/%" else "Rounding necessary"
+        return Compiled(value, (Failure(failed, message),))
 
     @staticmethod
     def _as_decimal(operand: TypedExpression, value: pl.Expr) -> pl.Expr:
         return value if isinstance(operand.type, DecimalType) else value.cast(pl.Decimal(38, 0))
 
 
+MOST_DIGITS = 38  # of a DECIMAL that Polars and Arrow hold
 _CONTEXT = Context(prec=120, traps=[DivisionByZero, InvalidOperation])
 
 
@@ -295,7 +331,7 @@ def _per_row_decimal(
     left: pl.Expr, right: pl.Expr, target: DecimalType, function: Callable[[Decimal, Decimal], Decimal]
 ) -> pl.Expr:
     """Return exact decimal results, NULL where there is none. Row by row: Polars rounds where ksqlDB refuses to."""
-    unit = Decimal(1).scaleb(-target.scale)
+    unit, limit = Decimal(1).scaleb(-target.scale), Decimal(10) ** (MOST_DIGITS - target.scale)
 
     def compute(row: dict[str, Decimal | None]) -> Decimal | None:
         first, second = row["left"], row["right"]
@@ -306,7 +342,7 @@ def _per_row_decimal(
             fitted = _CONTEXT.quantize(result, unit)
         except ArithmeticError:
             return None
-        return fitted if fitted == result else None
+        return fitted if fitted == result and abs(fitted) < limit else None
 
     return by_row({"left": left, "right": right}, compute, target.polars)
 
@@ -358,6 +394,29 @@ _COMPARE: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     ">=": lambda left, right: left >= right,
     "IS DISTINCT FROM": lambda left, right: left.ne_missing(right),
 }
+_ORDERED = ("<", "<=", ">", ">=")
+
+
+def _has_maps(type_: SqlType) -> bool:
+    if isinstance(type_, ArrayType):
+        return _has_maps(type_.element)
+    return isinstance(type_, MapType) or (
+        isinstance(type_, StructType) and any(_has_maps(field_type) for _, field_type in type_.fields)
+    )
+
+
+def _with_maps_in_order(value: pl.Expr, type_: SqlType) -> pl.Expr:
+    """Return values whose maps are equal where they hold the same entries, in whatever order those came."""
+    if not _has_maps(type_):
+        return value
+    if isinstance(type_, StructType):
+        fields = [_with_maps_in_order(value.struct.field(name), kind).alias(name) for name, kind in type_.fields]
+        return pl.when(value.is_not_null()).then(pl.struct(fields))
+    if isinstance(type_, ArrayType):
+        return value.list.eval(_with_maps_in_order(pl.element(), type_.element))
+    key = pl.element().struct.field(KEY_FIELD)
+    inner = _with_maps_in_order(pl.element().struct.field(VALUE_FIELD), cast(MapType, type_).value)
+    return value.list.eval(pl.struct(key, inner.alias(VALUE_FIELD)).sort_by(key))
 
 
 @dataclass(frozen=True)
@@ -382,16 +441,24 @@ class Comparison(TypedExpression):
         """Return TRUE or FALSE."""
         left, right = self.left.compile(), self.right.compile()
         compared = _COMPARE[self.operator](*self._aligned(left.value, right.value))
+        for side, operand in ((self.left, left.value), (self.right, right.value)):
+            if side.type == DOUBLE and not isinstance(side, Literal):
+                compared &= operand.is_not_nan().fill_null(True)  # every comparison with NaN is FALSE, as in Java
         value = compared if self.operator == "IS DISTINCT FROM" else compared.fill_null(False)
         return Compiled(value, _hidden(left.failures + right.failures))
 
     def _aligned(self, left: pl.Expr, right: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         types = self.left.type, self.right.type
+        if _has_maps(types[0]):
+            return _with_maps_in_order(left, types[0]), _with_maps_in_order(right, types[1])
         if types[0] != types[1] and DOUBLE in types:
             return left.cast(pl.Float64), right.cast(pl.Float64)
         if types[0] != types[1] and any(isinstance(one, DecimalType) for one in types):
             scale = max(one.scale if isinstance(one, DecimalType) else 0 for one in types)
-            return left.cast(pl.Decimal(38, scale)), right.cast(pl.Decimal(38, scale))
+            kind = pl.Decimal(38, scale)
+            return left.cast(kind, strict=False), right.cast(kind, strict=False)
+        if self.operator in _ORDERED:
+            return in_java_order(left, types[0]), in_java_order(right, types[1])
         return left, right
 
 
@@ -489,26 +556,37 @@ class InList(TypedExpression):
     def compile(self) -> Compiled:
         """Return whether the value equals an item."""
         value, items = self.value.compile(), [item.compile() for item in self.items]
-        if all(isinstance(item, Literal) for item in self.items):
-            known = [item.value for item in cast(tuple[Literal, ...], self.items) if item.value is not None]
-            found = value.value.is_in(pl.Series(known, dtype=self.value.type.polars).implode())
+        kind = self.value.type
+        literals = [item.value for item in self.items if isinstance(item, Literal)]
+        if len(literals) == len(items) and any(isinstance(one, Column | LambdaVariable) for one in walk(self.value)):
+            known = pl.Series([one for one in literals if one is not None], dtype=kind.polars)
+            found = value.value.is_in(known.implode())
         else:
-            found = _any([value.value == item.value for item in items])
+            sought = _with_maps_in_order(value.value, kind)
+            given = [
+                part.value
+                for item, part in zip(self.items, items, strict=True)
+                if getattr(item, "value", 0) is not None
+            ]
+            found = _any([pl.lit(False), *(sought == _with_maps_in_order(one, kind) for one in given)])
         failures = value.failures + tuple(failure for item in items for failure in item.failures)
         return Compiled(found.fill_null(False), _hidden(failures))
 
 
-def like_pattern(pattern: str, escape: str | None) -> str:
-    """Return the regular expression of a LIKE pattern: ``%`` any text, ``_`` one character."""
+_ANY_CHARACTER = r"[^\n\r\x{85}\x{2028}\x{2029}]"  # what a dot means to Java
+
+
+def like_pattern(pattern: str, escape: str | None) -> str | None:
+    """Return the regular expression of a LIKE pattern (``%`` text of one line, ``_`` one character), None where it is wrong."""
     parts, escaped = [], False
     for character in pattern:
         if not escaped and character == escape:
             escaped = True
             continue
-        wild = {"%": ".*", "_": "."}.get(character) if not escaped else None
+        wild = {"%": f"{_ANY_CHARACTER}*", "_": _ANY_CHARACTER}.get(character) if not escaped else None
         parts.append(wild or _regex_escape(character))
         escaped = False
-    return f"(?s)^{''.join(parts)}$"
+    return None if escaped else f"^{''.join(parts)}$"
 
 
 def _regex_escape(character: str) -> str:
@@ -536,22 +614,27 @@ class Like(TypedExpression):
 
     @property
     def never_null(self) -> bool:
-        """NULL is like nothing."""
+        """A NULL operand is an error, as in Java."""
         return True
 
     def compile(self) -> Compiled:
         """Return whether the text matches."""
         value, pattern = self.value.compile(), self.pattern.compile()
-        if isinstance(self.pattern, Literal):
-            matched = value.value.str.contains(like_pattern(str(self.pattern.value), self.escape))
+        if isinstance(self.pattern, Literal) and self.pattern.value is not None:
+            regex = pl.lit(like_pattern(self.pattern.value, self.escape), dtype=pl.String)
         else:
             regex = by_row(
                 {"pattern": pattern.value},
                 lambda row: None if row["pattern"] is None else like_pattern(row["pattern"], self.escape),
                 pl.String(),
             )
-            matched = value.value.str.contains(regex)
-        return Compiled(matched.fill_null(False), _hidden(value.failures + pattern.failures))
+        matched = value.value.str.contains(regex)
+        failures = value.failures + pattern.failures
+        failures += _null_operands((self.value, value.value), (self.pattern, pattern.value))
+        if self.escape is not None:
+            wrong = matched.is_null() & value.value.is_not_null() & pattern.value.is_not_null()
+            failures += (Failure(wrong, "LIKE pattern must not end with escape character"),)
+        return Compiled(matched.fill_null(False), _hidden(failures))
 
 
 @dataclass(frozen=True)
@@ -574,7 +657,8 @@ class Case(TypedExpression):
         branches: list[tuple[pl.Expr, pl.Expr]] = []
         for condition, result in self.whens:
             tested, chosen = condition.compile(), result.compile()
-            failures += _hidden(_where(tested.failures, ~before))
+            untrue = tested.failures + _null_operands((condition, tested.value))
+            failures += _hidden(_where(untrue, ~before))
             taken = tested.value.fill_null(False) & ~before
             failures += _where(chosen.failures, taken)
             branches.append((tested.value, chosen.value.cast(self.type.polars)))
@@ -590,9 +674,15 @@ class Case(TypedExpression):
 # ---------------------------------------------------------------------------------------------------- CAST
 @dataclass(frozen=True)
 class Cast(TypedExpression):
-    """CAST(x AS type), and the implicit widenings INTEGER → BIGINT → DECIMAL → DOUBLE."""
+    """CAST(x AS type), and the implicit widenings INTEGER → BIGINT → DECIMAL → DOUBLE.
+
+    Attributes:
+        operand: what is converted.
+        contains_failures: what fails inside gives NULL to what surrounds it; false where text is compared with a time.
+    """
 
     operand: TypedExpression
+    contains_failures: bool = True
 
     @property
     def children(self) -> tuple[TypedExpression, ...]:
@@ -608,12 +698,13 @@ class Cast(TypedExpression):
         """Return the converted value; NULL, logged, where there is none."""
         operand = self.operand.compile()
         source = self.operand.type
-        value = converted(operand.value, source, self.type)
-        if never_fails(source, self.type):
-            return Compiled(value, operand.failures)
-        failed = value.is_null() & operand.value.is_not_null()
-        failure = Failure(failed, f"Cast of {source} to {self.type} failed")
-        return Compiled(value, (*operand.failures, failure))
+        value, failures = converted(operand.value, source, self.type), operand.failures
+        if not never_fails(source, self.type):
+            failed = lost(operand.value, source, self.type)
+            if isinstance(source, ArrayType | MapType | StructType):  # what fails for a part fails
+                value = pl.when(failed).then(None).otherwise(value)
+            failures += (Failure(failed, f"Cast of {source} to {self.type} failed"),)
+        return _contained(Compiled(value, failures)) if self.contains_failures else Compiled(value, failures)
 
 
 # ---------------------------------------------------------------------------------------------------- structured values
@@ -650,12 +741,17 @@ class ArrayIndex(TypedExpression):
     def compile(self) -> Compiled:
         """Return the element."""
         base, index = self.base.compile(), self.index.compile()
-        position: pl.Expr = pl.when(index.value > 0).then(index.value - 1).when(index.value < 0).then(index.value)
-        if isinstance(self.index, Literal):
+        failures, lists = base.failures + index.failures, base.value
+        if isinstance(self.index, Literal) and self.index.value is not None:
             fixed = self.index.value
             position = pl.lit(fixed - 1 if fixed > 0 else fixed if fixed < 0 else None, dtype=pl.Int64)
-        value = base.value.list.get(position, null_on_oob=True)
-        return Compiled(value, base.failures + index.failures)
+        else:
+            lists, given = pl.when(index.value.is_not_null()).then(lists), index.value.cast(pl.Int64)
+            length = lists.list.len()
+            forward = pl.when(given.is_between(1, length)).then(given - 1)
+            position = pl.coalesce(forward, pl.when(given.is_between(-length.cast(pl.Int64), -1)).then(given))
+            failures += (Failure(index.value.is_null() & base.value.is_not_null()),)
+        return Compiled(lists.list.get(position, null_on_oob=True), failures)
 
 
 @dataclass(frozen=True)
@@ -692,7 +788,7 @@ class MapIndex(TypedExpression):
 
 
 def _all_failures(parts: list[Compiled]) -> tuple[Failure, ...]:
-    return _hidden(tuple(failure for part in parts for failure in part.failures))
+    return tuple(failure for part in parts for failure in part.failures)
 
 
 @dataclass(frozen=True)
@@ -708,7 +804,7 @@ class NewArray(TypedExpression):
 
     def compile(self) -> Compiled:
         """Return the array."""
-        parts = [item.compile() for item in self.items]
+        parts = [_contained(item.compile()) for item in self.items]
         element = cast(ArrayType, self.type).element.polars
         items = [part.value.cast(element) for part in parts]
         if not isinstance(element, pl.List):
@@ -733,7 +829,7 @@ class NewMap(TypedExpression):
     def compile(self) -> Compiled:
         """Return the map."""
         typed = cast(MapType, self.type)
-        compiled = [(key.compile(), value.compile()) for key, value in self.entries]
+        compiled = [(_contained(key.compile()), _contained(value.compile())) for key, value in self.entries]
         structs = [
             pl.struct(
                 key.value.cast(typed.key.polars).alias(KEY_FIELD),
@@ -763,7 +859,7 @@ class NewStruct(TypedExpression):
         """Return the struct."""
         if not self.items:  # pl.struct needs a field
             return Compiled(pl.lit(pl.Series([{}], dtype=self.type.polars)).first())
-        parts = [(name, item.compile(), item.type) for name, item in self.items]
+        parts = [(name, _contained(item.compile()), item.type) for name, item in self.items]
         value = pl.struct([part.value.cast(type_.polars).alias(name) for name, part, type_ in parts])
         return Compiled(value, _all_failures([part for _, part, _ in parts]))
 
@@ -788,7 +884,11 @@ class Lambda(TypedExpression):
 
 @dataclass(frozen=True)
 class Call(TypedExpression):
-    """A scalar function's call; arguments already have the overload's types."""
+    """A scalar function's call; arguments already have the overload's types.
+
+    What fails in an argument that is a function or a field itself is NULL to this function, what fails in another one fails the
+    whole expression.
+    """
 
     name: str
     arguments: tuple[TypedExpression, ...]
@@ -800,8 +900,9 @@ class Call(TypedExpression):
         return self.arguments
 
     def compile(self) -> Compiled:
-        """Return the function's value; what fails in an argument fails the whole expression."""
-        parts = [argument.compile() for argument in self.arguments]
+        """Return the function's value; where the function itself fails, so does what surrounds it."""
+        compiled = [(argument, argument.compile()) for argument in self.arguments]
+        parts = [_contained(part) if isinstance(argument, Call | Field) else part for argument, part in compiled]
         values = [part.value for part in parts]
         value = self.overload.build(self, values)
         failures = tuple(
@@ -812,12 +913,14 @@ class Call(TypedExpression):
         )
         if not self.overload.null_gives_null:
             failures = _hidden(failures)
-        if self.overload.may_fail:
+        if self.overload.failed is not None:
+            failures += (Failure(self.overload.failed(self, values), f"Failed to invoke function {self.name}"),)
+        elif self.overload.may_fail:
             given = [
                 one.is_not_null()
                 for argument, one in zip(self.arguments, values, strict=True)
                 if not isinstance(argument, Lambda | Literal)
             ]
             failed = reduce(lambda left, right: left & right, given, value.is_null())
-            failures += (Failure(failed, f"Failed to invoke function {self.name}", contained=True),)
+            failures += (Failure(failed, f"Failed to invoke function {self.name}"),)
         return Compiled(value, failures)

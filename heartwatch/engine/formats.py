@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from heartwatch import codec
-from heartwatch.engine import avro
+from heartwatch.engine import avro, delimited_columns, json_columns
 from heartwatch.engine.casts import java_double
 from heartwatch.engine.plan import Column, Format
 from heartwatch.engine.state import Ints
@@ -84,10 +84,17 @@ class Serde(ABC):
 
 
 class RowSerde(Serde):
-    """A format without a vectorised reader: one message after another."""
+    """A format that can be read one message after another; equal ones, as keys often are, once."""
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
+        distinct = values.dictionary_encode()
+        if 2 * len(distinct.dictionary) > len(values):
+            return self.read_each(values)
+        return _repeated(self.read_each(distinct.dictionary), distinct.indices)
+
+    def read_each(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns, one by one."""
         rows, kept, nulls, rejects = [], [], [], []
         for position, value in enumerate(values.to_pylist()):
             if value is None:
@@ -100,6 +107,24 @@ class RowSerde(Serde):
                 rejects.append((position, f"{type(error).__name__}: {error}"))
         frame = pl.DataFrame(rows, schema=self.schema, orient="row") if rows else pl.DataFrame(schema=self.schema)
         return Read(frame, np.array(kept, dtype=np.int64), np.array(nulls, dtype=np.int64), rejects)
+
+    def _with_rest(self, values: pa.LargeBinaryArray, parts: Sequence[tuple[pl.DataFrame, Ints]]) -> Read:
+        """Read what is in no part one by one, and put all in order.
+
+        Args:
+            values: the messages.
+            parts: columns of messages that were read at once, and the messages' positions.
+        """
+        rows = [positions for _, positions in parts]
+        rest = np.setdiff1d(np.arange(len(values)), np.concatenate([*rows, np.empty(0, np.int64)]), assume_unique=True)
+        each = self.read_each(values.take(rest))
+        frame = pl.concat([each.frame, *(frame for frame, _ in parts)])
+        positions = np.concatenate([rest[each.rows], *rows])
+        rejects = [(int(rest[position]), reason) for position, reason in each.rejects]
+        if len(parts) > 1 or len(each.frame):
+            order = np.argsort(positions)
+            frame, positions = frame[order], positions[order]
+        return Read(frame, positions, rest[each.nulls], rejects)
 
     def write(self, frame: pl.DataFrame) -> list[bytes | None]:
         """Turn the columns of a frame into messages, one a row."""
@@ -118,6 +143,23 @@ class RowSerde(Serde):
     @abstractmethod
     def write_one(self, row: tuple[Any, ...]) -> bytes | None:
         """Return the message of one row."""
+
+
+def _repeated(read: Read, indices: pa.Array) -> Read:
+    """Return what came of messages of which the distinct ones were read.
+
+    Args:
+        read: what came of the distinct messages, none of them null.
+        indices: which of them each message is, null for a null.
+    """
+    which = indices.fill_null(-1).to_numpy().astype(np.int64)
+    places = np.full(which.max(initial=-1) + 1, -1)
+    places[read.rows] = np.arange(len(read.rows))
+    reasons = dict(read.rejects)
+    bad = np.flatnonzero(np.isin(which, list(reasons))).tolist()
+    good = np.flatnonzero((which >= 0) & ~np.isin(which, list(reasons)))
+    rejects = [(position, reasons[which[position]]) for position in bad]
+    return Read(read.frame[places[which[good]]], good, np.flatnonzero(which < 0), rejects)
 
 
 class KafkaSerde(RowSerde):
@@ -140,22 +182,37 @@ class KafkaSerde(RowSerde):
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
-        if self._type != "STRING" or not self.columns:
+        column = None if values.null_count or not self.columns else self._column(values)
+        if column is None:
             return super().read(values)
-        if values.null_count:
-            return super().read(values)
-        try:
-            text = values.cast(pa.large_string())
-        except pa.ArrowInvalid:
-            return super().read(values)
-        frame = pl.DataFrame({self.columns[0].name: pl.from_arrow(text)})
-        return Read(frame, np.arange(len(values)), np.empty(0, dtype=np.int64), [])
+        return Read(pl.DataFrame({self.columns[0].name: column}), np.arange(len(values)), np.empty(0, np.int64), [])
+
+    def _column(self, values: pa.LargeBinaryArray) -> pl.Series | None:
+        """Return the values of messages that are all good; None when one of them isn't."""
+        if self._type == "BYTES":
+            return pl.Series(pl.from_arrow(values))
+        if self._type == "STRING":
+            try:
+                return pl.Series(pl.from_arrow(values.cast(pa.large_string())))
+            except pa.ArrowInvalid:
+                return None
+        layout = np.dtype(self._STRUCTS[self._type])
+        if pc.any(pc.not_equal(pc.binary_length(values), layout.itemsize)).as_py():
+            return None
+        numbers = np.frombuffer(b"".join(values.to_pylist()), layout)
+        return pl.Series(numbers.astype(layout.newbyteorder("=")), dtype=self.columns[0].type.polars)
 
     def write(self, frame: pl.DataFrame) -> list[bytes | None]:
         """Turn the column of a frame into messages, one a row."""
-        if self._type == "STRING" and self.columns:
-            return frame[self.columns[0].name].cast(pl.Binary).to_list()
-        return super().write(frame)
+        if not self.columns:
+            return super().write(frame)
+        column = frame[self.columns[0].name]
+        if self._type in ("STRING", "BYTES"):
+            return column.cast(pl.Binary).to_list()
+        if column.has_nulls():
+            return super().write(frame)
+        layout = np.dtype(self._STRUCTS[self._type])
+        return column.to_numpy().astype(layout).view(f"V{layout.itemsize}").tolist()
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
         """Return the value of one message."""
@@ -193,8 +250,11 @@ class NoneSerde(RowSerde):
         return None
 
 
+_PLAIN_START = re.compile(r"[0-9A-Za-z]")  # with which a line may begin without quotes
+
+
 class DelimitedSerde(RowSerde):
-    """DELIMITED: values of plain types, separated as in CSV."""
+    """DELIMITED: values of plain types, separated as in CSV; plainly written lines are read many at once."""
 
     def __init__(self, columns: Sequence[Column], delimiter: str) -> None:
         """Prepare for columns separated by a character.
@@ -204,11 +264,24 @@ class DelimitedSerde(RowSerde):
         """
         super().__init__(columns)
         self._delimiter = {"TAB": "\t", "SPACE": " "}.get(delimiter.upper(), delimiter)
+        self._fields = [(column.name, column.type) for column in columns]
+        self._is_at_once = delimited_columns.can_convert(self._fields)
         for column in columns:
             if isinstance(column.type, ArrayType | MapType | StructType):
                 raise FormatError(
                     f"The 'DELIMITED' format does not support type '{column.type.name}', column: `{column.name}`"
                 )
+
+    def read(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns."""
+        at_once = self._is_at_once and delimited_columns.read_lines(values, self._fields, self._delimiter)
+        return self._with_rest(values, [at_once]) if at_once else super().read(values)
+
+    def write(self, frame: pl.DataFrame) -> list[bytes | None]:
+        """Turn the columns of a frame into messages, one a row."""
+        if self._is_at_once:
+            return delimited_columns.write_lines(frame, self._fields, self._delimiter)
+        return super().write(frame)
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
         """Return the values of one line."""
@@ -233,10 +306,10 @@ class DelimitedSerde(RowSerde):
         return self._delimiter.join(fields).encode()
 
     def _quoted(self, text: str, *, first: bool) -> str:
-        """Return a field, in quotes where ksqlDB's writer has them. Source: Commons CSV's ``CSVFormat`` with MINIMAL quotes."""
+        """Return a field, in quotes where ksqlDB's writer has them. Source: Commons CSV 1.4 with MINIMAL quotes."""
         if not text:
             return '""' if first else ""
-        plain_start = text[0] > "#" and not (first and text[0] > "~")
+        plain_start = text[0] > "#" and not (first and _PLAIN_START.match(text) is None)
         special = any(character in text for character in ("\n", "\r", '"', self._delimiter))
         if plain_start and not special and text[-1] > " ":
             return text
@@ -244,7 +317,13 @@ class DelimitedSerde(RowSerde):
 
 
 class JsonSerde(RowSerde):
-    """JSON: an object a message, or the bare value where a single column is not wrapped."""
+    """JSON: an object a message, or the bare value where a single column is not wrapped.
+
+    Objects that are written as the columns' types say are read many at once, the others one by one.
+    """
+
+    _FEWEST_AT_ONCE = 64
+    _MOST_ATTEMPTS = 48  # so many parts of a batch are tried at once before the rest is read one by one
 
     def __init__(self, columns: Sequence[Column], wrapped: bool) -> None:
         """Prepare for columns.
@@ -255,6 +334,39 @@ class JsonSerde(RowSerde):
         """
         super().__init__(columns)
         self._wrapped = wrapped
+        self._fields = [(column.name, column.type) for column in columns]
+        self._reads_at_once = wrapped and bool(columns) and json_columns.can_read(self._fields)
+        self._writes_at_once = wrapped and bool(columns) and json_columns.can_write(self._fields)
+
+    def read(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns."""
+        if not self._reads_at_once or len(values) < self._FEWEST_AT_ONCE:
+            return super().read(values)
+        candidates = np.flatnonzero(json_columns.looks_like_object(values))
+        parts = self._read_at_once(values.take(candidates))
+        return self._with_rest(values, [(frame, candidates[start:end]) for start, end, frame in parts])
+
+    def _read_at_once(self, values: pa.LargeBinaryArray) -> list[tuple[int, int, pl.DataFrame]]:
+        """Return (start, end, columns) of the stretches that could be read at once: a stretch that can't is halved."""
+        found: list[tuple[int, int, pl.DataFrame]] = []
+        stretches, attempts = [(0, len(values))], 0
+        while stretches and attempts < self._MOST_ATTEMPTS:
+            start, end = stretches.pop()
+            if end - start < self._FEWEST_AT_ONCE:
+                continue
+            attempts += 1
+            frame = json_columns.read_objects(values.slice(start, end - start), self._fields)
+            if frame is not None:
+                found.append((start, end, frame))
+            else:
+                middle = (start + end) // 2
+                stretches += [(middle, end), (start, middle)]
+        return found
+
+    def write(self, frame: pl.DataFrame) -> list[bytes | None]:
+        """Turn the columns of a frame into messages, one a row."""
+        at_once = json_columns.write_objects(frame, self._fields) if self._writes_at_once else None
+        return super().write(frame) if at_once is None else at_once
 
     def read_one(self, value: bytes) -> tuple[Any, ...]:
         """Return the fields of one object; names are looked up as they are, then without regard to case.
@@ -282,7 +394,9 @@ class JsonSerde(RowSerde):
     def write_one(self, row: tuple[Any, ...]) -> bytes | None:
         """Return the object of one row."""
         values = {column.name: to_json(item, column.type) for column, item in zip(self.columns, row, strict=True)}
-        return json_bytes(values if self._wrapped else next(iter(values.values())))
+        if self._wrapped:
+            return json_bytes(values)
+        return None if row[0] is None else json_bytes(values[self.columns[0].name])
 
 
 class AvroSerde(Serde):
@@ -309,6 +423,8 @@ class AvroSerde(Serde):
         self._write_schema = write_schema
         self._reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
         self._names = [field["name"] for field in self._reader["fields"]]
+        fields = as_record(write_schema[0], self._names, self._is_record)["fields"] if write_schema else []
+        self._defaults = [_Defaults.of(field) for field in fields]
         self._decoder = codec.Decoder(self._reader, self._writer_schema)
         self._unlike: set[bytes] = (
             set()
@@ -333,8 +449,19 @@ class AvroSerde(Serde):
             raise FormatError("no schema to write with; this serde only reads")
         schema, schema_id = self._write_schema
         record = as_record(schema, self._names, self._is_record)
+        whole = frame[self.columns[0].name] if record is not schema else None
+        if whole is not None and whole.has_nulls():
+            # A null that no record is around is a null message.
+            there = whole.is_not_null()
+            messages = iter(self.write(frame.filter(there)))
+            return [next(messages) if one else None for one in there]
         wanted = codec.arrow_schema(record)
-        arrays = [_arrow(frame[column.name], field.type) for column, field in zip(self.columns, wanted, strict=True)]
+        series = [frame[column.name] for column in self.columns]
+        # A schema of the user's own may have more fields than there are columns, and defaults for what is missing.
+        series += [pl.repeat(None, len(frame), dtype=pl.Null, eager=True)] * (len(wanted) - len(series))
+        arrays = [
+            _arrow(one, field.type, default) for one, field, default in zip(series, wanted, self._defaults, strict=True)
+        ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
         return list(codec.encode(batch, record, schema_id))
 
@@ -456,10 +583,40 @@ def conform(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame
     return pl.DataFrame(columns)
 
 
-def _arrow(series: pl.Series, type_: pa.DataType) -> pa.Array:
+@dataclass(frozen=True)
+class _Defaults:
+    """What Connect's Avro converter puts where a value of a field is missing: the field's default, those of its own fields."""
+
+    value: Any = None
+    fields: tuple[_Defaults, ...] = ()
+
+    @classmethod
+    def of(cls, field: Mapping[str, Any]) -> _Defaults:
+        """Return the defaults of a field of an Avro record."""
+        branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
+        record = next(
+            (one for one in branches if isinstance(one, dict) and one.get("type") == "record"), {"fields": ()}
+        )
+        fields = tuple(map(cls.of, record["fields"]))
+        return cls(field.get("default"), fields if any(one != cls() for one in fields) else ())
+
+    def fill(self, array: pa.Array) -> pa.Array:
+        """Return the values with the defaults in place of nulls."""
+        if self.value is not None:
+            return pc.fill_null(array, pa.scalar(self.value, array.type)) if array.null_count else array
+        if not self.fields or not pa.types.is_struct(array.type):
+            return array
+        children = [one.fill(array.field(place)) for place, one in enumerate(self.fields)]
+        return pa.StructArray.from_arrays(children, [field.name for field in array.type], mask=array.is_null())
+
+
+def _arrow(series: pl.Series, type_: pa.DataType, defaults: _Defaults) -> pa.Array:
     array = series.rechunk().to_arrow()
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
+    if pa.types.is_null(array.type):
+        array = pa.nulls(len(array), type_)
+    array = defaults.fill(array)
     if array.type.equals(type_):
         return array
     if pa.types.is_timestamp(type_) and type_.tz:
@@ -490,7 +647,8 @@ def to_json(value: Any, type_: SqlType) -> Any:
     if isinstance(type_, ArrayType):
         return [to_json(item, type_.element) for item in value]
     if isinstance(type_, MapType):
-        return {str(item["key"]): to_json(item["value"], type_.value) for item in value}
+        keys = ("null" if item["key"] is None else _to_text(item["key"]) for item in value)  # HISTOGRAM counts NULL too
+        return {key: to_json(item["value"], type_.value) for key, item in zip(keys, value, strict=True)}
     if isinstance(type_, StructType):
         return {name: to_json(value[name], inner) for name, inner in type_.fields}
     convert = _TO_JSON.get(type_.name)

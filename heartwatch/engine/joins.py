@@ -9,7 +9,7 @@ Source: Kafka Streams' ``KStreamKStreamJoin`` with its window stores (``Abstract
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import polars as pl
 
 from heartwatch.engine.operators import DELETED, KEY, SIDE, SLOT, Aggregates, Changes, Counters, StreamTimes
 from heartwatch.engine.plan import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
-from heartwatch.engine.state import Ints, Keys, Mask, Rows, runs
+from heartwatch.engine.state import ABSENT, Ints, Keys, Mask, Rows, runs
 
 LEFT, RIGHT = 0, 1
 _LEAST_SEGMENT_MS = (
@@ -99,7 +99,11 @@ class JoinWindowing:
 
 
 class StreamJoin:
-    """Joins two streams' rows of the same key that are near each other in event time."""
+    """Joins two streams' rows of the same key that are near each other in event time.
+
+    A row without a key matches nothing: it comes out at once, as in Kafka Streams since 3.7 (KIP-962). It moves stream time, but
+    closes no window. Only rows of sides that come out without a match get here without a key.
+    """
 
     def __init__(
         self,
@@ -136,22 +140,36 @@ class StreamJoin:
         for partition, start, end in runs(partitions):
             earlier[start] = before[partition]
             earlier[start + 1 : end] = stream_times[start : end - 1]
-        sides = frame[SIDE].to_numpy()
-        oldest = [self._oldest(partitions, frame[ROWTIME].to_numpy(), sides == side, side) for side in (LEFT, RIGHT)]
+        sides, keyed = frame[SIDE].to_numpy(), frame[KEY].to_numpy() > ABSENT
+        oldest = [
+            self._oldest(partitions, frame[ROWTIME].to_numpy(), (sides == side) & keyed, side) for side in (LEFT, RIGHT)
+        ]
         frame = frame.with_columns(
             pl.Series(_BEFORE, earlier), pl.Series(_INDEX, np.arange(len(frame))), pl.lit(False).alias(_PENDING)
         )
         rows = [
-            pl.concat([stored, frame.filter(pl.col(SIDE) == side).select(stored.columns)])
+            pl.concat([stored, frame.filter(pl.Series((sides == side) & keyed)).select(stored.columns)])
             for side, stored in enumerate(self._stored)
         ]
         pairs = self._pairs(rows, oldest)
-        alone = [self._alone(rows[side], side, pairs, partitions, stream_times) for side in (LEFT, RIGHT)]
+        closes = keyed & (frame[ROWTIME].to_numpy() == stream_times)
+        alone = [self._alone(rows[side], side, pairs, partitions, stream_times, closes) for side in (LEFT, RIGHT)]
         results = self._results(frame, rows, pairs, alone)
         for side in (LEFT, RIGHT):
             self._keep(side, rows[side], alone[side][1])
         self._note_needed()
-        return results
+        if not keyed.all():
+            alone_at_once = self._without_key(frame.filter(pl.Series(~keyed)))
+            results = pl.concat([results, alone_at_once]) if len(results) else alone_at_once
+            results = results.sort(_INDEX, maintain_order=True)
+        return results.drop(_INDEX, strict=False)
+
+    def _without_key(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the results of rows without a key."""
+        left, right = self._columns
+        side = {**dict.fromkeys(left, LEFT), **dict.fromkeys(right, RIGHT)}
+        own = [pl.when(pl.col(SIDE) == one).then(name).alias(name) for name, one in side.items()]
+        return rows.select(*own, *PSEUDO_COLUMNS, KEY, _INDEX)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
         """Return what is to be written: what records that are read again give was written before."""
@@ -227,6 +245,7 @@ class StreamJoin:
         pairs: tuple[Ints, Ints, Ints],
         partitions: npt.NDArray[np.int32],
         stream_times: Ints,
+        closes: Mask,
     ) -> tuple[Ints, Mask]:
         """Return where in the frame each row of a side comes out without a match (-1: nowhere), and which may still do so."""
         index, times = rows[_INDEX].to_numpy(), rows[ROWTIME].to_numpy()
@@ -244,21 +263,25 @@ class StreamJoin:
         at_once = unmatched.copy()
         at_once[fresh] &= end[fresh] < stream_times[index[fresh]]
         waiting = (unmatched & ~at_once) | rows[_PENDING].to_numpy()
-        closing = self._closing(rows[ROWPARTITION].to_numpy(), end + grace, partitions, stream_times)
+        closing = self._closing(rows[ROWPARTITION].to_numpy(), end + grace, partitions, stream_times, closes)
         comes = waiting & (closing < _NEVER) & (closing <= other_index)
         pending = waiting & ~comes & (other_index == _NEVER)
         return np.where(at_once, index, np.where(comes, closing, -1)), pending
 
     @staticmethod
     def _closing(
-        row_partitions: npt.NDArray[np.int32], ends: Ints, partitions: npt.NDArray[np.int32], stream_times: Ints
+        row_partitions: npt.NDArray[np.int32],
+        ends: Ints,
+        partitions: npt.NDArray[np.int32],
+        stream_times: Ints,
+        closes: Mask,
     ) -> Ints:
-        """Return the first place in the frame at which stream time is behind each row's end, `_NEVER` without one."""
+        """Return the first place in the frame that closes windows when stream time is behind each row's end, else `_NEVER`."""
         closing = np.full(len(ends), _NEVER)
         for partition, start, end in runs(partitions):
             own = row_partitions == partition
-            place = np.searchsorted(stream_times[start:end], ends[own], "right") + start
-            closing[own] = np.where(place < end, place, _NEVER)
+            places = np.append(np.flatnonzero(closes[start:end]) + start, _NEVER)
+            closing[own] = places[np.searchsorted(stream_times[places[:-1]], ends[own], "right")]
         return closing
 
     def _results(
@@ -287,7 +310,7 @@ class StreamJoin:
             frame[ROWPARTITION].gather(at),
             frame[ROWOFFSET].gather(at),
         )
-        return self._in_order(joined).select(*self._columns[LEFT], *self._columns[RIGHT], *PSEUDO_COLUMNS, KEY)
+        return self._in_order(joined).select(*self._columns[LEFT], *self._columns[RIGHT], *PSEUDO_COLUMNS, KEY, _INDEX)
 
     def _in_order(self, joined: pl.DataFrame) -> pl.DataFrame:
         """Put results in Kafka Streams' order: at each record first closed windows by time, side and key, then its matches."""
@@ -485,7 +508,11 @@ class TablesJoin(_TableState):
 
 
 class Regrouping(_TableState):
-    """Turns a table's changes into rows to take out of a group and rows to put into one."""
+    """Turns a table's changes into rows to take out of a group and rows to put into one.
+
+    A row to be taken out is marked TRUE, and NULL where the row that takes its place in the same group follows: as in Kafka
+    Streams since 3.5 (KIP-904), the group then changes once, not twice.
+    """
 
     def __init__(self, columns: Mapping[str, pl.DataType], keys: Sequence[str], undo: str) -> None:
         """Begin without rows.
@@ -493,14 +520,18 @@ class Regrouping(_TableState):
         Args:
             columns: names and types of what is handed on, the grouping included.
             keys: the grouping's columns; a row in which one is null is in no group.
-            undo: name of the Boolean column that marks rows to be taken out.
+            undo: name of the Boolean column that marks rows: TRUE or NULL to be taken out, FALSE to be put in.
         """
         super().__init__()
+        self.kept = dict(columns)
+        self.windowed = False
         self._names = list(columns)
         self._keys = list(keys)
         self._undo = undo
         self._rows = Rows(columns)
         self.tables = [self._rows]
+        self._keeps = False
+        self._changed = pl.DataFrame(schema={ROWPARTITION: pl.Int32(), KEY: pl.Int64()})
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Take changes; return for each the old row, marked, and then the new one."""
@@ -514,11 +545,47 @@ class Regrouping(_TableState):
         undone = pl.concat([old, pseudo], how="horizontal").filter(pl.Series(was))
         done = pl.concat([frame.select(self._names), pseudo], how="horizontal").filter(~pl.Series(deleted))
         self._rows.put(codes, frame.select(self._names), deleted)
+        if self._keeps:
+            self._changed = pl.concat([self._changed, frame.select(ROWPARTITION, KEY)]).unique(maintain_order=True)
         both = pl.concat(
             [undone.with_columns(pl.lit(True).alias(self._undo)), done.with_columns(pl.lit(False).alias(self._undo))]
         )
-        grouped = both.filter(pl.all_horizontal(pl.col(self._keys).is_not_null()))
-        return grouped.sort(_INDEX, ~pl.col(self._undo), maintain_order=True).drop(_INDEX)
+        grouped = both.filter(pl.all_horizontal(pl.col(self._keys).is_not_null())).sort(
+            _INDEX, ~pl.col(self._undo), maintain_order=True
+        )
+        same = pl.all_horizontal(pl.col(one) == pl.col(one).shift(-1) for one in (_INDEX, *self._keys))
+        replaced = pl.when(~(pl.col(self._undo) & same.fill_null(False))).then(self._undo)
+        return grouped.with_columns(replaced.alias(self._undo)).drop(_INDEX)
+
+    def keep_changes(self) -> None:
+        """Begin to remember which rows change."""
+        self._keeps = True
+
+    def take_changed(self, partitions: Iterable[int]) -> pl.DataFrame:
+        """Return partitions' rows that have changed since they were taken last (see `Changes.take_changed`)."""
+        here = pl.col(ROWPARTITION).is_in(list(partitions))
+        changed, self._changed = self._changed.filter(here), self._changed.filter(~here)
+        found = self._rows.find(changed[KEY].to_numpy())
+        return changed.hstack(self._rows.take(found)).with_columns(pl.Series(DELETED, found < 0))
+
+    def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
+        """Take up rows, one a key; return nothing that HAVING would look at."""
+        self._rows.put(states[KEY].to_numpy(), states.select(self._names))
+        return pl.DataFrame()
+
+    def codes(self) -> Ints:
+        """Return the key codes in use."""
+        return np.unique(np.concatenate([super().codes(), self._changed[KEY].to_numpy()]))
+
+    def renumber(self, renumbered: Ints) -> None:
+        """Follow `Keys.compact`."""
+        super().renumber(renumbered)
+        self._changed = self._changed.with_columns(pl.Series(KEY, renumbered[self._changed[KEY].to_numpy()]))
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget a partition; its rows go with its keys (`drop_codes`)."""
+        super().drop_partition(partition)
+        self._changed = self._changed.filter(pl.col(ROWPARTITION) != partition)
 
 
 class TableAggregate(Changes):
@@ -532,14 +599,14 @@ class TableAggregate(Changes):
         Args:
             aggregates: the functions; all of them can undo.
             states: types of the state columns.
-            undo: Boolean column that marks rows to be taken out.
+            undo: Boolean column that marks rows, as `Regrouping` does.
             counters: where losses are counted.
         """
         super().__init__(None, aggregates, states, counters)
         self._undo = undo
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Take rows; return the groups' results after each row."""
+        """Take rows; return the groups' results after each row, but for one whose place is taken by the next."""
         if not len(frame):
             return pl.DataFrame()
         # One row a group at a time: what an undone row leaves depends on what came before it.
@@ -548,14 +615,13 @@ class TableAggregate(Changes):
         return pl.concat(results).sort(ROWPARTITION, ROWOFFSET, maintain_order=True)
 
     def _round(self, rows: pl.DataFrame) -> pl.DataFrame:
+        undone = pl.col(self._undo).fill_null(True)
         parts = [
             rows.filter(chosen).group_by(*self._keys, maintain_order=True).agg(*self._own, *functions)
-            for chosen, functions in (
-                (pl.col(self._undo), self._aggregates.undo),
-                (~pl.col(self._undo), self._aggregates.partial),
-            )
+            for chosen, functions in ((undone, self._aggregates.undo), (~undone, self._aggregates.partial))
         ]
-        return self._absorb(pl.concat(parts))
+        told = pl.concat([rows.filter(undone)[self._undo], rows.filter(~undone)[self._undo]]).is_not_null()
+        return self._absorb(pl.concat(parts)).filter(told)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
         """Return what is to be written of results that have been through HAVING (see `Changes.settle`)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -35,8 +36,9 @@ VALUELESS = "__VALUELESS"  # the record's value is null, Boolean; only in stream
 SLOT = "__SLOT"  # where an aggregate keeps the row's group, Int64; only in changes of groups
 SIDE = "__SIDE"  # which side of a join the row is of, Int32; only in a join's own topic
 HEADERS = "__HEADERS"  # the record's headers, Array(Struct(KEY, VALUE)); only of sources with header columns
+TIME = "__TIME"  # the record's time where a column named ROWTIME may hold another, Int64
 HEADERS_TYPE = pl.List(pl.Struct({"KEY": pl.String, "VALUE": pl.Binary}))
-INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT, HEADERS)
+INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT, HEADERS, TIME)
 
 # Rows gathered before they are aggregated: grouping few rows at a time costs the most in fixed overhead.
 _PENDING_ROWS = 131_072
@@ -101,6 +103,59 @@ class Filter:
         return frame.filter(self._predicate)
 
 
+class TableFilter:
+    """Keeps the rows of a table that pass; where a key's row no longer does, it is deleted, and nothing is said of others.
+
+    Source: Kafka Streams' ``KTableFilter``, which looks at the key's old row too. What was written is remembered as long as
+    the process lives; of a partition that it goes on with, it isn't known, and then a deletion too many is right.
+    """
+
+    def __init__(self, predicate: pl.Expr) -> None:
+        self._passes = (~pl.col(DELETED) & predicate).fill_null(False)
+        self._known = np.zeros(
+            1024, dtype=np.int8
+        )  # by code: 1 a row was written last, -1 none or a deletion, 0 not known
+        self._continued: set[int] = set()
+
+    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows that pass, and deletions of those that did."""
+        if not len(frame):
+            return frame
+        codes, passes = frame[KEY].to_numpy(), frame.select(self._passes).to_series().to_numpy()
+        if codes.max() >= len(self._known):
+            self._known = np.concatenate([self._known, np.zeros(int(codes.max()) + 1, dtype=np.int8)])
+        order = np.argsort(codes, kind="stable")
+        ordered_codes, ordered = codes[order], passes[order]
+        again = np.concatenate([[False], ordered_codes[1:] == ordered_codes[:-1]])
+        known = self._known[ordered_codes]
+        continued = np.isin(frame[ROWPARTITION].to_numpy()[order], list(self._continued))
+        before = np.empty(len(codes), dtype=bool)
+        before[order] = np.where(
+            again, np.concatenate([[False], ordered[:-1]]), (known > 0) | ((known == 0) & continued)
+        )
+        self._known[ordered_codes] = np.where(ordered, 1, -1)
+        return frame.with_columns(pl.Series(DELETED, ~passes)).filter(pl.Series(passes | before))
+
+    def go_on(self, partition: int) -> None:
+        """Take a partition of which rows were written before: which ones isn't known."""
+        self._continued.add(partition)
+
+    def forget(self, partition: int, codes: Ints) -> None:
+        """Forget a partition and its keys."""
+        self._continued.discard(partition)
+        self._known[codes[codes < len(self._known)]] = 0
+
+    def live_codes(self) -> Ints:
+        """Return the codes of the keys whose row was written last."""
+        return np.flatnonzero(self._known > 0)
+
+    def renumber(self, renumbered: Ints) -> None:
+        """Follow `Keys.compact`."""
+        old = self.live_codes()
+        self._known = np.zeros(max(1024, len(renumbered)), dtype=np.int8)
+        self._known[renumbered[old]] = 1
+
+
 @dataclass(frozen=True)
 class Check:
     """A way in which an expression can fail: where, and what is said of it (see `EvaluationFailure`)."""
@@ -152,8 +207,10 @@ class Project:
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the computed columns."""
         kept = [name for name in INTERNAL_COLUMNS if name in frame.columns and name not in self._names]
-        items = self._valueless_items if VALUELESS in frame.columns else self._items
-        return frame.select(*items, *kept)
+        if VALUELESS not in frame.columns:
+            return frame.select(*self._items, *kept)
+        time = [pl.col(ROWTIME).alias(TIME)] if ROWTIME in self._names else []  # as a key it may be NULL
+        return frame.select(*self._valueless_items, *kept, *time)
 
 
 class FlatMap:
@@ -305,6 +362,13 @@ class _Windowing:
     def needed_offset(self, partition: int) -> int | None:
         """Return the lowest offset that an open window of the partition needs, None without open windows."""
         return min((self.first_offsets[partition, start] for start in self._starts.get(partition, ())), default=None)
+
+    def put_back(self, states: pl.DataFrame) -> None:
+        """Take up the windows of states that are kept elsewhere: no offset is needed for them."""
+        for partition, start in states.select(ROWPARTITION, WINDOWSTART).unique(maintain_order=True).iter_rows():
+            if (partition, start) not in self.first_offsets:
+                self.first_offsets[partition, start] = -1
+                heappush(self._starts.setdefault(partition, []), start)
 
     def resume_time(self, partition: int) -> int:
         """Return the stream time to go on with after reading again from `needed_offset`: the one reached."""
@@ -459,14 +523,19 @@ class Changes:
         self._counters = counters
         self._keys = list(_WINDOW_KEYS if window else (ROWPARTITION, KEY))
         self._own = [pl.col(ROWOFFSET).max(), pl.col(ROWTIME).max()]
-        own = {ROWPARTITION: pl.Int32(), KEY: pl.Int64(), ROWOFFSET: pl.Int64(), ROWTIME: pl.Int64()}
-        self._schema = {**own, **({WINDOWSTART: pl.Int64()} if window else {}), **states}
-        self._rows = Rows(self._schema)
+        own = {ROWPARTITION: pl.Int32(), KEY: pl.Int64(), **({WINDOWSTART: pl.Int64()} if window else {})}
+        held = {ROWOFFSET: pl.Int64(), ROWTIME: pl.Int64(), **states}
+        self.windowed = window is not None
+        self.kept: dict[str, pl.DataType] = held
+        self._rows = Rows({**own, **held})
         self._slots: dict[tuple[int, int], int] = {}  # (window start, key code) → slot
         self._free: list[int] = []
         self._by_window: dict[tuple[int, int], list[tuple[int, int]]] = {}
         self.seen_before = self.windowing.seen_before if self.windowing is not None else {}
         self._shown: Mask = np.zeros(1024, dtype=bool)  # by slot: the group's last result passed HAVING
+        self._keeps = False
+        self._changed: list[Ints] = []  # slots whose groups may not be in the changelog as they are
+        self._forgotten: list[tuple[int, int, int]] = []  # (partition, window start, key code) that may still be there
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Take rows; return the new results of the groups that they changed."""
@@ -487,6 +556,8 @@ class Changes:
         merged = parts.group_by(*self._keys, maintain_order=True).agg(*self._own, *self._aggregates.merge)
         merged = partial.select(self._keys).join(merged, on=self._keys, how="left", maintain_order="left")
         self._rows.put(slots, merged)
+        if self._keeps:
+            self._changed.append(slots)
         return self._results(merged).with_columns(pl.Series(SLOT, slots))
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
@@ -514,9 +585,45 @@ class Changes:
         self._expire()
         return pl.DataFrame()
 
+    def keep_changes(self) -> None:
+        """Begin to remember which groups change; those that are there count as changed."""
+        self._keeps = True
+        self._changed = [np.fromiter(self._slots.values(), np.int64, len(self._slots))]
+
+    def take_changed(self, partitions: Iterable[int]) -> pl.DataFrame:
+        """Return the states of partitions' groups that have changed since they were taken last.
+
+        Returns:
+            `ROWPARTITION`, `KEY`, `WINDOWSTART` where there are windows, `kept`, and `DELETED` for groups that are forgotten.
+        """
+        wanted = list(partitions)
+        slots = np.unique(np.concatenate(self._changed)) if self._changed else np.empty(0, np.int64)
+        slots = slots[self._rows.find(slots) >= 0]
+        states = self._rows.take(self._rows.find(slots)).with_columns(pl.lit(False).alias(DELETED))
+        taken = np.isin(states[ROWPARTITION].to_numpy(), wanted)
+        self._changed = [slots[~taken]] if not taken.all() else []
+        gone = [one for one in self._forgotten if one[0] in wanted]
+        self._forgotten = [one for one in self._forgotten if one[0] not in wanted]
+        if not gone:
+            return states.filter(pl.Series(taken))
+        names = (ROWPARTITION, WINDOWSTART, KEY)
+        forgotten = pl.DataFrame(gone, schema={name: states.schema[name] for name in names}, orient="row")
+        return pl.concat([states.filter(pl.Series(taken)), forgotten], how="diagonal").with_columns(
+            pl.col(DELETED).fill_null(True)
+        )
+
+    def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
+        """Take up groups' states, one a group (see `take_changed`); return the groups' results."""
+        if self.windowing is not None:
+            self.windowing.put_back(states)
+        slots = self._slots_of(states)
+        self._rows.put(slots, states)
+        return self._results(states).with_columns(pl.Series(SLOT, slots))
+
     def codes(self) -> Ints:
         """Return the key codes in use."""
-        return np.unique(np.fromiter((code for _, code in self._slots), np.int64, len(self._slots)))
+        forgotten = (code for _, _, code in self._forgotten)
+        return np.unique(np.fromiter(chain((code for _, code in self._slots), forgotten), np.int64))
 
     def renumber(self, renumbered: Ints) -> None:
         """Follow `Keys.compact`."""
@@ -525,13 +632,15 @@ class Changes:
         self._by_window = {
             where: [(start, new[code]) for start, code in groups] for where, groups in self._by_window.items()
         }
+        self._forgotten = [(partition, start, new[code]) for partition, start, code in self._forgotten]
         self._rows.map_column(KEY, renumbered)
 
     def drop_partition(self, partition: int) -> None:
-        """Forget a partition's groups."""
+        """Forget a partition's groups; another process may have them now."""
         if self.windowing is not None:
             self.windowing.forget(partition)
         self.seen_before.pop(partition, None)
+        self._forgotten = [one for one in self._forgotten if one[0] != partition]
         for where in [where for where in self._by_window if where[0] == partition]:
             self._remove(where)
 
@@ -553,6 +662,8 @@ class Changes:
 
     def _expire(self) -> None:
         for where in self.windowing.due() if self.windowing else ():
+            if self._keeps:
+                self._forgotten.extend((where[0], *group) for group in self._by_window.get(where, ()))
             self._remove(where)
 
     def _remove(self, where: tuple[int, int]) -> None:
@@ -593,7 +704,13 @@ class KeyColumns:
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the frame with its key columns."""
-        keys = self._keys.bytes_of(frame[KEY].to_numpy())
+        codes = frame[KEY].to_numpy()
+        keyed = codes > ABSENT
+        if not keyed.all():
+            columns = self._decode(self._keys.bytes_of(codes[keyed]))
+            places = pl.Series(np.where(keyed, np.cumsum(keyed) - 1, -1)).replace(-1, None)
+            return frame.hstack(columns.select(pl.all().gather(places)))
+        keys = self._keys.bytes_of(codes)
         if self._ordered:
             by = frame.select(ROWPARTITION, WINDOWEND, pl.Series(KEY, keys, dtype=pl.Binary), WINDOWSTART)
             order = by.select(pl.arg_sort_by(by.columns)).to_series()

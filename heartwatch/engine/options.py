@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from heartwatch.engine.errors import StatementError
+from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.properties import EngineDefaults
 from heartwatch.engine.runtime import Guarantee, QueryOptions
 
 IDLE_CLOSE = "heartwatch.idle.close.ms"
 _STREAMS_PREFIX = "ksql.streams."
+_THROW_ON_INVALID = "ksql.timestamp.throw.on.invalid"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,19 @@ PROPERTIES: Mapping[str, Property] = {
     "ksql.persistence.default.format.key": Property("KAFKA", "Key format of statements that name none."),
     "ksql.persistence.default.format.value": Property("", "Value format of statements that name none."),
     "ksql.output.topic.name.prefix": Property("", "Put before the names of topics that queries make."),
-    "ksql.query.pull.table.scan.enabled": Property("true", "Pull queries may read whole tables.", _BOOLEAN),
+    "ksql.query.pull.table.scan.enabled": Property(
+        "true", "Without effect: pull queries may always read whole tables.", _BOOLEAN
+    ),
+    "ksql.persistence.wrap.single.values": Property(
+        "true", "Whether a value of one column is a record, where WRAP_SINGLE_VALUE doesn't say.", _BOOLEAN
+    ),
+    "ksql.functions.collect_list.limit": Property(
+        str(2**31 - 1), "Most values of COLLECT_LIST; further ones are ignored.", _whole(-1)
+    ),
+    "ksql.functions.collect_set.limit": Property(
+        str(2**31 - 1), "Most values of COLLECT_SET; further ones are ignored.", _whole(-1)
+    ),
+    _THROW_ON_INVALID: Property("false", "A record with an unusable timestamp is logged and skipped.", _BOOLEAN),
     "ksql.create.or.replace.enabled": Property("true", "Without effect: CREATE OR REPLACE is always there.", _BOOLEAN),
     "ksql.suppress.enabled": Property("true", "Without effect: EMIT FINAL is always there.", _BOOLEAN),
     "ksql.query.push.v2.enabled": Property("false", "Without effect.", _BOOLEAN),
@@ -97,6 +110,8 @@ def check(name: str, value: str) -> None:
         raise StatementError(f"Unknown property: {name}")
     if not found.is_right(value):
         raise StatementError(f"Invalid value {value} for configuration {name}")
+    if name == _THROW_ON_INVALID and value.lower() == "true":
+        raise NotSupportedError(f"{name}={value} is")
 
 
 def with_changes(properties: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
@@ -118,6 +133,7 @@ def engine_defaults(properties: Mapping[str, str]) -> EngineDefaults:
         key_format=properties.get("ksql.persistence.default.format.key", "KAFKA"),
         value_format=properties.get("ksql.persistence.default.format.value") or None,
         topic_prefix=properties.get("ksql.output.topic.name.prefix", ""),
+        wraps_single=properties.get("ksql.persistence.wrap.single.values", "true").lower() == "true",
     )
 
 

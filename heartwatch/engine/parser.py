@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
@@ -597,6 +597,10 @@ class _Builder(Transformer[Token, Any]):
     def property(self, meta: Meta, children: list[Any]) -> tuple[str, ast.SyntaxExpression]:
         return children[0], children[1]
 
+    def negative(self, meta: Meta, children: list[Any]) -> ast.SyntaxExpression:
+        literal = children[-1]
+        return replace(literal, value=-literal.value, position=_position(meta))
+
     def create_source(self, meta: Meta, children: list[Any]) -> ast.CreateSource:
         replace, read_only, kind, exists, name, columns, properties = children
         return ast.CreateSource(
@@ -631,6 +635,13 @@ class _Builder(Transformer[Token, Any]):
     def create_type(self, meta: Meta, children: list[Any]) -> ast.RegisterType:
         exists, name, type_ = children
         return ast.RegisterType(name, type_, bool(exists), position=_position(meta))
+
+    def alter_source(self, meta: Meta, children: list[Any]) -> ast.AlterSource:
+        kind, name, *added = children
+        return ast.AlterSource(kind, name, tuple(added), position=_position(meta))
+
+    def added_column(self, meta: Meta, children: list[Any]) -> tuple[str, SqlType]:
+        return children[-2], children[-1]
 
     def drop_type(self, meta: Meta, children: list[Any]) -> ast.DropType:
         exists, name = children
@@ -711,25 +722,19 @@ class _Builder(Transformer[Token, Any]):
         return ast.RunScript(children[0], position=_position(meta))
 
     def create_connector(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("CREATE CONNECTOR is", position=_position(meta))
+        return ast.Unsupported("CREATE CONNECTOR", position=_position(meta))
 
     def drop_connector(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("DROP CONNECTOR is", position=_position(meta))
+        return ast.Unsupported("DROP CONNECTOR", position=_position(meta))
 
     def describe_connector(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("DESCRIBE CONNECTOR is", position=_position(meta))
+        return ast.Unsupported("DESCRIBE CONNECTOR", position=_position(meta))
 
     def show_connectors(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("SHOW CONNECTORS is", position=_position(meta))
-
-    def alter_option(self, meta: Meta, children: list[Any]) -> None:
-        return None
-
-    def alter_source(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("ALTER is", position=_position(meta))
+        return ast.Unsupported("SHOW CONNECTORS", position=_position(meta))
 
     def alter_system(self, meta: Meta, children: list[Any]) -> ast.Unsupported:
-        return ast.Unsupported("ALTER SYSTEM is", position=_position(meta))
+        return ast.Unsupported("ALTER SYSTEM", position=_position(meta))
 
 
 def _position(meta: Meta) -> Position:

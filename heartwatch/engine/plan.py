@@ -293,7 +293,7 @@ class TableGroupStep(Step):
 class AggregateCall:
     """One aggregate function call: `name(arguments…)` stored under `output`.
 
-    Constant arguments (TOPK's k) are in `constants`.
+    Constant arguments (TOPK's k) are in `constants`; `limit` is the most values that a list or set may have, None for any.
     """
 
     output: str
@@ -301,6 +301,7 @@ class AggregateCall:
     arguments: tuple[Expression, ...]
     type: SqlType
     constants: tuple[object, ...] = ()
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -342,6 +343,7 @@ class QueryPlan:
         statement: the statement's text, variables replaced.
         timestamp_column: column of the result that gives the records' timestamp, None for the rows' own time.
         timestamp_format: its pattern where it is text.
+        topic_config: settings of the output topic, for where the query makes it.
     """
 
     query_id: str
@@ -358,3 +360,4 @@ class QueryPlan:
     statement: str = ""
     timestamp_column: str | None = None
     timestamp_format: str | None = None
+    topic_config: dict[str, str] = field(default_factory=dict)

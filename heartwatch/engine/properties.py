@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from heartwatch.engine import avro
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.parser import UNIT_MS, parse_expression
-from heartwatch.engine.plan import Column, Format, Schema, Window, WindowKind
+from heartwatch.engine.plan import Column, Format, Schema, SourceKind, Window, WindowKind
 from heartwatch.engine.times import PatternError, java_pattern
 from heartwatch.engine.types import (
     BIGINT,
@@ -50,6 +50,9 @@ _COMMON: Mapping[str, type] = {
 }
 _CREATE = {**_COMMON, "WINDOW_TYPE": str, "WINDOW_SIZE": str, "SOURCED_BY_CONNECTOR": str}
 _INSERT: Mapping[str, type] = {"QUERY_ID": str}
+_DELIMITERS = {"SPACE": " ", "TAB": "\t"}
+# Formats in which a single column may stand in a record, and those in which it may stand alone.
+_WRAPPING: Mapping[bool, tuple[str, ...]] = {True: ("AVRO", "JSON"), False: ("AVRO", "JSON", "DELIMITED", "KAFKA")}
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class EngineDefaults:
     key_format: str = "KAFKA"
     value_format: str | None = None
     topic_prefix: str = ""
+    wraps_single: bool = True
+
+    def wrapped(self, format_: Format, columns: tuple[Column, ...]) -> Format:
+        """Return a value format as it is where WRAP_SINGLE_VALUE isn't given: the setting matters to single columns only."""
+        plain = not self.wraps_single and len(columns) == 1 and format_.name in ("AVRO", "JSON")
+        return replace(format_, wrap_single=False) if plain and format_.wrap_single is None else format_
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Properties:
         if name == "AVRO" and full_name is None:
             camel = "".join(word.capitalize() for word in sink.split("_"))
             full_name = f"io.confluent.ksql.avro_schemas.{camel}Key"
+        self._check_schema_id("KEY", name)
         delimiter = self._delimiter("KEY_DELIMITER", name, inherited)
         return Format(name, full_name if name == "AVRO" else None, self.get("KEY_SCHEMA_ID"), delimiter)
 
@@ -99,10 +109,18 @@ class Properties:
         full_name = self.values.get("VALUE_AVRO_SCHEMA_FULL_NAME", self.get("VALUE_SCHEMA_FULL_NAME"))
         _check_full_name(full_name, name)
         wrap = self.get("WRAP_SINGLE_VALUE")
-        if wrap is not None and name not in ("AVRO", "JSON"):
+        if name not in _WRAPPING.get(wrap, FORMATS):
             raise StatementError(f"Format '{name}' does not support 'WRAP_SINGLE_VALUE' set to '{str(wrap).lower()}'.")
+        self._check_schema_id("VALUE", name)
         delimiter = self._delimiter("VALUE_DELIMITER", name, inherited)
         return Format(name, full_name, self.get("VALUE_SCHEMA_ID"), delimiter, wrap)
+
+    def _check_schema_id(self, side: str, format_name: str) -> None:
+        if self.get(f"{side}_SCHEMA_ID") is not None and format_name != "AVRO":
+            raise StatementError(
+                f"{side}_FORMAT should support schema inference when {side}_SCHEMA_ID is provided. "
+                f"Current format is {format_name}."
+            )
 
     def _delimiter(self, name: str, format_name: str, inherited: Format | None) -> str:
         given = self.get(name)
@@ -110,15 +128,7 @@ class Properties:
             return inherited.delimiter if inherited is not None and inherited.name == format_name else ","
         if format_name != "DELIMITED":
             raise StatementError(f"{format_name} does not support the following configs: [delimiter]")
-        delimiter = {"SPACE": " ", "TAB": "\t"}.get(given, given)
-        if len(delimiter) != 1:
-            raise StatementError(
-                f"Invalid delimiter value: '{given}'. Delimiter must be a single character or TAB,SPACE"
-                if given.strip()
-                else "Delimiter cannot be empty, if you meant to have a tab or space for delimiter, please use the special "
-                "values 'TAB' or 'SPACE'\nExample valid value: ';'"
-            )
-        return delimiter
+        return _DELIMITERS.get(given, str(given))
 
     def timestamp_column(self, schema: Schema) -> str | None:
         """Return the column of TIMESTAMP.
@@ -150,13 +160,30 @@ class Properties:
             return
         if type_.name not in ("BIGINT", "TIMESTAMP"):
             raise StatementError(
-                f"Timestamp column, {name}, should be LONG(INT64), TIMESTAMP, or a String(VARCHAR) with a format specified."
+                f"Timestamp column, `{name}`, should be LONG(INT64), TIMESTAMP, or a String with a timestamp_format "
+                "specified."
             )
         if pattern is not None:
             raise StatementError(
                 f"'TIMESTAMP_FORMAT' set in the WITH clause can only be used when the timestamp column is of type STRING. "
                 f"Column: {name} is {type_}"
             )
+
+    def topic_config(self, kind: SourceKind, window: Window | None) -> dict[str, str]:
+        """Return the settings of a topic that is made for a stream or table.
+
+        Raises:
+            StatementError: RETENTION_MS is set for a topic that keeps the last record of each key.
+        """
+        policy = self.get("CLEANUP_POLICY") or ("compact" if kind is SourceKind.TABLE and window is None else None)
+        policy = policy.lower().replace(" ", "") if policy is not None else None
+        retention = self.get("RETENTION_MS")
+        if policy == "compact" and retention is not None:
+            raise StatementError(
+                "Invalid config variable in the WITH clause: RETENTION_MS. Non-windowed tables do not support retention."
+            )
+        given = {"cleanup.policy": policy, "retention.ms": retention}
+        return {name: str(value) for name, value in given.items() if value is not None}
 
     def window(self) -> Window | None:
         """Return WINDOW_TYPE and WINDOW_SIZE as a window (of a topic that another system windowed)."""
@@ -186,13 +213,17 @@ class Properties:
 
 
 def _duration(text: str) -> int:
-    match = re.fullmatch(r"\s*(\d+)\s+([A-Za-z]+)\s*", text)
-    unit = UNIT_MS.get(match.group(2).upper().removesuffix("S")) if match else None
-    if match is None or unit is None:
+    invalid = f"Configuration WINDOW_SIZE is invalid: Invalid duration: '{text}'."
+    match = re.fullmatch(r"(\d+)\s+(\w+)", text.strip())
+    if match is None:
+        raise StatementError(f"{invalid} Example valid value: '10 SECONDS'")
+    unit = UNIT_MS.get(match[2].upper().removesuffix("S"))
+    if unit is None:
         raise StatementError(
-            f"Error in WITH clause property 'WINDOW_SIZE': Invalid duration: '{text}'.\nExample valid value: '10 SECONDS'"
+            f"{invalid} Unknown time unit: '{match[2].upper()}'\n"
+            f"Supported time units are: {', '.join(f'{unit}S' for unit in UNIT_MS)}"
         )
-    return int(match.group(1)) * unit
+    return int(match[1]) * unit
 
 
 def _blank_to_none(text: str | None) -> str | None:
@@ -257,10 +288,24 @@ def _checked(properties: ast.Properties, known: Mapping[str, type]) -> Propertie
             "Either use just 'FORMAT', or use 'KEY_FORMAT' and 'VALUE_FORMAT'."
         )
     _check_pattern(values.get("TIMESTAMP_FORMAT"))
+    for name in ("KEY_DELIMITER", "VALUE_DELIMITER"):
+        _check_delimiter(name, values.get(name, ","))
     policy = values.get("CLEANUP_POLICY")
     if policy is not None and not set(policy.lower().replace(" ", "").split(",")) <= {"compact", "delete"}:
         raise StatementError(f"Invalid value {policy} for property CLEANUP_POLICY: it must be compact, delete or both")
     return Properties(values)
+
+
+def _check_delimiter(name: str, given: str) -> None:
+    if given.strip() and (len(given) == 1 or given in _DELIMITERS):
+        return
+    reason = (
+        f"Invalid delimiter value: '{given}'. Delimiter must be a single character or TAB,SPACE"
+        if given.strip()
+        else "Delimiter cannot be empty, if you meant to have a tab or space for delimiter, please use the special values "
+        "'TAB' or 'SPACE'"
+    )
+    raise StatementError(f"Configuration {name} is invalid: {reason}\nExample valid value: ';'")
 
 
 def _check_pattern(pattern: str | None) -> None:
@@ -327,7 +372,17 @@ def _has_map(type_: SqlType) -> bool:
     return isinstance(type_, MapType)
 
 
-def _listed(columns: tuple[Column, ...], side: str) -> str:
+def _has_other_keys(type_: SqlType) -> bool:
+    """Tell whether a MAP in a type has keys that are no texts."""
+    if isinstance(type_, MapType):
+        return type_.key != STRING or _has_other_keys(type_.value)
+    if isinstance(type_, ArrayType):
+        return _has_other_keys(type_.element)
+    return isinstance(type_, StructType) and any(_has_other_keys(one) for _, one in type_.fields)
+
+
+def listed(columns: Sequence[Column], side: str) -> str:
+    """Return columns as ksqlDB lists them in messages; `side` is key or value."""
     suffix = " KEY" if side == "key" else ""
     return "[" + ", ".join(f"`{column.name}` {column.type}{suffix}" for column in columns) + "]"
 
@@ -336,7 +391,7 @@ def _check_full_name(full_name: str | None, format_name: str) -> None:
     if full_name is not None and format_name != "AVRO":
         raise StatementError(f"{format_name} does not support the following configs: [fullSchemaName]")
     if full_name is not None and not full_name.strip():
-        raise StatementError(f"fullSchemaName cannot be empty. Format configuration: {{fullSchemaName={full_name}}}")
+        raise StatementError("fullSchemaName cannot be empty. Format configuration: {fullSchemaName=}")
 
 
 def _check_columns(columns: tuple[Column, ...], format_: Format, side: str) -> None:
@@ -344,7 +399,7 @@ def _check_columns(columns: tuple[Column, ...], format_: Format, side: str) -> N
     if reason is not None:
         raise StatementError(
             f"{side.capitalize()} format does not support schema.\nformat: {format_.name}\n"
-            f"schema: Persistence{{columns={_listed(columns, side)}, features=[]}}\nreason: {reason}"
+            f"schema: Persistence{{columns={listed(columns, side)}, features=[]}}\nreason: {reason}"
         )
     if side == "value" and format_.wrap_single is not None and len(columns) != 1:
         raise StatementError("'WRAP_SINGLE_VALUE' is only valid for single-field value schemas")
@@ -353,10 +408,10 @@ def _check_columns(columns: tuple[Column, ...], format_: Format, side: str) -> N
 def _unfit(columns: tuple[Column, ...], format_: Format, side: str) -> str | None:
     """Return why a format can't hold columns, None where it can."""
     if format_.name == "NONE" and columns:
-        return f"The 'NONE' format can only be used when no columns are defined. Got: {_listed(columns, side)}"
+        return f"The 'NONE' format can only be used when no columns are defined. Got: {listed(columns, side)}"
     if format_.name == "KAFKA":
         if len(columns) > 1:
-            return f"The 'KAFKA' format only supports a single field. Got: {_listed(columns, side)}"
+            return f"The 'KAFKA' format only supports a single field. Got: {listed(columns, side)}"
         unfit = next((column for column in columns if column.type not in _KAFKA_TYPES), None)
     elif format_.name == "DELIMITED":
         unfit = next((one for one in columns if isinstance(one.type, ArrayType | MapType | StructType)), None)
@@ -364,7 +419,8 @@ def _unfit(columns: tuple[Column, ...], format_: Format, side: str) -> str | Non
         is_single = len(columns) == 1 and (side == "key" or format_.wrap_single is False)
         return avro.unfit_type(columns[0].type) if is_single else avro.unfit(columns)
     else:
-        return None
+        other_keys = format_.name == "JSON" and any(_has_other_keys(column.type) for column in columns)
+        return "JSON only supports MAP types with STRING keys" if other_keys else None
     if unfit is None:
         return None
     return f"The '{format_.name}' format does not support type '{unfit.type.name}', column: `{unfit.name}`"

@@ -13,6 +13,7 @@ from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import Cast, TypedExpression
 from heartwatch.engine.expressions import Column as ColumnExpression
 from heartwatch.engine.functions.registry import widening
+from heartwatch.engine.functions.tables import TABLE_FUNCTIONS
 from heartwatch.engine.plan import (
     ROWOFFSET,
     ROWPARTITION,
@@ -33,7 +34,7 @@ from heartwatch.engine.properties import (
     check_key_columns,
     check_value_columns,
 )
-from heartwatch.engine.query_analysis import QueryAnalysis
+from heartwatch.engine.query_analysis import WINDOWED_REPARTITION, QueryAnalysis, check_distinct
 from heartwatch.engine.scope import (
     PSEUDO_TYPES,
     WINDOW_BOUNDS,
@@ -42,7 +43,7 @@ from heartwatch.engine.scope import (
     located,
     nodes,
 )
-from heartwatch.engine.types import NULL
+from heartwatch.engine.types import NULL, DecimalType
 
 _SYNTHETIC_HELP = "See https://cnfl.io/2LV7ouS."
 _PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
@@ -60,7 +61,7 @@ class TransientPlan:
         source: the stream or table of a pull query.
         where: a pull query's condition over the source's columns, which also gives the keys to look up.
         statement: the statement's text.
-        keys: the result's columns that are the table's key, of a pull query on a table.
+        keys: the result's columns that are a table's key (or its windows' bounds): none of a pull query on a stream.
     """
 
     root: Step
@@ -96,18 +97,20 @@ class PersistentQuery(QueryAnalysis):
         text: str,
         settings: dict[str, str],
     ) -> None:
-        super().__init__(catalog, query)
+        super().__init__(catalog, query, settings)
         self.defaults = defaults
         self.sink = sink
         self.query_id = query_id
         self.text = text
-        self.settings = settings
         self._check_clauses()
 
     def _check_clauses(self) -> None:
         query = self.query
         if query.limit is not None:
             raise NotSupportedError("LIMIT in a persistent query is")
+        sources = [one.source for one in self.scope.sources]
+        if any(one.kind is SourceKind.TABLE and one.key_window is not None for one in sources):
+            raise StatementError("KSQL does not support persistent queries on windowed tables.")
         if query.window is not None and query.group_by is None:
             raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
         if query.having is not None and query.group_by is None:
@@ -136,7 +139,7 @@ class PersistentQuery(QueryAnalysis):
         plan = QueryPlan(
             self.query_id, source.name, source.kind, source.topic, properties.get("PARTITIONS"), properties.get("REPLICAS"),
             source.key_format, source.value_format, source.key_window, root, self.settings, self.text,
-            *timed,
+            *timed, properties.topic_config(kind, source.key_window) if self.sink.existing is None else {},
         )  # fmt: skip
         return source, plan
 
@@ -173,6 +176,8 @@ class PersistentQuery(QueryAnalysis):
         items = self.items(step, extra)
         items = self._partitioned_order(items, step)
         step, binder = self.flat_mapped(step, items)
+        bound = [SelectItem(item.name, binder.bind(self.typed(item.expression))) for item in items]
+        check_distinct(bound)
         keys: list[SelectItem] = []
         used: set[int] = set()
         for key in key_expressions:
@@ -180,9 +185,11 @@ class PersistentQuery(QueryAnalysis):
             if not selected:
                 if self.scope.is_join and self.query.partition_by is None:
                     continue
+                partitioning = self.query.partition_by
                 self._keys_missing(
-                    "partitioning expression" if self.query.partition_by is not None else "key column",
-                    [str(one) for one in (self.query.partition_by or key_expressions)],
+                    "partitioning expression" if partitioning is not None else "key column",
+                    [str(self.scope.qualified(one)) for one in partitioning or ()]
+                    or [str(one) for one in key_expressions],
                 )
             if len(selected) > 1:
                 names = sorted(items[index].name for index in selected)
@@ -205,9 +212,7 @@ class PersistentQuery(QueryAnalysis):
         if self.scope.is_join and self.query.partition_by is None and not keys:
             self._join_key_missing()
         values = [
-            SelectItem(item.name, binder.bind(self.typed(item.expression)))
-            for index, item in enumerate(items)
-            if index not in used and not _is_bound_reference(item)
+            bound[index] for index, item in enumerate(items) if index not in used and not _is_bound_reference(item)
         ]
         untyped = next((item for item in values if cast(TypedExpression, item.expression).type == NULL), None)
         if untyped is not None:
@@ -224,7 +229,9 @@ class PersistentQuery(QueryAnalysis):
                     "PARTITION BY is not supported on TABLE sources; only streams can be partitioned again."
                 )
             if self.first.key_window is not None:
-                raise StatementError("PARTITION BY is not supported on windowed sources.")
+                raise StatementError(WINDOWED_REPARTITION)
+            if not self.query.partition_by:
+                raise StatementError("PARTITION BY requires at least one expression")
             resolved = [self._partitioning(one) for one in self.query.partition_by]
             if any(isinstance(one, ast.NullLiteral) for one in resolved):
                 if len(resolved) > 1:
@@ -238,6 +245,8 @@ class PersistentQuery(QueryAnalysis):
 
     def _partitioning(self, expression: ast.SyntaxExpression) -> ast.SyntaxExpression:
         for node in nodes(expression):
+            if isinstance(node, ast.FunctionCall) and node.name in TABLE_FUNCTIONS:
+                raise StatementError(f"Can't find any functions with the name '{node.name}'")
             if isinstance(node, ast.ColumnReference) and not self.scope.sources_of(node):
                 raise StatementError(
                     f"{located(node.position)}: PARTITION BY column '{node}' cannot be resolved. '{node}' must be a column in "
@@ -246,7 +255,10 @@ class PersistentQuery(QueryAnalysis):
         return self.scope.resolve(expression, "PARTITION BY")
 
     def _partitioned_order(self, items: list[Item], step: Step) -> list[Item]:
-        """Return the items with the star's columns in the order that PARTITION BY leaves: old keys come last."""
+        """Return the items with the star's columns in the order that PARTITION BY leaves: old keys come last.
+
+        A join's columns stand in that order already.
+        """
         if self.query.partition_by is None or not any(isinstance(item, ast.SelectAll) for item in self.query.select):
             return items
         expressions = self._key_expressions(step)
@@ -254,7 +266,11 @@ class PersistentQuery(QueryAnalysis):
         computed = [one for one in expressions if not isinstance(one, ast.ColumnReference) or one.name in PSEUDO_TYPES]
         new = [Item(self.partition_name(one), one) for one in computed if all(item.expression != one for item in items)]
         moved = [
-            item for item in items if isinstance(item.expression, ast.ColumnReference) and item.expression.name in old
+            item
+            for item in items
+            if not self.scope.is_join
+            and isinstance(item.expression, ast.ColumnReference)
+            and item.expression.name in old
         ]
         kept = [item for item in items if item not in moved]
         return [*new, *kept, *moved]
@@ -315,7 +331,11 @@ class PersistentQuery(QueryAnalysis):
                 expression = cast(TypedExpression, item.expression)
                 if expression.type == column.type:
                     out.append(item)
-                elif widening(expression.type, column.type) is not None:
+                elif widening(expression.type, column.type) is not None or (
+                    isinstance(expression.type, DecimalType)
+                    and isinstance(column.type, DecimalType)
+                    and column.type.holds(expression.type)
+                ):
                     out.append(SelectItem(item.name, Cast(column.type, expression, text=expression.text)))
                 else:
                     return None
@@ -337,6 +357,7 @@ class PersistentQuery(QueryAnalysis):
         key_format = self._sink_key_format(schema)
         source_value = self.first.value_format
         value_format = properties.value_format(properties.value_format_name() or source_value.name, source_value)
+        value_format = self.defaults.wrapped(value_format, schema.value)
         check_key_columns(schema.key, key_format)
         check_value_columns(schema.value, value_format)
         return Source(
@@ -380,6 +401,15 @@ def _is_bound(item: SelectItem) -> bool:
         isinstance(item.expression, ColumnExpression)
         and item.expression.name == item.name
         and item.name in WINDOW_BOUNDS
+    )
+
+
+def _keys_shown(root: ProjectStep) -> frozenset[str]:
+    keys = {*(column.name for column in root.source.schema.key), *WINDOW_BOUNDS}
+    return frozenset(
+        item.name
+        for item in root.items
+        if isinstance(item.expression, ColumnExpression) and item.expression.name in keys
     )
 
 
@@ -434,17 +464,14 @@ class TransientQuery(QueryAnalysis):
         where = step.predicate if isinstance(step, FilterStep) else None
         root = self._projected(step)
         return TransientPlan(
-            root, False, query.limit, False, self.first, cast(Any, where), self.text, self._keys_shown(root)
-        )
-
-    def _keys_shown(self, root: ProjectStep) -> frozenset[str]:
-        if self.first.kind is not SourceKind.TABLE:
-            return frozenset()
-        keys = {*(column.name for column in self.first.schema.key), *(WINDOW_BOUNDS if self.windowed_source else ())}
-        return frozenset(
-            item.name
-            for item in root.items
-            if isinstance(item.expression, ColumnExpression) and item.expression.name in keys
+            root,
+            False,
+            query.limit,
+            False,
+            self.first,
+            cast(Any, where),
+            self.text,
+            _keys_shown(root) if self.first.kind is SourceKind.TABLE else frozenset(),
         )
 
     def _push(self) -> TransientPlan:
@@ -460,13 +487,16 @@ class TransientQuery(QueryAnalysis):
             group_by = (ast.IntegerLiteral(0),)
         if group_by is not None:
             aggregated = Aggregation(self, step, group_by).build()
-            root: Step = ProjectStep(Schema((), columns_of(aggregated.items)), aggregated.step, aggregated.items)
+            root = ProjectStep(Schema((), columns_of(aggregated.items)), aggregated.step, aggregated.items)
         else:
             root = self._projected(step)
-        return TransientPlan(root, True, query.limit, query.emit == "FINAL", self.first, None, self.text)
+        return TransientPlan(
+            root, True, query.limit, query.emit == "FINAL", self.first, None, self.text, _keys_shown(root)
+        )
 
     def _projected(self, step: Step) -> ProjectStep:
         selected = self.items(step)
         step, binder = self.flat_mapped(step, selected)
         items = tuple(SelectItem(item.name, binder.bind(self.typed(item.expression))) for item in selected)
+        check_distinct(items)
         return ProjectStep(Schema((), columns_of(items)), step, items)

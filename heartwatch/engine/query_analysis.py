@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any, TypeVar, cast
 
 from heartwatch.engine import syntax as ast
@@ -44,7 +44,6 @@ from heartwatch.engine.scope import (
     AliasGenerator,
     Item,
     Scope,
-    joined_words,
     located,
     nodes,
     rewrite,
@@ -56,7 +55,7 @@ DEFAULT_RETENTION_MS = 86_400_000  # of windows without GRACE PERIOD, size inclu
 JOIN_KEY = "__JOIN_KEY"  # the key column below a join of two sides: what both have in common
 SYNTHETIC_KEY = "ROWKEY"  # its name where it is neither side's column
 _NUMBERED = [f"{SYNTHETIC_KEY}_{number}" for number in range(1, 100)]
-_WINDOWED_REPARTITION = "Implicit repartitioning of windowed sources is not supported. See https://github.com/confluentinc/ksql/issues/4385."
+WINDOWED_REPARTITION = "Implicit repartitioning of windowed sources is not supported. See https://github.com/confluentinc/ksql/issues/4385."
 _JOIN_NAMES = {
     "INNER": "[INNER] JOIN", "LEFT": "LEFT [OUTER] JOIN", "RIGHT": "RIGHT [OUTER] JOIN", "OUTER": "[FULL] OUTER JOIN",
 }  # fmt: skip
@@ -67,8 +66,9 @@ class QueryAnalysis:
 
     persistent = True
 
-    def __init__(self, catalog: Catalog, query: ast.Query) -> None:
+    def __init__(self, catalog: Catalog, query: ast.Query, settings: Mapping[str, str] | None = None) -> None:
         self.catalog = catalog
+        self.settings = dict(settings or {})
         self.query = query
         self.scope = self._sources()
         self.first = self.scope.sources[0].source
@@ -119,6 +119,9 @@ class QueryAnalysis:
                 if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
                     if not self.persistent and self.query.emit is not None:
                         return
+                    check_grouped(
+                        [one.expression for one in self.query.select if isinstance(one, ast.SelectColumn)], ()
+                    )
                     call = str(node).replace("(*)", "(ROWTIME)")  # what ksqlDB counts for COUNT(*)
                     raise StatementError(
                         f"CREATE TABLE AS SELECT statement does not support aggregate function [{call}] "
@@ -149,6 +152,8 @@ class QueryAnalysis:
             return tuple(Column(self.scope.frame_name(one.alias, column.name), column.type) for column in columns)
 
         used = {node.name for node in nodes(self.query) if isinstance(node, ast.ColumnReference)} if alias else set()
+        if self._shows_pseudo_columns():
+            used |= set(PSEUDO_TYPES)
         pseudo = tuple(Column(name, type_) for name, type_ in PSEUDO_TYPES.items() if name in used)
         if alias and source.key_window is not None:
             pseudo += tuple(Column(name, BIGINT) for name in WINDOW_BOUNDS)
@@ -196,13 +201,12 @@ class QueryAnalysis:
                 "A window definition was provided for a Table-Table join. These joins are not windowed. "
                 "Please drop the window definition (i.e. the WITHIN clause) and try to execute your Table-Table join again."
             )
-        criteria = cast(ast.Comparison, join.criteria)
         keys = [column.name for column in right.source.schema.key]
         named = right_expression.name if isinstance(right_expression, ast.ColumnReference) else None
         if len(keys) != 1 or named != keys[0]:
             raise StatementError(
                 "Invalid join condition: table-table joins require to join on the primary key of the right input table. "
-                f"Got {criteria.left} = {criteria.right}."
+                f"Got {self.scope.qualified(left_expression)} = {self.scope.qualified(right_expression)}."
             )
         current = step.schema.key[0].name
         same = next((names for names in equal if current in names), frozenset({current}))
@@ -223,7 +227,8 @@ class QueryAnalysis:
         criteria = join.criteria
         if isinstance(criteria, ast.Logical):
             raise StatementError(
-                f"Invalid join condition: joins on multiple conditions are not yet supported. Got {criteria}."
+                f"Invalid join condition: joins on multiple conditions are not yet supported. Got "
+                f"{self.scope.qualified(criteria)}."
             )
         if not isinstance(criteria, ast.Comparison):
             raise StatementError(f"Unsupported join expression: {criteria}")
@@ -279,7 +284,7 @@ class QueryAnalysis:
                 "windowed sources can only be joined to other hopping and tumbling windowed sources"
             )
         if kinds[0] is not kinds[1] or left.key_window.size_ms != right.key_window.size_ms:
-            raise StatementError(_WINDOWED_REPARTITION)
+            raise StatementError(WINDOWED_REPARTITION)
 
     def _check_windowed_keys(self, keys: set[str], left: TypedExpression, right: TypedExpression, other: Step) -> None:
         """Check that windowed sources are joined by their keys as they are: nothing gives windows another key."""
@@ -288,7 +293,7 @@ class QueryAnalysis:
         named = [side.name if isinstance(side, ColumnExpression) else None for side in (left, right)]
         formats = {one.source.key_format.name for one in self.scope.sources}
         if named[0] not in keys or [named[1]] != [column.name for column in other.schema.key] or len(formats) > 1:
-            raise StatementError(_WINDOWED_REPARTITION)
+            raise StatementError(WINDOWED_REPARTITION)
 
     def _check_table_join(
         self, join: ast.JoinedRelation, left: AliasedSource, right: AliasedSource,
@@ -312,10 +317,9 @@ class QueryAnalysis:
         keys = [column.name for column in right.source.schema.key]
         named = right_expression.name if isinstance(right_expression, ast.ColumnReference) else None
         if len(keys) != 1 or named != keys[0]:
-            criteria = cast(ast.Comparison, join.criteria)
             raise StatementError(
                 "Invalid join condition: stream-table joins require to join on the table's primary key. "
-                f"Got {criteria.left} = {criteria.right}."
+                f"Got {self.scope.qualified(left_expression)} = {self.scope.qualified(right_expression)}."
             )
 
     def _stream_table_join(
@@ -326,10 +330,9 @@ class QueryAnalysis:
         left_bound = self.bind(self.scope.resolve(left_expression, "JOIN ON"), step)
         right_key = table.schema.key[0]
         if left_bound.type != right_key.type:
-            criteria = cast(ast.Comparison, join.criteria)
             raise StatementError(
-                f"Invalid join condition: types don't match. Got {criteria.left}{{{left_bound.type}}} = "
-                f"{criteria.right}{{{right_key.type}}}."
+                f"Invalid join condition: types don't match. Got {self.scope.qualified(left_expression)}{{{left_bound.type}}} = "
+                f"{self.scope.qualified(right_expression)}{{{right_key.type}}}."
             )
         left_name = left_bound.name if isinstance(left_bound, ColumnExpression) else None
         same = next((names for names in equal if left_name in names), frozenset({left_name} if left_name else ()))
@@ -369,10 +372,9 @@ class QueryAnalysis:
         left_bound = self.bind(self.scope.resolve(left_expression, "JOIN ON"), step)
         right_bound = self.bind(self.scope.resolve(right_expression, "JOIN ON"), other)
         if left_bound.type != right_bound.type:
-            criteria = cast(ast.Comparison, join.criteria)
             raise StatementError(
-                f"Invalid join condition: types don't match. Got {criteria.left}{{{left_bound.type}}} = "
-                f"{criteria.right}{{{right_bound.type}}}."
+                f"Invalid join condition: types don't match. Got {self.scope.qualified(left_expression)}{{{left_bound.type}}} = "
+                f"{self.scope.qualified(right_expression)}{{{right_bound.type}}}."
             )
         kind = JoinKind(join.kind)
         left_names = {left_bound.name} if isinstance(left_bound, ColumnExpression) else set()
@@ -484,12 +486,6 @@ class QueryAnalysis:
                 found += self._struct_star(item, step)
             else:
                 found.append(self._item(item, extra))
-        names = [item.name for item in found]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise StatementError(
-                f"The projection contains a column more than once: {joined_words([f'`{name}`' for name in repeated])}."
-            )
         return found
 
     def _item(self, item: ast.SelectColumn, extra: Iterable[str]) -> Item:
@@ -515,7 +511,7 @@ class QueryAnalysis:
             raise StatementError(
                 f"`{name.upper()}` is a reserved column name. You cannot use it as an alias for a column."
             )
-        if self.persistent and name.upper() not in WINDOW_BOUNDS:
+        if self.persistent:
             raise StatementError(
                 f"Reserved column name in select: `{name.upper()}`. Please remove or alias the column."
             )
@@ -530,14 +526,20 @@ class QueryAnalysis:
                 *bounds,
                 *(column.name for column in step.schema.value),
             ]
+        partitioned = self._shows_pseudo_columns()
         names = [
             self.scope.frame_name(one.alias, column.name)
             for one in self.scope.sources
             if item.qualifier in (None, one.alias)
-            for column in _in_star(one.source)
+            for column in (_in_partitioned_star(one.source) if partitioned else _in_star(one.source))
         ]
         synthetic = [self.synthetic_key] if self.synthetic_key and item.qualifier is None else []
         return [*synthetic, *names]
+
+    def _shows_pseudo_columns(self) -> bool:
+        """Say whether stars stand for pseudo columns too: ksqlDB doesn't know them under a join's names any more."""
+        stars = any(isinstance(item, ast.SelectAll) for item in self.query.select)
+        return len(self.query.joins) > 0 and self.query.partition_by is not None and stars
 
     def _struct_star(self, item: ast.SelectStructAll, step: Step) -> list[Item]:
         base = self.scope.resolve(item.base, "SELECT")
@@ -588,13 +590,78 @@ class QueryAnalysis:
         if grace is None:
             # With EMIT FINAL ksqlDB doesn't wait for what may be late.
             grace = 0 if self.query.emit == "FINAL" else max(DEFAULT_RETENTION_MS - clause.size_ms, 0)
-        if clause.retention_ms is not None and clause.retention_ms < clause.size_ms + (clause.grace_ms or 0):
-            raise StatementError("The window's RETENTION must be at least its size plus the grace period.")
+        if clause.retention_ms is not None and clause.retention_ms < clause.size_ms + grace:
+            session = kind is WindowKind.SESSION
+            store, least, size = (
+                ("session", "the session inactivity gap", "gap") if session else ("window", "its window size", "size")
+            )
+            raise StatementError(
+                f"The retention period of the {store} store Aggregate-Aggregate-Materialize must be no smaller than {least} "
+                f"plus the grace period. Got {size}=[{clause.size_ms}], grace=[{grace}], retention=[{clause.retention_ms}]"
+            )
         return Window(kind, clause.size_ms, advance, grace, clause.retention_ms)
 
     def repartition_key_format(self, columns: tuple[Column, ...]) -> Format:
         """Return the key format of a repartition topic: the source's where it can hold the key, else JSON's."""
         return _holding(self.first.key_format, columns)
+
+
+def check_distinct(items: Iterable[SelectItem]) -> None:
+    """Check that no two select items have one name.
+
+    Raises:
+        StatementError: two have.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            type_ = cast(TypedExpression, item.expression).type
+            raise StatementError(f"Duplicate value columns found in schema: `{item.name}` {type_}")
+        seen.add(item.name)
+
+
+def aggregate_calls(expression: ast.SyntaxExpression) -> list[ast.FunctionCall]:
+    """Return an expression's calls of aggregate functions."""
+    return [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES]
+
+
+def check_grouped(selected: Iterable[ast.SyntaxExpression], group_by: tuple[ast.SyntaxExpression, ...]) -> None:
+    """Check that select items need no columns but those that are grouped by or that aggregates take.
+
+    Raises:
+        StatementError: some do.
+    """
+    others = ", ".join(str(expression) for expression in selected if outside_aggregates(expression, group_by))
+    if others:
+        raise StatementError(
+            f"Non-aggregate SELECT expression(s) not part of GROUP BY: {others}\n"  # noqa: S608
+            "Either add the column(s) to the GROUP BY or remove them from the SELECT."
+        )
+
+
+def outside_aggregates(
+    part: Any, group_by: tuple[ast.SyntaxExpression, ...], parameters: frozenset[str] = frozenset()
+) -> list[ast.ColumnReference]:
+    """Return column references that are neither grouped by nor inside an aggregate's arguments.
+
+    Args:
+        part: an expression, or a part of one.
+        group_by: what is grouped by.
+        parameters: of the lambdas around it.
+    """
+    if isinstance(part, tuple):
+        return [found for one in part for found in outside_aggregates(one, group_by, parameters)]
+    if not isinstance(part, ast.Node) or part in group_by:
+        return []
+    if isinstance(part, ast.FunctionCall) and part.name in AGGREGATES:
+        return []
+    if isinstance(part, ast.ColumnReference):
+        return [] if part.name in (*WINDOW_BOUNDS, *parameters) else [part]
+    if isinstance(part, ast.Lambda):
+        return outside_aggregates(part.body, group_by, parameters | frozenset(part.parameters))
+    return [
+        found for one in fields(part) for found in outside_aggregates(getattr(part, one.name), group_by, parameters)
+    ]
 
 
 def _table_calls(expression: Any) -> list[ast.FunctionCall]:
@@ -615,6 +682,12 @@ def _in_star(source: Source) -> tuple[Column, ...]:
     """Return the columns that a star stands for below a join: of a windowed source its bounds too."""
     bounds = tuple(Column(name, BIGINT) for name in WINDOW_BOUNDS) if source.key_window is not None else ()
     return (*source.schema.key, *bounds, *source.schema.value)
+
+
+def _in_partitioned_star(source: Source) -> tuple[Column, ...]:
+    """Return the same below a join that PARTITION BY follows: keys come last, pseudo columns before them."""
+    pseudo = tuple(Column(name, type_) for name, type_ in PSEUDO_TYPES.items())
+    return (*source.schema.value, *pseudo, *source.schema.key)
 
 
 def _key_format_of(step: Step) -> Format:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Any, cast
 
 import fastavro
@@ -13,10 +14,12 @@ import orjson
 from heartwatch import codec
 from heartwatch.engine.avro import avro_of_schema
 from heartwatch.engine.catalog import Source
+from heartwatch.engine.changelog import CHANGELOG_BYTES
 from heartwatch.engine.errors import StatementError
-from heartwatch.engine.plan import Column, Format, QueryPlan, SourceKind
+from heartwatch.engine.plan import Column, Format, QueryPlan
+from heartwatch.engine.properties import Properties
 from heartwatch.engine.topology import SinkSpec, Stage, WriteSchemas, stages
-from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState
+from heartwatch.kafka import KafkaAdmin, OffsetReader, TopicExistsError, TopicState
 from heartwatch.registry import IncompatibleSchemaError, NotRegisteredError, Registry, RegistryError
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
@@ -51,12 +54,22 @@ class RecordedSchemas:
         return cast(str | None, self.answers[name])
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a group is in a partition: its committed offset (0 without one), and between which offsets that lies."""
+
+    first: int
+    end: int
+    committed: int
+
+
 class Resources:
     """A service's topics and schemas."""
 
     def __init__(self, kafka: KafkaSettings, registry: RegistrySettings, service_id: str) -> None:
         """Make the clients; nothing is asked yet."""
         self.kafka = KafkaAdmin(kafka)
+        self._kafka_settings = kafka
         self.registry = Registry(registry)
         self._replication_factor = kafka.replication_factor
         self._service_id = service_id
@@ -78,6 +91,25 @@ class Resources:
         wanted = list(partitions)
         found = self.kafka.offsets({topic for topic, _ in wanted}, "latest", committed=True)
         return {one: found[one] for one in wanted}
+
+    def positions(self, topic: str, groups: Sequence[str]) -> dict[str, dict[int, Position]]:
+        """Return where groups are in a topic, by group and partition.
+
+        Raises:
+            KafkaClientError: the brokers could not be asked.
+        """
+        with closing(OffsetReader(self._kafka_settings)) as offsets:
+            spans = offsets.spans([topic]) if groups else {}
+            committed = {group: offsets.committed(group, topic) for group in groups}
+        return {
+            group: {
+                partition: Position(
+                    first, end, reached[topic, partition].offset if (topic, partition) in reached else 0
+                )
+                for (_, partition), (first, end) in sorted(spans.items())
+            }
+            for group, reached in committed.items()
+        }
 
     # ------------------------------------------------------------------------------------------------ checks
     def check(self, plan: QueryPlan) -> None:
@@ -136,16 +168,21 @@ class Resources:
         self._prepare_stage(stages(plan, self._service_id)[-1], plan)
 
     def prepare_internal(self, plan: QueryPlan) -> None:
-        """Make a query's repartition topics, whose names have the query's id; what is there stays."""
-        for stage in stages(plan, self._service_id)[:-1]:
+        """Make a query's repartition and changelog topics, whose names have the query's id; what is there stays."""
+        all_stages = stages(plan, self._service_id)
+        for stage in all_stages[:-1]:
             self._prepare_stage(stage, plan)
+        for stage in all_stages:
+            if stage.changelog is not None:
+                like = self.kafka.describe([stage.source.topic])[stage.source.topic]
+                self.create_topic(stage.changelog, like.partitions, like.replication_factor, _CHANGELOG_CONFIG)
 
     def _prepare_stage(self, stage: Stage, plan: QueryPlan) -> None:
         partitions, replicas = self._sink_size(stage, plan)
         self.create_topic(stage.sink.topic, partitions, replicas, _topic_config(stage, plan))
         self.write_schemas(stage.sink)
 
-    def prepare_source(self, source: Source, properties: Mapping[str, Any]) -> None:
+    def prepare_source(self, source: Source, properties: Properties) -> None:
         """Make the topic of CREATE STREAM or TABLE where PARTITIONS is given; otherwise it must be there.
 
         Raises:
@@ -154,9 +191,8 @@ class Resources:
         if not self.kafka.describe([source.topic]):
             if properties.get("PARTITIONS") is None:
                 raise missing_topic(source)
-            config = {"cleanup.policy": "compact"} if _is_compacted(source.kind, source.key_window) else {}
-            replicas = properties.get("REPLICAS")
-            self.create_topic(source.topic, int(properties["PARTITIONS"]), int(replicas) if replicas else None, config)
+            config = properties.topic_config(source.kind, source.key_window)
+            self.create_topic(source.topic, properties.get("PARTITIONS"), properties.get("REPLICAS"), config)
             self.write_schemas(sink_of(source))
 
     def create_topic(self, name: str, partitions: int, replicas: int | None, config: Mapping[str, str]) -> None:
@@ -166,7 +202,7 @@ class Resources:
             StatementError: it is there with another number of partitions.
         """
         if not self.kafka.describe([name]):
-            with contextlib.suppress(TopicExistsError):
+            with suppress(TopicExistsError):
                 state = TopicState(name, partitions, replicas or self._replication_factor, dict(config))
                 self.kafka.create([state])
         there = self.kafka.describe([name])[name]
@@ -284,11 +320,8 @@ def sink_of(source: Source) -> SinkSpec:
     )
 
 
-def _is_compacted(kind: SourceKind, window: object) -> bool:
-    return kind is SourceKind.TABLE and window is None
-
-
 _COMPACTION_LAG_MS = 86_400_000
+_CHANGELOG_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
 
 
 def _topic_config(stage: Stage, plan: QueryPlan) -> dict[str, str]:
@@ -297,4 +330,4 @@ def _topic_config(stage: Stage, plan: QueryPlan) -> dict[str, str]:
         return {"cleanup.policy": "compact", "min.compaction.lag.ms": str(_COMPACTION_LAG_MS)}
     if stage.sink.internal:
         return {"cleanup.policy": "delete", "retention.ms": "-1"}
-    return {"cleanup.policy": "compact"} if _is_compacted(plan.sink_kind, plan.key_window) else {}
+    return plan.topic_config

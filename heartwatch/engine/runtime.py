@@ -4,10 +4,11 @@ A stage is one thread with its own clients. Membership of the consumer group, wh
 processes, is confluent-kafka's; the records themselves are read as columns by a `BatchConsumer`.
 
 Exactly once: results, bad records' log entries and input offsets are one Kafka transaction. The offset committed of a
-partition is the lowest that an open window still needs (the first of all, for an aggregate without windows); the position
+partition is the lowest that an open window still needs (the first of all, for a join of tables); the position
 reached and the stream time are in the commit's metadata (`state.Progress`), so that a restart rebuilds the state from the
-topic alone and emits nothing twice. Any error aborts the transaction, drops the stage's memory and begins anew from what is
-committed.
+topic alone and emits nothing twice. State that may outlive its source's records is in a changelog topic instead
+(`changelog`), written in the same transaction; then the offset committed is the position. Any error aborts the transaction,
+drops the stage's memory and begins anew from what is committed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from heartwatch import codec
 from heartwatch.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from heartwatch.engine import processing_log
+from heartwatch.engine.changelog import CHANGELOG_BYTES, Changelog
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.plan import SourceKind, SourceStep
 from heartwatch.engine.state import Progress, runs
@@ -252,6 +254,7 @@ class StageSession:
         self._in_transaction = False
         self._uncommitted = self._uncommitted_before = 0
         self._first_output: float | None = None
+        self._changelog: Changelog | None = None
         self._last_commit = self._last_deletion = time.monotonic()
         self.has_committed = False
         self._clients: list[Callable[[], Any]] = []
@@ -268,6 +271,7 @@ class StageSession:
         self._admin = AdminClient({"bootstrap.servers": context.kafka.bootstrap_servers})
         self._kafka = KafkaAdmin(context.kafka)
         self._sink_partitions = self._partitions(stage.sink.topic)
+        self._lost_records: list[Rejected] = []
         self._producer = self._open_producer(f"{group}-{context.instance}")
         # Static membership: a process that comes back after kill -9 takes its partitions again without waiting.
         self._group = Consumer(
@@ -293,6 +297,7 @@ class StageSession:
             "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 50,
         }
+        self._reading_config = reading
         self._stream: BatchConsumer = open_batch_consumer(reading, with_headers=self._stage.with_headers)
         self._clients.append(self._stream.close)
         self._open_tables(reading)
@@ -305,6 +310,8 @@ class StageSession:
         self._pipeline = build(stage, context.schemas, context.write_schemas(stage))
         self._aggregate = self._pipeline.aggregate
         self._counters = self._pipeline.counters
+        if stage.changelog is not None:
+            self._changelog = Changelog(stage.changelog, self._pipeline)
 
     def _open_tables(self, reading: dict[str, Any]) -> None:
         self._tables = TableFollower(self._pipeline, reading, self._ends)
@@ -316,6 +323,8 @@ class StageSession:
         if exact:
             config["transaction.timeout.ms"] = _TRANSACTION_TIMEOUT_MS
         config["queue.buffering.max.messages"] = 200_000
+        if self._changelog is not None:
+            config["message.max.bytes"] = CHANGELOG_BYTES
         producer = Producer(config)
         if exact:
             producer.init_transactions(_REQUEST_SECONDS)
@@ -408,8 +417,12 @@ class StageSession:
         self._produce(self._pipeline.sink.write(results, self._sink_partitions))
 
     def _produce(self, outgoing: Outgoing) -> None:
+        self._produce_to(self._stage.sink.topic, outgoing)
+        self._uncommitted += len(outgoing)
+
+    def _produce_to(self, topic: str, outgoing: Outgoing) -> None:
         self._begin()
-        produce, topic = self._producer.produce, self._stage.sink.topic
+        produce = self._producer.produce
         partitions = outgoing.partitions or [-1] * len(outgoing)
         headers: Iterable[Any] = outgoing.headers or repeat(None)
         for key, value, timestamp, partition, own in zip(
@@ -421,7 +434,6 @@ class StageSession:
                     break
                 except BufferError:
                     self._producer.poll(0.05)
-        self._uncommitted += len(outgoing)
 
     def _send_rejects(self, rejects: Sequence[Rejected]) -> None:
         if not rejects:
@@ -498,6 +510,10 @@ class StageSession:
 
     def _commit(self) -> None:
         offsets = self._changed_offsets()
+        if self._changelog is not None and offsets:
+            changes = self._changelog.changes(one.partition for one in offsets)
+            if len(changes):
+                self._produce_to(self._changelog.topic, changes)
         if offsets or self._first_output is not None:
             if self._options.guarantee is Guarantee.EXACTLY_ONCE:
                 self._commit_transaction(offsets)
@@ -521,7 +537,8 @@ class StageSession:
     def _delete_used(self) -> None:
         """Delete what has been read of a repartition topic: nobody else reads it."""
         topic, now = self._stage.source.topic, time.monotonic()
-        if not topic.startswith("_confluent-ksql-") or now - self._last_deletion < _DELETION_SECONDS:
+        repartition = topic.startswith("_confluent-ksql-") and self._stage.source.kind is SourceKind.STREAM
+        if not repartition or now - self._last_deletion < _DELETION_SECONDS:
             return
         self._last_deletion = now
         used = [
@@ -550,11 +567,11 @@ class StageSession:
         """Return (offset needed, position, stream time) of a partition."""
         owned = self._owned[partition]
         position = owned.progress.position
-        if self._aggregate is None:
-            return position, position, -1
-        windowing = self._aggregate.windowing
+        windowing = self._aggregate.windowing if self._aggregate is not None else None
+        if self._aggregate is None or self._changelog is not None:
+            return position, position, windowing.times[partition] if windowing is not None else -1
         if windowing is None:
-            # An aggregate for ever needs every record it ever saw.
+            # A join of tables needs all that their topic holds.
             return owned.begin, position, -1
         needed = windowing.needed_offset(partition)
         return position if needed is None else needed, position, windowing.resume_time(partition)
@@ -608,8 +625,12 @@ class StageSession:
                 if self._aggregate.windowing is not None:
                     self._aggregate.windowing.times.advance(partition, found.stream_time)
         self._tables.take_over({partition: self._owned[partition] for partition in partitions})
-        self._send_rejects(self._tables.take_rejects())
+        self._send_rejects([*self._tables.take_rejects(), *self._lost_records])
+        self._lost_records = []
         self._assign()
+        if not self._is_from_earliest(self._stage.source):
+            # Who fails before the first commit would begin at the topic's end of then, and miss what has come meanwhile.
+            self._commit()
 
     def _assign(self) -> None:
         topic = self._stage.source.topic
@@ -622,6 +643,7 @@ class StageSession:
         committed = self._group.committed(wanted, timeout=_REQUEST_SECONDS)
         earliest = self._earliest(topic)
         ends = self._ends([(topic, partition) for partition in partitions])
+        reached = self._take_up_state(partitions)
         result = {}
         for one in committed:
             if one.error is not None:
@@ -629,11 +651,15 @@ class StageSession:
             partition, first = one.partition, earliest[topic, one.partition]
             if one.offset < 0:
                 start = first if self._is_from_earliest(self._stage.source) else ends[topic, partition]
+                # The group's offsets expire while nobody is in it; the state knows what is in it.
+                start = reached.get(partition, start)
                 result[partition] = (start, Progress(position=start))
                 continue
             progress = Progress.from_metadata(one.metadata, one.offset)
+            if progress.position <= one.offset:
+                self._pipeline.go_on(partition)
             if one.offset < first:
-                self._check_forgotten(partition, first)
+                self._check_forgotten(partition, first, progress, one.offset)
                 logger.warning(
                     "query %s: records %d to %d of %s/%d were deleted by retention before they were read",
                     self._context.query_id, one.offset, first - 1, topic, partition,
@@ -646,13 +672,34 @@ class StageSession:
         internal = source.topic.startswith("_confluent-ksql-")
         return self._options.reset == "earliest" or source.kind is SourceKind.TABLE or internal
 
-    def _check_forgotten(self, partition: int, first: int) -> None:
-        if self._aggregate is not None and self._aggregate.windowing is None:
-            topic = self._stage.source.topic
+    def _take_up_state(self, partitions: list[int]) -> dict[int, int]:
+        """Put back the state that the changelog has of partitions, once their offsets are known to be stable."""
+        if self._changelog is None:
+            return {}
+        # Up to the very end: what is committed with the offsets may not be marked so here yet.
+        wanted = [(self._changelog.topic, partition) for partition in partitions]
+        ends = self._ends(wanted, IsolationLevel.READ_UNCOMMITTED)
+        filled = {partition: end for (_, partition), end in ends.items() if end > 0}
+        if not filled:
+            return {}
+        with open_batch_consumer(self._reading_config) as consumer:
+            return self._changelog.take_up(consumer, filled, _REQUEST_SECONDS + _TRANSACTION_TIMEOUT_MS / 1000)
+
+    def _check_forgotten(self, partition: int, first: int, progress: Progress, offset: int) -> None:
+        """Say it where records are gone that were to be read again for the state."""
+        if self._aggregate is None or progress.position <= offset:
+            return
+        topic = self._stage.source.topic
+        if self._aggregate.windowing is None:
             raise ForgottenRecordsError(
-                f"records of {topic}/{partition} before offset {first} were deleted by retention, and an aggregate without a "
-                "window needs them all to be rebuilt; give the topic unlimited retention, or create the query anew"
+                f"records of {topic}/{partition} before offset {first} were deleted, and the query needs them all to be "
+                "rebuilt; create the query anew"
             )
+        reason = (
+            f"the records of offsets {offset} to {min(first, progress.position) - 1} were deleted by retention; results of "
+            "windows that were still open lack them"
+        )
+        self._lost_records.append(Rejected(topic, partition, offset, reason, None))
 
     def _earliest(self, topic: str) -> dict[Partition, int]:
         return self._kafka.offsets([topic], "earliest")

@@ -135,6 +135,15 @@ class Scope:
 
         return outside_lambdas(expression, change)
 
+    def qualified(self, expression: Node) -> Node:
+        """Return an expression whose column references name their source, as ksqlDB's messages show them."""
+
+        def change(node: ast.ColumnReference) -> ast.ColumnReference:
+            found = self.sources_of(node)
+            return replace(node, qualifier=found[0].alias) if len(found) == 1 else node
+
+        return outside_lambdas(expression, change)
+
     def _resolved(self, node: ast.ColumnReference, clause: str) -> ast.ColumnReference:
         if node.qualifier is not None and all(node.qualifier != one.alias for one in self.sources):
             raise StatementError(f"'{node.qualifier}' is not a valid stream/table name or alias.")
@@ -142,10 +151,8 @@ class Scope:
         if not found:
             raise StatementError(f"{located(node.position)}: {clause} column '{node}' cannot be resolved.")
         if len(found) > 1:
-            options = ", ".join(sorted(f"{one.alias}.{node.name}" for one in found))
-            raise StatementError(
-                f"{located(node.position)}: Column '{node.name}' is ambiguous. Could be any of: {options}"
-            )
+            options = joined_words(sorted(f"{one.alias}.{node.name}" for one in found), "or")
+            raise StatementError(f"{located(node.position)}: Column '{node.name}' is ambiguous. Could be {options}.")
         return ast.ColumnReference(self.frame_name(found[0].alias, node.name), position=node.position)
 
 

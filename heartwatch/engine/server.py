@@ -22,6 +22,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import orjson
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -38,6 +39,9 @@ from heartwatch.kafka import KafkaClientError
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
 logger = logging.getLogger(__name__)
+
+# Each push query waits in a thread; with more of them than the default of 40 threads, every request would wait for them.
+_MOST_THREADS = 400
 
 MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
@@ -83,6 +87,7 @@ class Server:
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> Any:
+        current_default_thread_limiter().total_tokens = _MOST_THREADS
         self._starting = asyncio.create_task(self._start())
         yield
         for query in list(self._transient.values()):
@@ -285,7 +290,7 @@ def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
     yield begin + json_bytes(header)
     try:
         for rows in query.rows():
-            yield b"".join(between + json_bytes(row) for row in rows)
+            yield b"".join(between + json_bytes(row.columns) for row in rows if not row.tombstone)
     except Exception as error:
         logger.exception("query %s ends", query.query_id)
         yield between + orjson.dumps(KsqlError(str(error), SERVER_ERROR).entity())
@@ -295,12 +300,16 @@ def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
 def _rows_in_objects(query: TransientQuery) -> Iterator[bytes]:
     """Yield a JSON array of a header, rows and a final message, each an object of its own."""
     schema = ", ".join(
-        f"`{column.name}` {column.type}{' KEY' if column.name in query.keys else ''}" for column in query.columns
+        f"`{column.name}` {column.type}{' KEY' if column.name in query.keys and not query.push else ''}"
+        for column in query.columns
     )
     yield b"[" + orjson.dumps({"header": {"queryId": query.query_id, "schema": schema}})
     try:
         for rows in query.rows():
-            yield b"".join(b",\n" + json_bytes({"row": {"columns": row}}) for row in rows)
+            yield b"".join(
+                b",\n" + json_bytes({"row": {"columns": row.columns} | ({"tombstone": True} if row.tombstone else {})})
+                for row in rows
+            )
     except Exception as error:
         logger.exception("query %s ends", query.query_id)
         yield b",\n" + orjson.dumps({"errorMessage": KsqlError(str(error), SERVER_ERROR).entity()})

@@ -37,6 +37,7 @@ from heartwatch.engine.merging import MergeSession
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.options import engine_defaults, query_options, with_changes
 from heartwatch.engine.parser import PreparedStatement, parse_statements, prepare
+from heartwatch.engine.properties import create_properties
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
 from heartwatch.engine.runtime import StageContext, StageSession, StageThread, Status
 from heartwatch.engine.topology import stages
@@ -235,7 +236,7 @@ class Engine:
             # An earlier statement of the request makes its topic only when it is carried out.
             made = any(source.topic == change.source.topic for source in before.sources.values())
             there = made or self.resources.kafka.describe([change.source.topic])
-            if not there and with_values(node.properties).get("PARTITIONS") is None:
+            if not there and create_properties(node.properties).get("PARTITIONS") is None:
                 raise missing_topic(change.source)
 
     def _reads(self, change: Change) -> frozenset[str]:
@@ -349,7 +350,7 @@ class Engine:
             self.resources.check(change.plan)
             self.resources.prepare_query(change.plan)
         elif change.source is not None and isinstance(node, ast.CreateSource):
-            self.resources.prepare_source(change.source, with_values(node.properties))
+            self.resources.prepare_source(change.source, create_properties(node.properties))
 
     def _carry_out(self, offset: int, command: Command) -> None:
         """Carry out a command (in the thread that follows the command topic)."""
@@ -428,9 +429,9 @@ class Engine:
         """Delete what an ended query had for itself; a group can only go once its last member is forgotten."""
         deadline = time.monotonic() + _CLEAN_UP_SECONDS
         with contextlib.suppress(KafkaClientError):
-            self.resources.kafka.delete(
-                thread.stage.sink.topic for thread in ended.threads if thread.stage.sink.internal
-            )
+            stages_ = [thread.stage for thread in ended.threads]
+            own = [stage.sink.topic for stage in stages_ if stage.sink.internal]
+            self.resources.kafka.delete([*own, *(stage.changelog for stage in stages_ if stage.changelog is not None)])
         groups = [thread.group for thread in ended.threads]
         while groups and time.monotonic() < deadline:
             try:
@@ -438,11 +439,6 @@ class Engine:
                 groups = []
             except KafkaClientError:
                 time.sleep(1)
-
-
-def with_values(properties: ast.Properties) -> dict[str, Any]:
-    """Return a WITH clause's values by upper-case name."""
-    return {name.upper(): getattr(literal, "value", None) for name, literal in properties}
 
 
 def _instance_name(folder: Path) -> tuple[str, Any]:

@@ -442,6 +442,15 @@ class CreateSource(Statement):
 
 
 @dataclass(frozen=True)
+class AlterSource(Statement):
+    """ALTER STREAM or TABLE name ADD COLUMN …: names and types of the new columns."""
+
+    kind: str
+    name: str
+    added: tuple[tuple[str, SqlType], ...]
+
+
+@dataclass(frozen=True)
 class CreateAsSelect(Statement):
     """CREATE STREAM or TABLE … AS SELECT."""
 

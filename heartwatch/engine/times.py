@@ -7,10 +7,12 @@ that Polars can follow column-wise are translated (`polars_pattern`); `JavaPatte
 from __future__ import annotations
 
 import re
+from calendar import IllegalMonthError, monthrange
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _MONTHS = (
@@ -93,31 +95,30 @@ def parse_partial_time(text: str) -> time | None:
 # ---------------------------------------------------------------------------------------------------- patterns
 @dataclass(frozen=True)
 class _Part:
-    """A run of one pattern letter, or a literal text (letter is empty)."""
+    """A run of one pattern letter, a literal text (letter is empty), or the begin or end of an optional section (a bracket)."""
 
     letter: str
     count: int
     text: str = ""
 
 
+_TOKEN = re.compile(r"'(?P<quoted>(?:[^']|'')*)'|(?P<letter>[A-Za-z])(?P=letter)*|(?P<other>[^'])", re.DOTALL)
+
+
 def _parts(pattern: str) -> list[_Part]:
     parts: list[_Part] = []
     position = 0
     while position < len(pattern):
-        character = pattern[position]
-        if character == "'":
-            end = pattern.find("'", position + 1)
-            if end < 0:
-                raise PatternError(f"Pattern ends with an incomplete string literal: {pattern}")
-            parts.append(_Part("", 0, pattern[position + 1 : end] or "'"))
-            position = end + 1
-        elif character.isascii() and character.isalpha():
-            run = len(pattern[position:]) - len(pattern[position:].lstrip(character))
-            parts.append(_Part(character, run))
-            position += run
+        token = _TOKEN.match(pattern, position)
+        if token is None:
+            raise PatternError(f"Pattern ends with an incomplete string literal: {pattern}")
+        position = token.end()
+        if token["letter"]:
+            parts.append(_Part(token["letter"], len(token[0])))
         else:
-            parts.append(_Part("", 0, character))
-            position += 1
+            quoted, other = token["quoted"], token["other"]
+            letter = other if other and other in "[]" else ""
+            parts.append(_Part(letter, 0, other if quoted is None else quoted.replace("''", "'") or "'"))
     return parts
 
 
@@ -209,18 +210,38 @@ class Fields:
         return moment.replace(tzinfo=where).astimezone(UTC).replace(tzinfo=None)
 
     def day(self) -> date:
-        """Return the date; missing parts are those of 1970-01-01.
+        """Return the date; missing parts are those of 1970-01-01, and a month's last day stands for later ones up to the 31st.
 
         Raises:
             PatternError: the parts are no date.
         """
         numbers = self.numbers
+        year, month, number = numbers.get("y", 1970), numbers.get("M", 1), numbers.get("d", 1)
         try:
             if "D" in numbers:
-                return date(numbers.get("y", 1970), 1, 1) + timedelta(days=numbers["D"] - 1)
-            return date(numbers.get("y", 1970), numbers.get("M", 1), numbers.get("d", 1))
-        except (ValueError, OverflowError) as error:
+                found = date(year, 1, 1) + timedelta(days=numbers["D"] - 1)
+            else:
+                last = monthrange(year, month)[1]
+                found = date(year, month, min(number, last) if number <= _LONGEST_MONTH else number)
+        except (ValueError, OverflowError, IllegalMonthError) as error:
             raise PatternError(f"no such date: {numbers}") from error
+        if found.year != year or (self.is_date and numbers.get("E", found.isoweekday()) != found.isoweekday()):
+            raise PatternError(f"no such date: {numbers}")
+        return found
+
+    @property
+    def is_date(self) -> bool:
+        """Whether year, month and day are there, or the year and its day."""
+        return {"y", "M", "d"} <= self.numbers.keys() or {"y", "D"} <= self.numbers.keys()
+
+    @property
+    def is_time(self) -> bool:
+        """Whether an hour of the day is there, and no part is missing between it and the smallest one."""
+        given = self.numbers.keys()
+        if given & {"A", "N"}:
+            return True
+        has_hour = bool(given & {"H", "k"}) or ("a" in given and bool(given & {"h", "K"}))
+        return has_hour and ("m" in given or not given & {"s", "S", "n"}) and ("s" in given or not given & {"S", "n"})
 
     def clock(self) -> time:
         """Return the time of day; missing parts are 0.
@@ -229,6 +250,10 @@ class Fields:
             PatternError: the parts are no time of day.
         """
         numbers = self.numbers
+        if "A" in numbers or "N" in numbers:
+            midnight = datetime(1970, 1, 1)
+            passed = timedelta(milliseconds=numbers.get("A", 0), microseconds=numbers.get("N", 0) // 1000)
+            return (midnight + passed).time()
         hour = numbers.get("H", numbers.get("k", 0) % 24)
         if "h" in numbers or "K" in numbers:
             hour = numbers.get("K", numbers.get("h", 0) % 12) + 12 * numbers.get("a", 0)
@@ -239,34 +264,63 @@ class Fields:
             raise PatternError(f"no such time of day: {numbers}") from error
 
 
+_Parts = tuple["_Part | _Parts", ...]  # a tuple inside is an optional section
+
+
 @dataclass(frozen=True)
 class JavaPattern:
-    """A DateTimeFormatter pattern; letters G y u M L d D E e H k h K a m s S A n N z V x X Z O Q w are known."""
+    """A DateTimeFormatter pattern; letters G y u M L d D E e H k h K a m s S A n N z V x X Z O Q w are known.
 
-    parts: tuple[_Part, ...]
+    Attributes:
+        parts: what it consists of.
+        letters: its pattern letters.
+    """
+
+    parts: _Parts
+    letters: frozenset[str]
 
     def format(self, moment: datetime) -> str:
         """Return a time as text; the zone is the time's own."""
-        return "".join(part.text if not part.letter else _format(part, moment) for part in self.parts)
+        return _format_parts(self.parts, moment)
 
-    def parse(self, text: str, *, whole: bool = True) -> Fields:
+    def parse(self, text: str) -> Fields:
         """Return the fields that a text gives.
-
-        Args:
-            text: what to read.
-            whole: whether nothing may follow.
 
         Raises:
             PatternError: the text doesn't follow the pattern.
         """
         fields = Fields()
-        position = 0
-        for index, part in enumerate(self.parts):
-            adjacent = index + 1 < len(self.parts) and self.parts[index + 1].letter in _NUMERIC
-            position = _parse(part, text, position, fields, adjacent)
-        if whole and position < len(text):
+        position = _parse_parts(self.parts, text, 0, fields)
+        if position < len(text):
             raise PatternError(f"Text '{text}' could not be parsed, unparsed text found at index {position}")
         return fields
+
+
+def _format_parts(parts: _Parts, moment: datetime) -> str:
+    texts = []
+    for part in parts:
+        if isinstance(part, tuple):
+            texts.append(_format_parts(part, moment))
+        else:
+            texts.append(_format(part, moment) if part.letter else part.text)
+    return "".join(texts)
+
+
+def _parse_parts(parts: _Parts, text: str, position: int, fields: Fields) -> int:
+    for index, part in enumerate(parts):
+        if isinstance(part, tuple):
+            attempt = Fields(dict(fields.numbers), fields.zone)
+            try:
+                position = _parse_parts(part, text, position, attempt)
+            except PatternError:
+                continue
+            fields.numbers, fields.zone = attempt.numbers, attempt.zone
+        else:
+            following = parts[index + 1] if index + 1 < len(parts) else None
+            position = _parse(
+                part, text, position, fields, isinstance(following, _Part) and following.letter in _NUMERIC
+            )
+    return position
 
 
 @lru_cache(maxsize=1024)
@@ -276,11 +330,28 @@ def java_pattern(pattern: str) -> JavaPattern:
     Raises:
         PatternError: the pattern is malformed or has an unknown letter.
     """
-    parts = tuple(_parts(pattern))
-    for part in parts:
-        if part.letter and part.letter not in _KNOWN:
+    sections: list[list[Any]] = [[]]
+    letters = set()
+    for part in _parts(pattern):
+        if part.letter == "[":
+            sections.append([])
+        elif part.letter == "]":
+            if len(sections) == 1:
+                raise PatternError("Pattern invalid as it contains ] without previous [")
+            sections[-2].append(tuple(sections.pop()))
+        elif part.letter and part.letter not in _KNOWN:
             raise PatternError(f"Unknown pattern letter: {part.letter}")
-    return JavaPattern(parts)
+        else:
+            sections[-1].append(part)
+            letters.add(part.letter)
+    while len(sections) > 1:  # a section may stay open
+        sections[-2].append(tuple(sections.pop()))
+    return JavaPattern(tuple(sections[0]), frozenset(letters - {""}))
+
+
+DATE_LETTERS = frozenset("GyuMLdDEeQw")
+TIME_LETTERS = frozenset("HkhKmsSAnNa")
+_LONGEST_MONTH = 31
 
 
 _NUMBERS: Mapping[str, Callable[[datetime], int]] = {
@@ -418,3 +489,109 @@ def _parse_zone(text: str, position: int, fields: Fields) -> int:
     name = match.group().upper()
     fields.zone = "Z" if name == "Z" else _ZONE_NAMES.get(name, match.group())
     return match.end()
+
+
+# ---------------------------------------------------------------------------------------------------- SimpleDateFormat
+_SIMPLE_NUMBERS = frozenset("yYMdDHkhKmsS")
+_AGES = {"ad": 1, "bc": 0}
+_HALVES = {"am": 0, "pm": 1}
+_SIMPLE_ZONE = r"(?P<zone>[Zz](?![A-Za-z])|(?:GMT)?[+-]\d{1,2}:?(?:\d{2})?|[A-Za-z]+(?:/[A-Za-z_]+)*)"
+
+
+@lru_cache(maxsize=1024)
+def simple_pattern(pattern: str) -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return the expression of texts that a SimpleDateFormat pattern reads, and the pattern letters of each of its groups.
+
+    Raises:
+        PatternError: the pattern can't be.
+    """
+    parts = _parts(pattern)
+    shape, groups = [], {}
+    for index, part in enumerate(parts):
+        name, following = f"g{index}", parts[index + 1] if index + 1 < len(parts) else _Part("", 0)
+        if part.letter in "[]":  # an empty text is in it too
+            shape.append(re.escape(part.text))
+            continue
+        if part.letter in "XZz":
+            shape.append(_SIMPLE_ZONE)
+            continue
+        if part.letter == "M" and part.count >= _TEXT_COUNT:
+            words = [*_MONTHS, *(month[:3] for month in _MONTHS)]
+        elif part.letter == "E":
+            words = [*_DAYS, *(day[:3] for day in _DAYS)]
+        elif part.letter in "aG":
+            words = [*(_HALVES if part.letter == "a" else _AGES)]
+        elif part.letter in _SIMPLE_NUMBERS:
+            next_is_number = following.letter in _SIMPLE_NUMBERS and not (
+                following.letter == "M" and following.count >= _TEXT_COUNT
+            )
+            shape.append(rf"(?P<{name}>[0-9]{{1,{part.count}}}+)" if next_is_number else rf"\s*(?P<{name}>[0-9]++)")
+            groups[name] = part.letter * part.count
+            continue
+        else:
+            raise PatternError(f"Format '{part.letter}' not supported")
+        shape.append(f"(?P<{name}>{'|'.join(words)})")
+        groups[name] = part.letter * part.count
+    return re.compile("".join(shape), re.IGNORECASE), groups
+
+
+def parse_simple_date(text: str, pattern: str) -> date:
+    """Return the date that a text says by a SimpleDateFormat pattern: what follows is left, and days and months may overflow.
+
+    Source: commons-lang's ``FastDateParser``, with a lenient calendar.
+
+    Raises:
+        PatternError: the pattern can't be, the text doesn't follow it, or it has a time of day.
+    """
+    expression, groups = simple_pattern(pattern)
+    match = expression.match(text)
+    if match is None:
+        raise PatternError(f"Unparseable date: {text}")
+    numbers: dict[str, int] = {}
+    for name, letters in groups.items():
+        letter = "y" if letters[0] == "Y" else letters[0]
+        numbers[letter] = _simple_number(match[name], letters)
+    try:
+        moment = _lenient(numbers)
+        if match.groupdict().get("zone"):
+            zone_name = match["zone"]
+            moment = moment.replace(tzinfo=zone(_ZONE_NAMES.get(zone_name.upper(), zone_name))).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise PatternError(f"no such date: {text}") from error
+    if moment.time() != time():
+        raise PatternError("Date format contains time field.")
+    return moment.date()
+
+
+def _simple_number(text: str, letters: str) -> int:
+    lower = text.lower()
+    if letters[0] == "M" and len(letters) >= _TEXT_COUNT:
+        return next(number for number, month in enumerate(_MONTHS, start=1) if month.lower().startswith(lower[:3]))
+    if letters[0] == "E":
+        return 0
+    if letters[0] in "aG":
+        return (_HALVES | _AGES)[lower]
+    number = int(text)
+    if letters in ("y", "yy", "Y", "YY") and number < 100:  # within the 80 years before and the 20 after now
+        first = datetime.now(UTC).year - 80
+        return first + (number - first) % 100
+    return number
+
+
+def _lenient(numbers: Mapping[str, int]) -> datetime:
+    if numbers.get("G") == _AGES["bc"]:
+        raise PatternError("dates before the year 1 can't be held")
+    months = numbers.get("y", 1970) * 12 + numbers.get("M", 1) - 1
+    first = datetime(months // 12, months % 12 + 1, 1)
+    if "D" in numbers:
+        first = datetime(numbers.get("y", 1970), 1, 1)
+    hour = numbers.get("H", numbers.get("k", 0) % 24)
+    if "h" in numbers or "K" in numbers:
+        hour = numbers.get("K", numbers.get("h", 0) % 12) + 12 * numbers.get("a", 0)
+    return first + timedelta(
+        days=numbers.get("D", numbers.get("d", 1)) - 1,
+        hours=hour,
+        minutes=numbers.get("m", 0),
+        seconds=numbers.get("s", 0),
+        milliseconds=numbers.get("S", 0),
+    )

@@ -34,6 +34,7 @@ from heartwatch.engine.operators import (
     HEADERS_TYPE,
     KEY,
     SIDE,
+    TIME,
     VALUELESS,
     Aggregates,
     Changes,
@@ -47,6 +48,7 @@ from heartwatch.engine.operators import (
     KeyColumns,
     Operator,
     Project,
+    TableFilter,
     TableJoin,
     columns_read,
     run_chain,
@@ -92,7 +94,10 @@ ORDER = "__ORDER"  # time by which a row's turn comes among both sides' rows of 
 
 @dataclass(frozen=True)
 class SinkSpec:
-    """What a stage writes: topic, columns, formats, and the column that gives the records' timestamps where there is one."""
+    """What a stage writes: topic, columns, formats, and the column that gives the records' timestamps where there is one.
+
+    `hands_on_keys` says that keys are the source's own: one whose columns are all null is no key.
+    """
 
     topic: str
     schema: Schema
@@ -104,6 +109,7 @@ class SinkSpec:
     timestamp_format: str | None = None
     sided: bool = False
     compacted: bool = False
+    hands_on_keys: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,17 @@ class JoinedSidesStep(Step):
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a join on its way into the join's topic."""
+    """One side of a join on its way into the join's topic.
+
+    Attributes:
+        root: its last step.
+        source: what it reads.
+        keeps_keyless: rows without a key go into the topic too, for they come out of the join without a match.
+    """
 
     root: Step
     source: SourceStep
+    keeps_keyless: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,7 @@ class Stage:
         sink: what it writes.
         arms: both sides of a join, where the stage only puts them into the join's topic in order of time; `root` and `source`
             are the left one's then.
+        changelog: topic that has the stage's state, None where that is read again out of `source` (or there is none).
     """
 
     name: str
@@ -142,6 +156,7 @@ class Stage:
     tables: tuple[SourceStep, ...]
     sink: SinkSpec
     arms: tuple[Arm, ...] = ()
+    changelog: str | None = None
 
     @property
     def with_headers(self) -> bool:
@@ -217,7 +232,44 @@ def stages(plan: QueryPlan, service_id: str) -> list[Stage]:
         plan.timestamp_column, plan.timestamp_format,
     )  # fmt: skip
     root = _cut(plan.root, plan, service_id, found)
-    return [*found, _stage("", root, sink)]
+    last = _stage("", root, replace(sink, hands_on_keys=not found and _hands_on_keys(root)))
+    return [_with_changelog(stage, plan, service_id) for stage in (*found, last)]
+
+
+def _hands_on_keys(root: Step) -> bool:
+    """Say whether rows keep the keys that they have in the source."""
+    path = _path(root)
+    places = {column.name: place for place, column in enumerate(path[0].schema.key)}
+    count = len(places)
+    for step in path[1:]:
+        if isinstance(step, ProjectStep):
+            places = {
+                item.name: places[item.expression.name]
+                for item in step.items
+                if isinstance(item.expression, ColumnExpression) and item.expression.name in places
+            }
+        elif not isinstance(step, FilterStep | FlatMapStep):
+            return False
+    # PARTITION BY the same columns in another order makes keys anew.
+    return [places.get(column.name) for column in root.schema.key] == [*range(count)]
+
+
+def _with_changelog(stage: Stage, plan: QueryPlan, service_id: str) -> Stage:
+    """Name the topic of a stage's state, where it may need records for longer than their topic has them.
+
+    The windows of EMIT FINAL and of sessions are read again: their rows would fill a topic as large as the source.
+    """
+    for step in _path(stage.root):
+        if isinstance(step, TableGroupStep):
+            return replace(stage, changelog=internal_topic(service_id, plan.query_id, "KsqlTopic-Reduce-changelog"))
+        if isinstance(step, AggregateStep) and not _is_read_again(step):
+            suffix = "Aggregate-Aggregate-Materialize-changelog"
+            return replace(stage, changelog=internal_topic(service_id, plan.query_id, suffix))
+    return stage
+
+
+def _is_read_again(step: AggregateStep) -> bool:
+    return step.window is not None and (step.emit_final or step.window.kind is WindowKind.SESSION)
 
 
 def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> Step:
@@ -259,11 +311,15 @@ def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: l
         topic, schema, step.key_format, step.value_format, window, internal=True, sided=True, compacted=tables
     )
     arms = []
-    for side, expression in ((step.left, step.left_key), (step.right, step.right_key)):
+    for side, expression, keeps in (
+        (step.left, step.left_key, step.kind.keeps_left),
+        (step.right, step.right_key, step.kind.keeps_right),
+    ):
         below = _simple(_cut(side, plan, service_id, found), plan, service_id, found, joins=True)
         own = tuple(one for one in side.schema.columns if one in columns)
         items = (SelectItem(_KEY, expression), *(SelectItem(one.name, _column(one)) for one in own))
-        arms.append(Arm(ProjectStep(Schema((key,), own), below, items), next(_sources(below))))
+        keyless = keeps and not tables and window is None
+        arms.append(Arm(ProjectStep(Schema((key,), own), below, items), next(_sources(below)), keyless))
     stage = Stage(step.topic_suffix, arms[0].root, arms[0].source, (), sink, tuple(arms))
     found.append(stage)
     kind = SourceKind.TABLE if tables else SourceKind.STREAM
@@ -282,7 +338,7 @@ def _handed_on(column: Column) -> pl.Expr:
     return pl.col(_CARRIED.get(column.name, column.name))
 
 
-_CARRIED = {carried(name): name for name in PSEUDO_COLUMNS}
+_CARRIED = {carried(name): name for name in (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND)}
 
 
 def _simple(step: Step, plan: QueryPlan, service_id: str, found: list[Stage], *, joins: bool = False) -> Step:
@@ -417,9 +473,16 @@ class KeyReader:
         return np.array([int.from_bytes(key[-16:-8], "big") if key else 0 for key in keys.to_pylist()], dtype=np.int64)
 
 
-def _sides(keys: pa.LargeBinaryArray) -> npt.NDArray[np.int32]:
-    """Return the side of a join that each record of the join's topic is of, with which its key ends."""
-    return np.array([key[-1] if key else 0 for key in keys.to_pylist()], dtype=np.int32)
+_KEYLESS = 2  # added to the side of a join's row that has no key
+
+
+def _sides(keys: pa.LargeBinaryArray) -> tuple[npt.NDArray[np.int32], pa.LargeBinaryArray]:
+    """Return which side of a join each record of the join's topic is of, with which its key ends, and the keys without it."""
+    ends = np.array([key[-1] if key else 0 for key in keys.to_pylist()], dtype=np.int32)
+    bare = pc.binary_slice(keys, 0, -1)
+    if (ends >= _KEYLESS).any():
+        bare = pc.if_else(pa.array(ends < _KEYLESS), bare, None)
+    return ends % _KEYLESS, bare
 
 
 def _window_bytes(window: Window | None) -> int:
@@ -467,7 +530,8 @@ class SourceReader:
         self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
         self._names = [column.name for column in wanted]
         self._key_columns = any(column.name in needed or column.name == self._time for column in step.schema.key)
-        self._key_columns |= any(name in (WINDOWSTART, WINDOWEND) for name in self._own_pseudo.values())
+        if step.key_window is not None:  # the bounds of a windowed key are read with its columns
+            self._key_columns |= not {WINDOWSTART, WINDOWEND}.isdisjoint({*needed, *self._own_pseudo.values()})
 
     def _time_column(self) -> str | None:
         wanted = self.step.timestamp_column
@@ -563,8 +627,9 @@ class SourceReader:
     ) -> pl.DataFrame:
         whole = len(rows) == len(batch)
         if self.step.sided:
-            frame = frame.with_columns(pl.Series(SIDE, _sides(batch.key)[rows]))
-            batch = replace(batch, key=pc.binary_slice(batch.key, 0, -1))
+            sides, bare = _sides(batch.key)
+            frame = frame.with_columns(pl.Series(SIDE, sides[rows]))
+            batch = replace(batch, key=bare)
         if keys is not None:
             codes = keys.codes(self.key.canonical(batch.key), batch.partition, add)
             bad = np.flatnonzero(codes == BAD)
@@ -652,26 +717,45 @@ class SinkWriter:
         """
         if self.spec.timestamp_column is not None:
             frame = self._with_own_time(frame, self.spec.timestamp_column)
-        keys: list[bytes | None] = self._key.write(frame) if self.spec.schema.key else [None] * len(frame)
+        keys = self._keys(frame)
         values = self._value.write(frame)
         for name in (DELETED, VALUELESS):
             if name in frame.columns:
                 values = [None if gone else value for value, gone in zip(values, frame[name], strict=True)]
-        timestamps = frame[ROWTIME].to_list()
+        timestamps = frame[TIME if TIME in frame.columns else ROWTIME].to_list()
         headers = _headers_of(frame)
         if self.spec.sided:
-            # Both sides' records of a key go into one partition: that of the key without its side.
-            targets = partitions_of(pa.array(keys, pa.large_binary()), partitions).tolist()
-            if self.spec.key_window is not None:
-                keys = _windowed_keys(keys, frame, self.spec.key_window)
-            keys = [(key or b"") + bytes((side,)) for key, side in zip(keys, frame[SIDE], strict=True)]
-            return Outgoing(keys, values, timestamps, targets, headers)
+            return self._sided(frame, partitions, Outgoing(keys, values, timestamps, None, headers))
         if self.spec.key_window is None:
             return Outgoing(keys, values, timestamps, None, headers)
         # Windows of a key stay in the key's partition: Kafka Streams partitions by the key without its window.
         base = pa.array(keys, pa.large_binary())
         targets = partitions_of(base, partitions).tolist()
         return Outgoing(_windowed_keys(keys, frame, self.spec.key_window), values, timestamps, targets, headers)
+
+    def _sided(self, frame: pl.DataFrame, partitions: int, records: Outgoing) -> Outgoing:
+        """Return a join's records with the side in their keys."""
+        keyed, keys = frame[_KEY].is_not_null(), records.keys
+        # Both sides' records of a key go into one partition: that of the key without its side. Rows without a key stay.
+        bare = pa.array(keys if keyed.all() else [key or b"" for key in keys], pa.large_binary())
+        targets = np.where(
+            keyed.to_numpy(), partitions_of(bare, partitions), frame[ROWPARTITION].to_numpy() % partitions
+        )
+        if self.spec.key_window is not None:
+            keys = _windowed_keys(keys, frame, self.spec.key_window)
+        ends = (frame[SIDE] + (~keyed).cast(pl.Int32) * _KEYLESS).to_list()
+        keys = [((key or b"") if end < _KEYLESS else b"") + bytes((end,)) for key, end in zip(keys, ends, strict=True)]
+        return replace(records, keys=keys, partitions=targets.tolist())
+
+    def _keys(self, frame: pl.DataFrame) -> list[bytes | None]:
+        names = [column.name for column in self.spec.schema.key]
+        if not names:
+            return [None] * len(frame)
+        keys = self._key.write(frame)
+        if not self.spec.hands_on_keys or not all(frame[name].has_nulls() for name in names):
+            return keys
+        missing = frame.select(pl.all_horizontal(pl.col(names).is_null())).to_series()
+        return [None if gone else key for key, gone in zip(keys, missing, strict=True)]
 
     def _with_own_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         """Take the records' timestamps from a column; rows where it gives none are left out, as in ksqlDB."""
@@ -730,6 +814,7 @@ class Pipeline:
         frame, rejects = self._read(batch)
         frame = run_chain(self.before, frame)
         if self.aggregate is None:
+            self._forget_unused_keys()
             return frame, [*rejects, *failed(self.counters, self.stage.source.topic)]
         results = self.aggregate.push(frame) if len(frame) else self.aggregate.emit()
         results = self.aggregate.settle(run_chain(self.after, results))
@@ -742,12 +827,28 @@ class Pipeline:
             return pl.DataFrame()
         return self.aggregate.settle(run_chain(self.after, self.aggregate.emit()))
 
+    def put_back(self, states: pl.DataFrame) -> None:
+        """Take up states of the aggregate out of the changelog; what HAVING says of them is worked out anew, as it may be new."""
+        if isinstance(self.aggregate, Changes | Regrouping):
+            self.aggregate.settle(run_chain(self.after, self.aggregate.put_back(states)))
+            self.counters.take_failures()
+
+    def go_on(self, partition: int) -> None:
+        """Take a partition whose results up to some offset were written before, and whose records before it aren't read again."""
+        for one in self._table_filters():
+            one.go_on(partition)
+
+    def _table_filters(self) -> list[TableFilter]:
+        return [one for one in (*self.before, *self.after) if isinstance(one, TableFilter)]
+
     def drop_partition(self, partition: int) -> None:
         """Forget a partition that another engine process has now."""
         if self.aggregate is not None:
             self.aggregate.drop_partition(partition)
         if self.keys is not None:
             codes = self.keys.codes_of(partition)
+            for one in self._table_filters():
+                one.forget(partition, codes)
             for table in self.tables:
                 table.rows.drop(codes)
             if isinstance(self.aggregate, TablesJoin | Regrouping):
@@ -761,18 +862,21 @@ class Pipeline:
 
     def _forget_unused_keys(self) -> None:
         """Renumber the keys once most of them are in no table and no open window."""
-        if self.aggregate is None or self.keys is None or not self.keys.is_due_for_tidying():
+        if self.keys is None or not self.keys.is_due_for_tidying():
             return
+        holders: list[Rows | TableFilter] = [*(table.rows for table in self.tables), *self._table_filters()]
         live = np.zeros(len(self.keys), dtype=bool)
-        live[self.aggregate.codes()] = True
-        for table in self.tables:
-            live[table.rows.live_codes()] = True
+        if self.aggregate is not None:
+            live[self.aggregate.codes()] = True
+        for holder in holders:
+            live[holder.live_codes()] = True
         self.keys.note_live(int(np.count_nonzero(live)))
         if self.keys.is_due_for_tidying():
             renumbered = self.keys.compact(live)
-            self.aggregate.renumber(renumbered)
-            for table in self.tables:
-                table.rows.renumber(renumbered)
+            if self.aggregate is not None:
+                self.aggregate.renumber(renumbered)
+            for holder in holders:
+                holder.renumber(renumbered)
 
 
 def failed(counters: Counters, topic: str) -> list[Rejected]:
@@ -816,7 +920,7 @@ class MergePipeline:
         if not len(frame):
             return frame, rejects
         without_key = frame[_KEY].null_count()
-        if without_key:
+        if without_key and not self.stage.arms[side].keeps_keyless:
             self.counters.without_key += without_key
             frame = frame.filter(pl.col(_KEY).is_not_null())
         return frame.with_columns(pl.lit(side, dtype=pl.Int32).alias(SIDE)), rejects
@@ -874,7 +978,10 @@ class _Builder:
         self._aggregates = [
             step for step in self._path if isinstance(step, AggregateStep | JoinedSidesStep | TableGroupStep)
         ]
-        coded = bool(self._aggregates or stage.tables)
+        grouped = any(isinstance(step, AggregateStep | TableGroupStep) for step in self._path)
+        self._filters_table = stage.source.kind is SourceKind.TABLE and not grouped
+        filtered = self._filters_table and any(isinstance(step, FilterStep) for step in self._path)
+        coded = bool(self._aggregates or stage.tables or filtered)
         self._source = SourceReader(stage.source, self._needed[0], schemas, keeps_valueless=not coded)
         self._keys = Keys(self._source.key.valid) if coded else None
 
@@ -902,6 +1009,8 @@ class _Builder:
                 )
                 aggregate = self._regrouping(step)
                 operators = after
+            elif isinstance(step, FilterStep) and self._filters_table:
+                operators += [*self._checks(step, needed), TableFilter(_polars(step.predicate))]
             else:
                 operators += [*self._checks(step, needed), self._operator(step, needed)]
         for stateful in self._aggregates:
@@ -939,7 +1048,8 @@ class _Builder:
                 needed = set(columns_read([_polars(item.expression) for item in step.items if item.name in needed]))
             elif isinstance(step, RepartitionStep):
                 keys = {item.name for item in step.keys}
-                needed = (needed - keys) | set(columns_read([_polars(item.expression) for item in step.keys]))
+                needed = {_CARRIED.get(name, name) for name in needed - keys}
+                needed |= set(columns_read([_polars(item.expression) for item in step.keys]))
             elif isinstance(step, FilterStep):
                 needed = needed | set(columns_read([_polars(step.predicate)]))
             elif isinstance(step, FlatMapStep):

@@ -7,14 +7,15 @@ stage in memory.
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -28,7 +29,7 @@ from heartwatch.engine.catalog import children
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.formats import to_json
 from heartwatch.engine.merging import Merger
-from heartwatch.engine.operators import DELETED
+from heartwatch.engine.operators import DELETED, VALUELESS
 from heartwatch.engine.options import query_options
 from heartwatch.engine.plan import (
     Column,
@@ -55,7 +56,12 @@ _ALWAYS_ENDED = 2**62  # records between stages come in the order in which they 
 _ROWS_BEFORE_TIDYING = 500_000
 _MOST_CACHED_TABLES, _MOST_CACHED_BYTES = 16, 64_000_000
 
-Row = list[Any]
+
+class Row(NamedTuple):
+    """A row of an answer: its columns, ready for JSON; a `tombstone` has none but a table's key, whose row is gone."""
+
+    columns: list[Any]
+    tombstone: bool
 
 
 class TransientQuery:
@@ -78,6 +84,7 @@ class TransientQuery:
         self.query_id = f"transient_{uuid.uuid4().hex}"
         self.columns: tuple[Column, ...] = plan.root.schema.columns
         self.keys = plan.keys
+        self.push = plan.push
         self.final_message: str | None = None
         self._plan = plan
         self._kafka = kafka
@@ -126,7 +133,7 @@ class TransientQuery:
         self._stop.set()
 
     def rows(self) -> Iterator[list[Row]]:
-        """Yield rows, ready for JSON, as they come; an empty list now and then while nothing comes."""
+        """Yield rows as they come, of tables those that went too; an empty list now and then while nothing comes."""
         left = self._plan.limit
         for frame in self._push() if self._plan.push else self._pull():
             rows = self._shown(frame)
@@ -136,18 +143,25 @@ class TransientQuery:
             if left is not None and left <= 0:
                 self.final_message = "Limit Reached" if self._plan.push or self._kind is SourceKind.STREAM else None
                 return
-        self.final_message = "Query Completed" if self._plan.push else None
+        self.final_message = "Query Completed" if self._plan.push or self._kind is SourceKind.STREAM else None
 
     def _shown(self, frame: pl.DataFrame) -> list[Row]:
         if not len(frame):
             return []
-        if DELETED in frame.columns:
+        if VALUELESS in frame.columns:
+            frame = frame.filter(~pl.col(VALUELESS))
+        if DELETED not in frame.columns:
+            frame = frame.with_columns(pl.lit(False).alias(DELETED))
+        elif not self._plan.push:
             frame = frame.filter(~pl.col(DELETED))
+        shown = [
+            pl.col(name) if name in self.keys else pl.when(~pl.col(DELETED)).then(pl.col(name)).alias(name)
+            for name in (column.name for column in self.columns)
+        ]
         types = [column.type for column in self.columns]
-        names = [column.name for column in self.columns]
         return [
-            [to_json(value, type_) for value, type_ in zip(row, types, strict=True)]
-            for row in frame.select(names).iter_rows()
+            Row([to_json(value, type_) for value, type_ in zip(row, types, strict=True)], tombstone)
+            for row, tombstone in zip(frame.select(shown).iter_rows(), frame[DELETED], strict=True)
         ]
 
     # ------------------------------------------------------------------------------------------------ push
@@ -433,19 +447,36 @@ def _printed(
 def _line(batch: MessageBatch, row: int, resources: Resources) -> bytes:
     moment = datetime.fromtimestamp(int(batch.timestamp[row]) / 1000, UTC)
     when = f"{moment:%Y/%m/%d %H:%M:%S}.{moment.microsecond // 1000:03d} Z"
-    key, value = (_readable(column[row].as_py(), resources) for column in (batch.key, batch.value))
+    key, value = (readable(column[row].as_py(), resources.decoded) for column in (batch.key, batch.value))
     return f"rowtime: {when}, key: {key}, value: {value}, partition: {batch.partition[row]}\n".encode()
 
 
-def _readable(value: bytes | None, resources: Resources) -> str:
-    """Show bytes as what they most likely are: Avro of a known schema, JSON or text, else hexadecimal."""
+def readable(value: bytes | None, decode: Callable[[bytes], Any]) -> str:
+    """Show bytes as what they most likely are: Avro of a known schema, JSON or text, a number, a windowed key, else hexadecimal.
+
+    Args:
+        value: a key or a value.
+        decode: gives the value of Avro bytes, None for others.
+    """
     if value is None:
         return "<null>"
-    decoded = resources.decoded(value)
+    decoded = decode(value)
     if decoded is not None:
         return orjson.dumps(decoded, default=str).decode()
-    try:
+    with suppress(UnicodeDecodeError):
         text = value.decode()
-    except UnicodeDecodeError:
-        return value.hex()
-    return text if text.isprintable() else value.hex()
+        if text.isprintable():
+            return text
+    if len(value) in _NUMBER_BYTES:
+        return str(int.from_bytes(value, "big", signed=True))
+    for bounds in (2, 1):  # start and end of a session; the start of a time window
+        key, tail = value[: -8 * bounds], value[-8 * bounds :]
+        moments = struct.unpack(f">{bounds}q", tail) if key else ()
+        if moments and all(moment in _WINDOW_TIMES_MS for moment in moments):
+            # As ksqlDB prints them: the end of a time window isn't in the key.
+            return f"[{readable(key, decode)}@{moments[0]}/{moments[1] if bounds > 1 else '-'}]"
+    return value.hex()
+
+
+_NUMBER_BYTES = (4, 8)  # KAFKA's INTEGER and BIGINT
+_WINDOW_TIMES_MS = range(946_684_800_000, 4_102_444_800_000)  # the years 2000 to 2099

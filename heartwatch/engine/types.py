@@ -49,6 +49,10 @@ class DecimalType(SqlType):
         """Return the type of the column that holds values of this type."""
         return pl.Decimal(min(self.precision, 38), min(self.scale, 38))
 
+    def holds(self, other: DecimalType) -> bool:
+        """Tell whether every number of another DECIMAL is one of this, digit for digit."""
+        return other.scale <= self.scale and other.precision - other.scale <= self.precision - self.scale
+
 
 @dataclass(frozen=True)
 class ArrayType(SqlType):

@@ -1,32 +1,30 @@
 """Functions of arrays and maps, and those that take lambdas.
 
 A lambda's body is evaluated over all elements of all rows at once: the lists are laid out as one column, with the row's other
-columns beside it where the body names them.
+columns beside it where the body names them. Where it fails for one element, the function fails for the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import Any, cast
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, to_text
-from heartwatch.engine.expressions import Column, Lambda, LambdaVariable, walk
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, in_hash_order, spread, to_text
+from heartwatch.engine.expressions import Call, Column, Lambda, LambdaVariable, walk
 from heartwatch.engine.functions.registry import K, LambdaType, T, U, V, W, register, row_by_row
 from heartwatch.engine.types import (
     BIGINT,
     BOOLEAN,
+    DOUBLE,
     INTEGER,
     STRING,
     ArrayType,
     MapType,
-    SqlType,
     StructType,
 )
-
-if TYPE_CHECKING:
-    from heartwatch.engine.expressions import Call
 
 _ARRAY = "ARRAY"
 _MAP = "MAP"
@@ -42,8 +40,27 @@ register("ARRAY_CONTAINS", _ARRAY, "Whether an array holds a value.", (_T_ARRAY,
          lambda array, value: array.list.contains(value, nulls_equal=True).fill_null(False), null_gives_null=False)  # fmt: skip
 register("ARRAY_DISTINCT", _ARRAY, "Distinct elements, in order.", (_T_ARRAY,), _T_ARRAY,
          lambda array: array.list.unique(maintain_order=True))  # fmt: skip
-register("ARRAY_MAX", _ARRAY, "Largest element.", (_T_ARRAY,), T, lambda array: array.list.max())
-register("ARRAY_MIN", _ARRAY, "Smallest element.", (_T_ARRAY,), T, lambda array: array.list.min())
+
+
+def _of_comparable(build: Callable[..., pl.Expr]) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    """Return a builder that fails for elements that can't be compared in Java: arrays, maps and structs."""
+
+    def checked(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        if isinstance(cast(ArrayType, call.arguments[0].type).element, ArrayType | MapType | StructType):
+            return pl.lit(None, dtype=call.type.polars)
+        return build(*values)
+
+    return checked
+
+
+def _first(array: pl.Expr, *, descending: bool) -> pl.Expr:
+    """Return the first element in order; NaN is the largest number, as in Java."""
+    return array.list.sort(descending=descending, nulls_last=True).list.get(0, null_on_oob=True)
+
+
+for _name, _what, _descending in (("ARRAY_MAX", "Largest", True), ("ARRAY_MIN", "Smallest", False)):
+    register(_name, _ARRAY, f"{_what} element.", (_T_ARRAY,), T, _of_comparable(partial(_first, descending=_descending)),
+             with_call=True)  # fmt: skip
 
 
 def _array_concat(left: pl.Expr, right: pl.Expr) -> pl.Expr:
@@ -71,8 +88,9 @@ def _sorted(array: pl.Expr, direction: pl.Expr | None = None) -> pl.Expr:
     return pl.when(word.is_in(["ASC", "ASCENDING"])).then(up).when(word.is_in(["DESC", "DESCENDING"])).then(down)
 
 
-register("ARRAY_SORT", _ARRAY, "Elements in order, NULLs last.", (_T_ARRAY,), _T_ARRAY, _sorted)
-register("ARRAY_SORT", _ARRAY, "Elements in order, ASC or DESC.", (_T_ARRAY, STRING), _T_ARRAY, _sorted)
+for _more, _what in (((), "NULLs last"), ((STRING,), "ASC or DESC")):
+    register("ARRAY_SORT", _ARRAY, f"Elements in order, {_what}.", (_T_ARRAY, *_more), _T_ARRAY, _of_comparable(_sorted),
+             with_call=True)  # fmt: skip
 
 
 def _key(value: Any) -> Any:
@@ -124,14 +142,25 @@ row_by_row("SLICE", _ARRAY, "Elements from one position to another (from 1, both
 
 def _array_join(call: Call, values: list[pl.Expr]) -> pl.Expr:
     element = cast(ArrayType, call.arguments[0].type).element
-    texts = values[0].list.eval(to_text(pl.element(), element).fill_null("null"))
+    text = (
+        to_text(pl.element(), element)
+        if element.name in _JOINED
+        else pl.when(pl.element().is_not_null()).then(pl.lit(""))
+    )
     delimiter = values[1].fill_null("") if len(values) > 1 else pl.lit(",")
-    return texts.list.join(delimiter)
+    # A list for each delimiter: Polars joins one that stands for all rows with the first delimiter only.
+    texts = pl.when(delimiter.is_not_null()).then(values[0].list.eval(text.fill_null("null")))
+    if element.name in _JOINED:
+        return texts.list.join(delimiter)
+    return pl.when(values[0].list.drop_nulls().list.len() == 0).then(texts.list.join(delimiter))
 
 
-register("ARRAY_JOIN", _ARRAY, "Elements as one text, with commas.", (_T_ARRAY,), STRING, _array_join, with_call=True)
+_JOINED = ("BOOLEAN", "INTEGER", "BIGINT", "DOUBLE", "DECIMAL", "STRING")  # any other element makes ARRAY_JOIN fail
+
+register("ARRAY_JOIN", _ARRAY, "Elements as one text, with commas.", (_T_ARRAY,), STRING, _array_join, with_call=True,
+         may_fail=True)  # fmt: skip
 register("ARRAY_JOIN", _ARRAY, "Elements as one text, with a delimiter.", (_T_ARRAY, STRING), STRING, _array_join, with_call=True,
-         null_gives_null=False)  # fmt: skip
+         null_gives_null=False, may_fail=True)  # fmt: skip
 
 
 def _series(first: int, last: int, step: int | None = None) -> list[int]:
@@ -139,13 +168,18 @@ def _series(first: int, last: int, step: int | None = None) -> list[int]:
     width = (1 if difference > 0 else -1) if step is None else step
     if width == 0 or difference * width < 0:
         raise ValueError("the step has the wrong sign or is zero")
-    return [first + index * width for index in range(1 + int(difference / width))]
+    size = 1 + difference // width
+    if size > _LONGEST_SERIES:
+        raise ValueError(f"{size} numbers are too many, {_LONGEST_SERIES} are the most")
+    return [first + index * width for index in range(size)]
+
+
+_LONGEST_SERIES = 1_000_000  # more would end the engine, which ksqlDB's memory does too
 
 
 for _type in (INTEGER, BIGINT):
-    row_by_row(
-        "GENERATE_SERIES", _ARRAY, "Numbers from one to another.", (_type, _type), ArrayType(element=_type), _series
-    )
+    row_by_row("GENERATE_SERIES", _ARRAY, "Numbers from one to another.", (_type, _type), ArrayType(element=_type), _series,
+               may_fail=True)  # fmt: skip
     row_by_row("GENERATE_SERIES", _ARRAY, "Numbers from one to another in steps.", (_type, _type, INTEGER),
                ArrayType(element=_type), _series, may_fail=True)  # fmt: skip
 
@@ -155,17 +189,27 @@ def _entry(name: str) -> pl.Expr:
     return pl.element().struct.field(name)
 
 
-register(
-    "MAP_KEYS", _MAP, "Keys of a map.", (_KV_MAP,), ArrayType(element=K), lambda map_: map_.list.eval(_entry(KEY_FIELD))
-)
-register(
-    "MAP_VALUES",
-    _MAP,
-    "Values of a map.",
-    (_KV_MAP,),
-    ArrayType(element=V),
-    lambda map_: map_.list.eval(_entry(VALUE_FIELD)),
-)
+def _entries_in_order(call: Call, map_: pl.Expr) -> pl.Expr:
+    """Return a map's entries in the order of Java's ``HashMap``, in which ksqlDB goes through them."""
+    argument = call.arguments[0]
+    typed = cast(MapType, argument.type)
+    buckets = 16 if isinstance(argument, Call) and argument.name in _UNSIZED else 1
+
+    def ordered(row: dict[str, Any]) -> Any:
+        return row["map"] and in_hash_order(row["map"], typed.key, buckets)
+
+    return by_row({"map": map_}, ordered, typed.polars)
+
+
+_UNSIZED = ("AS_MAP", "FILTER", "SPLIT_TO_MAP", "TRANSFORM")  # their maps begin with Java's 16 buckets
+
+
+def _side(field: str) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    return lambda call, values: _entries_in_order(call, values[0]).list.eval(_entry(field))
+
+
+register("MAP_KEYS", _MAP, "Keys of a map.", (_KV_MAP,), ArrayType(element=K), _side(KEY_FIELD), with_call=True)
+register("MAP_VALUES", _MAP, "Values of a map.", (_KV_MAP,), ArrayType(element=V), _side(VALUE_FIELD), with_call=True)
 
 
 def _union(left: list[Any] | None, right: list[Any] | None) -> list[Any] | None:
@@ -186,26 +230,23 @@ row_by_row("AS_MAP", _MAP, "A map of two arrays: keys and values.", (ArrayType(e
            MapType(key=STRING, value=T), _as_map)  # fmt: skip
 
 
-def _entries(map_: pl.Expr, in_order: pl.Expr) -> pl.Expr:
-    structs = map_.list.eval(pl.struct(_entry(KEY_FIELD).alias("K"), _entry(VALUE_FIELD).alias("V")))
-    ordered = map_.list.eval(
-        pl.struct(_entry(KEY_FIELD).alias("K"), _entry(VALUE_FIELD).alias("V")).sort_by(_entry(KEY_FIELD))
-    )
-    return pl.when(in_order).then(ordered).otherwise(structs)
+def _entries(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    structs = pl.struct(_entry(KEY_FIELD).alias("K"), _entry(VALUE_FIELD).alias("V"))
+    by_key = values[0].list.eval(structs.sort_by(_entry(KEY_FIELD)))
+    return pl.when(values[1]).then(by_key).otherwise(_entries_in_order(call, values[0]).list.eval(structs))
 
 
-def _entries_type(types: Sequence[SqlType]) -> SqlType:
-    map_ = cast(MapType, types[0])
-    return ArrayType(element=StructType(fields=(("K", map_.key), ("V", map_.value))))
-
-
-register("ENTRIES", _MAP, "Entries of a map as structs of K and V, sorted by K if asked.", (_KV_MAP, BOOLEAN), _entries_type,
-         _entries)  # fmt: skip
+for _type in (INTEGER, BIGINT, DOUBLE, BOOLEAN, STRING):
+    register("ENTRIES", _MAP, "Entries of a map as structs of K and V, sorted by K if asked.",
+             (MapType(key=STRING, value=_type), BOOLEAN), ArrayType(element=StructType(fields=(("K", STRING), ("V", _type)))),
+             _entries, with_call=True)  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------- lambdas
 _LIST = "__LIST"
 _ROW = "__ROW"
 _STATE = "__STATE"
+_RESULT = "__RESULT"
+_FAILED = "__FAILED"
 
 
 def _outside(lambdas: Sequence[Lambda]) -> list[str]:
@@ -229,9 +270,12 @@ def _outside(lambdas: Sequence[Lambda]) -> list[str]:
 
 def _over_rows(columns: list[pl.Expr], compute: Callable[[pl.DataFrame], pl.Series], type_: pl.DataType) -> pl.Expr:
     """Return what a function of a frame gives, as an expression over the columns that it reads."""
-    return pl.struct(columns).map_batches(
-        lambda rows: compute(rows.struct.unnest()), return_dtype=type_, is_elementwise=True
-    )
+    names = [column.meta.output_name() for column in columns]
+
+    def run(given: Sequence[pl.Series]) -> pl.Series:
+        return compute(pl.DataFrame([one.alias(name) for name, one in zip(names, spread(given), strict=True)]))
+
+    return pl.map_batches(columns, run, return_dtype=type_, is_elementwise=True)
 
 
 def _laid_out(frame: pl.DataFrame, variables: Sequence[LambdaVariable], *, is_map: bool) -> pl.DataFrame:
@@ -245,12 +289,23 @@ def _laid_out(frame: pl.DataFrame, variables: Sequence[LambdaVariable], *, is_ma
     )
 
 
-def _gathered(frame: pl.DataFrame, elements: pl.DataFrame, type_: pl.DataType) -> pl.Series:
-    """Return the elements' results (column _LIST) as a list for each row of the frame."""
+def _evaluated(rows: pl.DataFrame, one: Lambda) -> pl.DataFrame:
+    """Return rows with what a lambda gives (_RESULT) and whether it fails (_FAILED)."""
+    body = one.body.compile()
+    failed = [failure.condition for failure in body.failures if not failure.contained]
+    return rows.with_columns(
+        body.value.alias(_RESULT), pl.any_horizontal(pl.lit(False), *failed).fill_null(False).alias(_FAILED)
+    )
+
+
+def _gathered(frame: pl.DataFrame, elements: pl.DataFrame, failed: pl.DataFrame, type_: pl.DataType) -> pl.Series:
+    """Return the elements' results (column _LIST) as a list for each row of the frame, null for the rows of failed elements."""
     lists = elements.group_by(_ROW, maintain_order=True).agg(pl.col(_LIST))
-    joined = frame.select(pl.col(_LIST).is_null().alias("null")).with_row_index(_ROW).join(lists, on=_ROW, how="left")
+    rows = frame.select(pl.col(_LIST).is_null().alias("null")).with_row_index(_ROW)
+    joined = rows.join(lists, on=_ROW, how="left", maintain_order="left")
     empty = pl.lit([], dtype=type_)
-    values = pl.when(pl.col("null")).then(None).otherwise(pl.coalesce(pl.col(_LIST), empty))
+    null = pl.col("null") | pl.col(_ROW).is_in(failed[_ROW].implode())
+    values = pl.when(null).then(None).otherwise(pl.coalesce(pl.col(_LIST), empty))
     return joined.select(values.cast(type_).alias(_LIST)).to_series()
 
 
@@ -264,16 +319,23 @@ def _transform(call: Call, values: list[pl.Expr]) -> pl.Expr:
     type_ = call.type.polars
 
     def compute(frame: pl.DataFrame) -> pl.Series:
-        parts = [
-            _laid_out(frame, one.parameters, is_map=is_map).select(_ROW, one.body.to_polars().alias("r"))
-            for one in lambdas
-        ]
+        parts = [_evaluated(_laid_out(frame, one.parameters, is_map=is_map), one) for one in lambdas]
+        failed = pl.concat([part.filter(_FAILED).select(_ROW) for part in parts])
         if not is_map:
-            return _gathered(frame, parts[0].rename({"r": _LIST}), type_)
-        both = parts[0].rename({"r": KEY_FIELD}).with_columns(parts[1]["r"].alias(VALUE_FIELD))
-        return _gathered(frame, both.select(_ROW, pl.struct(KEY_FIELD, VALUE_FIELD).alias(_LIST)), type_)
+            return _gathered(frame, parts[0].select(_ROW, pl.col(_RESULT).alias(_LIST)), failed, type_)
+        keys, results = parts
+        entries = keys.select(
+            _ROW, pl.struct(pl.col(_RESULT).alias(KEY_FIELD), results[_RESULT].alias(VALUE_FIELD)).alias(_LIST)
+        )
+        twice = pl.struct(_ROW, pl.col(_LIST).struct.field(KEY_FIELD)).is_duplicated()
+        return _gathered(frame, entries, pl.concat([failed, _unfit(entries, twice)]), type_)
 
     return _over_rows([values[0].alias(_LIST), *map(pl.col, _outside(lambdas))], compute, type_)
+
+
+def _unfit(entries: pl.DataFrame, also: pl.Expr) -> pl.DataFrame:
+    """Return the rows of entries that Java's ``Collectors.toMap`` refuses: NULL values, and others."""
+    return entries.filter(pl.col(_LIST).struct.field(VALUE_FIELD).is_null() | also).select(_ROW)
 
 
 def _filter(call: Call, values: list[pl.Expr]) -> pl.Expr:
@@ -282,46 +344,56 @@ def _filter(call: Call, values: list[pl.Expr]) -> pl.Expr:
     type_ = call.type.polars
 
     def compute(frame: pl.DataFrame) -> pl.Series:
-        kept = _laid_out(frame, one.parameters, is_map=is_map).filter(one.body.to_polars())
-        return _gathered(frame, kept.select(_ROW, _LIST), type_)
+        rows = _evaluated(_laid_out(frame, one.parameters, is_map=is_map), one)
+        kept = rows.filter(_RESULT).select(_ROW, _LIST)
+        failed = rows.filter(pl.col(_FAILED) | pl.col(_RESULT).is_null()).select(_ROW)
+        if is_map:
+            failed = pl.concat([failed, _unfit(kept, pl.lit(False))])
+        return _gathered(frame, kept, failed, type_)
 
     return _over_rows([values[0].alias(_LIST), *map(pl.col, _outside([one]))], compute, type_)
 
 
-def _reduce(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _reduce(call: Call, values: list[pl.Expr], *, failures: bool = False) -> pl.Expr:
     (one,) = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
     state, *elements = one.parameters
 
     def compute(frame: pl.DataFrame) -> pl.Series:
+        frame = frame.with_columns(pl.lit(False).alias(_FAILED))
         lengths = pl.col(_LIST).list.len().fill_null(0)
         longest = int(frame.select(lengths.max()).item() or 0)
         for index in range(longest):
             item = pl.col(_LIST).list.get(index, null_on_oob=True)
             parts = [item.struct.field(KEY_FIELD), item.struct.field(VALUE_FIELD)] if is_map else [item]
-            step = frame.with_columns(
+            given = frame.drop(_FAILED).with_columns(
                 pl.col(_STATE).alias(state.name),
                 *(part.alias(variable.name) for part, variable in zip(parts, elements, strict=True)),
-            ).with_columns(one.body.to_polars().cast(call.type.polars).alias("next"))
-            chosen = pl.when(lengths > index).then(pl.col("next")).otherwise(pl.col(_STATE))
-            frame = step.with_columns(chosen.alias(_STATE)).select(frame.columns)
-        return frame[_STATE]
+            )
+            step = _evaluated(given, one).select(pl.col(_RESULT).cast(call.type.polars), _FAILED)
+            there = lengths > index
+            frame = frame.with_columns(
+                pl.when(there).then(step[_RESULT]).otherwise(pl.col(_STATE)).alias(_STATE),
+                (pl.col(_FAILED) | (there & step[_FAILED])).alias(_FAILED),
+            )
+        return frame.select(_FAILED if failures else pl.when(~pl.col(_FAILED)).then(pl.col(_STATE))).to_series()
 
-    columns = [values[0].alias(_LIST), values[1].cast(call.type.polars).alias(_STATE), *map(pl.col, _outside([one]))]
-    result = _over_rows(columns, compute, call.type.polars)
+    items = _entries_in_order(call, values[0]) if is_map else values[0]
+    columns = [items.alias(_LIST), values[1].cast(call.type.polars).alias(_STATE), *map(pl.col, _outside([one]))]
+    result = _over_rows(columns, compute, pl.Boolean() if failures else call.type.polars)
     return pl.when(values[1].is_not_null()).then(result)
 
 
 register("TRANSFORM", _LAMBDA, "Each element as a lambda gives it.", (_T_ARRAY, LambdaType(parameters=(T,), result=U)),
-         ArrayType(element=U), _transform, with_call=True)  # fmt: skip
+         ArrayType(element=U), _transform, with_call=True, may_fail=True)  # fmt: skip
 register("TRANSFORM", _LAMBDA, "Each entry as two lambdas give its key and value.",
          (_KV_MAP, LambdaType(parameters=(K, V), result=U), LambdaType(parameters=(K, V), result=W)),
-         MapType(key=U, value=W), _transform, with_call=True)  # fmt: skip
+         MapType(key=U, value=W), _transform, with_call=True, may_fail=True)  # fmt: skip
 register("FILTER", _LAMBDA, "Elements for which a lambda is TRUE.", (_T_ARRAY, LambdaType(parameters=(T,), result=BOOLEAN)),
-         _T_ARRAY, _filter, with_call=True)  # fmt: skip
+         _T_ARRAY, _filter, with_call=True, may_fail=True)  # fmt: skip
 register("FILTER", _LAMBDA, "Entries for which a lambda is TRUE.", (_KV_MAP, LambdaType(parameters=(K, V), result=BOOLEAN)),
-         _KV_MAP, _filter, with_call=True)  # fmt: skip
+         _KV_MAP, _filter, with_call=True, may_fail=True)  # fmt: skip
 register("REDUCE", _LAMBDA, "One value, made element by element.", (_T_ARRAY, U, LambdaType(parameters=(U, T), result=U)), U,
-         _reduce, with_call=True, null_gives_null=False)  # fmt: skip
+         _reduce, with_call=True, null_gives_null=False, failed=partial(_reduce, failures=True))  # fmt: skip
 register("REDUCE", _LAMBDA, "One value, made entry by entry.", (_KV_MAP, U, LambdaType(parameters=(U, K, V), result=U)), U,
-         _reduce, with_call=True, null_gives_null=False)  # fmt: skip
+         _reduce, with_call=True, null_gives_null=False, failed=partial(_reduce, failures=True))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, to_text
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, java_double, to_text
 from heartwatch.engine.functions.registry import T, register, row_by_row
 from heartwatch.engine.types import (
     BOOLEAN,
@@ -45,17 +46,27 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is not JSON.
     """
-    return json.loads(text, parse_float=_Number, parse_constant=_refuse)
+    start = len(text) - len(text.lstrip(_BLANKS))
+    value, end = _DECODER.raw_decode(text, start)
+    if not isinstance(value, str | list | dict) and text[end : end + 1].strip(_BLANKS):
+        raise ValueError(f"{text[end]!r} follows a value")
+    return value  # Jackson doesn't look at what follows
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+_BLANKS = " \t\r\n"
+_DECODER = json.JSONDecoder(parse_float=_Number, parse_constant=_refuse)
+
+
 def write_json(value: Any) -> str:
     """Return a value as JSON without white space, as Jackson writes it."""
     if isinstance(value, Decimal):
-        return str(value)
+        return str(value) if isinstance(value, _Number) else f"{value:f}"
+    if isinstance(value, float):
+        return java_double(value) if math.isfinite(value) else f'"{java_double(value)}"'
     if isinstance(value, Mapping):
         return (
             "{"
@@ -105,9 +116,11 @@ def _is_json(text: str | None) -> bool:
 row_by_row("IS_JSON_STRING", _CATEGORY, "Whether a text is JSON.", (STRING,), BOOLEAN, _is_json, null_gives_null=False)
 
 
-def _array_contains(text: str | None, wanted: Any) -> bool:
+def _array_contains(text: str | None, wanted: Any) -> bool | None:
+    if text is None:
+        return None
     try:
-        items = parse_json(text or "")
+        items = parse_json(text)
     except ValueError:
         return False
     if not isinstance(items, list):
@@ -153,7 +166,7 @@ def _items(text: str) -> list[str] | None:
 
 
 row_by_row("JSON_ARRAY_LENGTH", _CATEGORY, "Length of a JSON array.", (STRING,), INTEGER, _array_length, may_fail=True)
-row_by_row("JSON_KEYS", _CATEGORY, "Keys of a JSON object.", (STRING,), ArrayType(element=STRING), _keys)
+row_by_row("JSON_KEYS", _CATEGORY, "Keys of a JSON object.", (STRING,), ArrayType(element=STRING), _keys, may_fail=True)
 row_by_row(
     "JSON_RECORDS",
     _CATEGORY,
@@ -161,12 +174,23 @@ row_by_row(
     (STRING,),
     MapType(key=STRING, value=STRING),
     _records,
+    may_fail=True,
 )
-row_by_row("JSON_ITEMS", _CATEGORY, "Items of a JSON array as texts.", (STRING,), ArrayType(element=STRING), _items)
+row_by_row(
+    "JSON_ITEMS",
+    _CATEGORY,
+    "Items of a JSON array as texts.",
+    (STRING,),
+    ArrayType(element=STRING),
+    _items,
+    may_fail=True,
+)
 
 
 def _concat(*texts: str) -> str:
     parsed = [parse_json(text) for text in texts]
+    if len(parsed) == 1:
+        return write_json(parsed[0])
     if all(isinstance(one, dict) for one in parsed):
         return write_json({key: value for one in parsed for key, value in one.items()})
     return write_json([item for one in parsed for item in (one if isinstance(one, list) else [one])])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import polars as pl
 
-from heartwatch.engine.casts import converted, rounded_at
+from heartwatch.engine.casts import converted, in_java_order, rounded_at
+from heartwatch.engine.expressions import quotient
 from heartwatch.engine.functions.registry import ANY_DECIMAL, as_decimal, register
 from heartwatch.engine.types import (
     BIGINT,
@@ -41,7 +42,7 @@ _unary("ATAN", "Arc tangent, radians.", lambda x: x.arctan())
 _unary("CBRT", "Cube root.", lambda x: x.cbrt())
 _unary("COS", "Cosine of radians.", lambda x: x.cos())
 _unary("COSH", "Hyperbolic cosine.", lambda x: x.cosh())
-_unary("COT", "Cotangent of radians.", lambda x: 1 / x.tan())
+_unary("COT", "Cotangent of radians.", lambda x: x.cos() / x.sin())
 _unary("DEGREES", "Degrees of radians.", lambda x: x.degrees())
 _unary("EXP", "e to the power of a number.", lambda x: x.exp())
 _unary("LN", "Natural logarithm.", lambda x: x.log())
@@ -61,7 +62,7 @@ def _log(base: pl.Expr, value: pl.Expr) -> pl.Expr:
         .then(None)
         .when((base <= 0) | (base == 1))
         .then(nan)
-        .otherwise(value.log() / base.log())
+        .otherwise(quotient(value.log(), base.log()))
     )
 
 
@@ -73,12 +74,17 @@ register("RANDOM", _CATEGORY, "A random number from 0 to below 1.", (), DOUBLE,
          lambda: pl.int_range(pl.len()).map_batches(lambda rows: pl.Series(np.random.default_rng().random(len(rows))),
                                                     return_dtype=pl.Float64))  # fmt: skip
 
+
+def _whole(sign: pl.Expr) -> pl.Expr:
+    return sign.fill_nan(0).cast(pl.Int32)  # Java's (int) NaN is 0
+
+
 for _type in (INTEGER, BIGINT, DOUBLE):
     register("ABS", _CATEGORY, "Absolute value.", (_type,), _type, lambda x: x.abs())
     register("CEIL", _CATEGORY, "Smallest whole number not below.", (_type,), _type,
              lambda x: x.ceil())  # fmt: skip
     register("FLOOR", _CATEGORY, "Largest whole number not above.", (_type,), _type, lambda x: x.floor())
-    register("SIGN", _CATEGORY, "-1, 0 or 1.", (_type,), INTEGER, lambda x: x.sign().cast(pl.Int32, strict=False))
+    register("SIGN", _CATEGORY, "-1, 0 or 1.", (_type,), INTEGER, lambda x: _whole(x.sign()))
 
 
 def _same_decimal(types: Sequence[SqlType]) -> SqlType:
@@ -130,15 +136,34 @@ for _name, _mode, _what in (("ROUND", "HALF_UP_POSITIVE", "Rounds"), ("TRUNC", "
     register(_name, _CATEGORY, f"{_what} to decimal places.", (ANY_DECIMAL, INTEGER), _same_decimal, _decimal(_mode),
              with_call=True)  # fmt: skip
 
-# Java's Math.round: half goes up, also below zero.
-register("ROUND", _CATEGORY, "Rounds.", (DOUBLE,), BIGINT, lambda x: converted((x + 0.5).floor(), DOUBLE, BIGINT))
+
+def _rounded(x: pl.Expr) -> pl.Expr:
+    """Return Java's Math.round: half goes up, also below zero."""
+    return converted(x.floor() + ((x - x.floor()) >= 0.5).cast(pl.Float64), DOUBLE, BIGINT)
+
+
+register("ROUND", _CATEGORY, "Rounds.", (DOUBLE,), BIGINT, _rounded)
 register("TRUNC", _CATEGORY, "Cuts off decimals.", (DOUBLE,), BIGINT, lambda x: converted(x, DOUBLE, BIGINT))
 
+
+def _greatest(*values: pl.Expr) -> pl.Expr:
+    """Return the largest DOUBLE; NaN is larger than any number to Java."""
+    nan = pl.any_horizontal(*(value.is_nan() for value in values)).fill_null(False)
+    return pl.when(nan).then(pl.lit(math.nan)).otherwise(pl.max_horizontal(*values))
+
+
+def _of_bytes(choose: Callable[..., pl.Expr]) -> Callable[..., pl.Expr]:
+    return lambda *values: in_java_order(choose(*(in_java_order(value, BYTES) for value in values)), BYTES)
+
+
 for _type in (INTEGER, BIGINT, DOUBLE, STRING, BYTES, DATE, TIME, TIMESTAMP):
-    register("GREATEST", _CATEGORY, "The largest value that isn't NULL.", (_type, _type), _type,
-             pl.max_horizontal, variadic=True, null_gives_null=False)  # fmt: skip
-    register("LEAST", _CATEGORY, "The smallest value that isn't NULL.", (_type, _type), _type,
-             pl.min_horizontal, variadic=True, null_gives_null=False)  # fmt: skip
+    _most, _least = _greatest if _type == DOUBLE else pl.max_horizontal, pl.min_horizontal
+    if _type == BYTES:
+        _most, _least = _of_bytes(_most), _of_bytes(_least)
+    register("GREATEST", _CATEGORY, "The largest value that isn't NULL.", (_type, _type), _type, _most,
+             variadic=True, null_gives_null=False)  # fmt: skip
+    register("LEAST", _CATEGORY, "The smallest value that isn't NULL.", (_type, _type), _type, _least,
+             variadic=True, null_gives_null=False)  # fmt: skip
 
 
 def _widest(types: Sequence[SqlType]) -> SqlType:

@@ -67,6 +67,7 @@ class Overload:
         variadic: whether the last parameter may come any number of times (none too).
         null_gives_null: whether a NULL argument always gives NULL.
         may_fail: whether NULL for arguments that aren't NULL means that the function failed, which is logged.
+        failed: where the function failed, from the call and the arguments' values, if NULL can be right too.
         check: looks at a typed call and raises StatementError where it can't be right (a wrong pattern, for example).
     """
 
@@ -76,6 +77,7 @@ class Overload:
     variadic: bool = False
     null_gives_null: bool = True
     may_fail: bool = False
+    failed: Build | None = field(default=None, compare=False)
     check: Callable[[Call], None] | None = field(default=None, compare=False)
 
     def parameter(self, index: int) -> SqlType:
@@ -114,6 +116,7 @@ def register(
     variadic: bool = False,
     null_gives_null: bool = True,
     may_fail: bool = False,
+    failed: Build | None = None,
     with_call: bool = False,
     check: Callable[[Call], None] | None = None,
     into: dict[str, Function] = FUNCTIONS,
@@ -130,13 +133,15 @@ def register(
         variadic: the last parameter may come any number of times.
         null_gives_null: a NULL argument always gives NULL.
         may_fail: NULL for arguments that aren't NULL is a failure, which is logged.
+        failed: gives where the function fails, where NULL can be right too; takes the call and the arguments' values.
         with_call: `build` needs the typed call (its types or constants).
         check: looks at a typed call and raises where it can't be right.
         into: the functions it belongs to.
     """
     function = into.setdefault(name, Function(name, category, description))
     built: Build = build if with_call else lambda call, values: build(*values)
-    function.overloads.append(Overload(tuple(parameters), returns, built, variadic, null_gives_null, may_fail, check))
+    overload = Overload(tuple(parameters), returns, built, variadic, null_gives_null, may_fail, failed, check)
+    function.overloads.append(overload)
 
 
 def row_by_row(
@@ -150,30 +155,38 @@ def row_by_row(
     variadic: bool = False,
     null_gives_null: bool = True,
     may_fail: bool = False,
+    check: Callable[[Call], None] | None = None,
     into: dict[str, Function] = FUNCTIONS,
 ) -> None:
     """Add an overload that a Python function computes a row at a time: for what Polars has no columnar form.
 
-    The function takes Python values and gives one; what it raises becomes NULL. With `null_gives_null` it isn't called where an
-    argument is NULL.
+    The function takes Python values and gives one; what it raises becomes NULL, and a failure if it `may_fail`. With
+    `null_gives_null` it isn't called where an argument is NULL.
     """
 
-    def compute(row: Mapping[str, Any]) -> Any:
+    def outcome(row: Mapping[str, Any]) -> tuple[Any, bool]:
         arguments = list(row.values())
         if null_gives_null and any(argument is None for argument in arguments):
-            return None
+            return None, False
         try:
-            return function(*arguments)
+            return function(*arguments), False
         except Exception:
-            return None
+            return None, True
 
     def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
-        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, compute, call.type.polars)
+        return by_row(_numbered(values), lambda row: outcome(row)[0], call.type.polars)
+
+    def failed(_: Call, values: list[pl.Expr]) -> pl.Expr:
+        return by_row(_numbered(values), lambda row: outcome(row)[1], pl.Boolean())
 
     register(
         name, category, description, parameters, returns, build, variadic=variadic, null_gives_null=null_gives_null,
-        may_fail=may_fail, with_call=True, into=into,
+        may_fail=may_fail, failed=failed if may_fail else None, with_call=True, check=check, into=into,
     )  # fmt: skip
+
+
+def _numbered(values: list[pl.Expr]) -> dict[str, pl.Expr]:
+    return {f"argument_{index}": value for index, value in enumerate(values)}
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 import unicodedata
 import uuid
+import warnings
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row
+from heartwatch.engine.errors import NotSupportedError
 from heartwatch.engine.functions.registry import register, row_by_row
 from heartwatch.engine.types import BIGINT, BYTES, DOUBLE, INTEGER, STRING, ArrayType, MapType
+
+if TYPE_CHECKING:
+    from heartwatch.engine.expressions import Call
 
 _TEXT = "STRING"
 _REGEXP = "REGULAR EXPRESSION"
@@ -32,7 +40,9 @@ row_by_row("CONCAT", _TEXT, "Bytes one after the other; NULLs are left out.", (B
 
 
 def _concat_ws(separator: pl.Expr, *parts: pl.Expr) -> pl.Expr:
-    joined = pl.concat_list(list(parts)).list.drop_nulls().list.join(separator)
+    # The first part has a row for each separator: Polars joins a list that stands for all rows with the first one only.
+    first = pl.when(separator.is_not_null()).then(parts[0])
+    joined = pl.concat_list([first, *parts[1:]]).list.drop_nulls().list.join(separator)
     return pl.when(separator.is_not_null()).then(joined)
 
 
@@ -49,8 +59,22 @@ register(
 )
 register("LEN", _TEXT, "Number of characters.", (STRING,), INTEGER, lambda text: text.str.len_chars().cast(pl.Int32))
 register("LEN", _TEXT, "Number of bytes.", (BYTES,), INTEGER, lambda data: data.bin.size().cast(pl.Int32))
-register("REPLACE", _TEXT, "A text with one part replaced by another.", (STRING, STRING, STRING), STRING,
-         lambda text, old, new: text.str.replace_all(old, new, literal=True))  # fmt: skip
+
+
+def _replace(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    constants = [getattr(argument, "value", None) for argument in call.arguments[1:]]
+    if None not in constants:
+        return values[0].str.replace_all(*values[1:], literal=True)
+
+    def replaced(row: dict[str, str | None]) -> str | None:
+        text, old, new = row.values()
+        return None if text is None or old is None or new is None else text.replace(old, new)
+
+    return by_row({f"argument_{index}": value for index, value in enumerate(values)}, replaced, pl.String())
+
+
+register("REPLACE", _TEXT, "A text with one part replaced by another.", (STRING, STRING, STRING), STRING, _replace,
+         with_call=True)  # fmt: skip
 
 
 def _start(length: pl.Expr, position: pl.Expr) -> pl.Expr:
@@ -62,7 +86,7 @@ def _start(length: pl.Expr, position: pl.Expr) -> pl.Expr:
 def _substring(text: pl.Expr, position: pl.Expr, length: pl.Expr | None = None) -> pl.Expr:
     start = _start(text.str.len_chars().cast(pl.Int64), position.cast(pl.Int64))
     if length is None:
-        return text.str.slice(start)
+        return pl.when(position.is_not_null()).then(text.str.slice(start))
     cut = text.str.slice(start, pl.max_horizontal(length, pl.lit(0)))
     return pl.when(length.is_not_null()).then(cut)
 
@@ -113,9 +137,14 @@ row_by_row("SPLIT_TO_MAP", _TEXT, "Entries of a text as a map.", (STRING, STRING
            _split_to_map)  # fmt: skip
 
 
+_LONGEST_PADDED = 10_000_000  # more would end the engine
+
+
 def _pad(text: str | bytes, length: int, padding: str | bytes, *, left: bool) -> str | bytes | None:
     if not padding or length < 0:
         return None
+    if length > _LONGEST_PADDED:
+        raise ValueError(f"a length of {length} is too large, {_LONGEST_PADDED} is the largest")
     missing = max(length - len(text), 0)
     filled = (padding * (missing // len(padding) + 1))[:missing]
     return ((filled + text) if left else (text + filled))[:length]  # type: ignore[operator]
@@ -129,14 +158,14 @@ for _kind in (STRING, BYTES):
 
 
 def _initcap(text: str) -> str:
-    return "".join(part[:1].upper() + part[1:] for part in re.findall(r"\S+\s*", text.lower()))
+    return "".join(part[:1].upper() + part[1:] for part in re.findall(r"[^ \t-\r]+[ \t-\r]*", text.lower()))
 
 
 row_by_row("INITCAP", _TEXT, "First letter of each word upper case, the rest lower case.", (STRING,), STRING, _initcap)
 
 
 def _instr(text: str | None, part: str | None, position: int = 1, occurrence: int = 1) -> int:
-    if text is None or part is None or abs(position) > len(text):
+    if text is None or part is None or abs(position) > len(text) or occurrence < 1:
         return 0
     back = position < 0
     where, what = (text[::-1], part[::-1]) if back else (text, part)
@@ -170,9 +199,7 @@ row_by_row("CHR", _TEXT, "Character of a code like \\u004b.", (STRING,), STRING,
 register("UUID", _TEXT, "A random UUID.", (), STRING,
          lambda: pl.int_range(pl.len()).map_batches(lambda rows: pl.Series([str(uuid.uuid4()) for _ in range(len(rows))],
                                                                            dtype=pl.String), return_dtype=pl.String))  # fmt: skip
-row_by_row(
-    "UUID", _TEXT, "The UUID that 16 bytes hold.", (BYTES,), STRING, lambda data: str(uuid.UUID(bytes=data[:16]))
-)
+row_by_row("UUID", _TEXT, "The UUID that 16 bytes hold.", (BYTES,), STRING, lambda data: str(uuid.UUID(bytes=data)))
 row_by_row("MD5", _TEXT, "The MD5 digest of a text, as hexadecimal digits.", (STRING,), STRING,
            lambda text: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest())  # fmt: skip
 register("ELT", _TEXT, "The n-th of the texts that follow.", (INTEGER, STRING), STRING,
@@ -243,8 +270,33 @@ for _masks in ((), (STRING,) * 4):
 # ---------------------------------------------------------------------------------------------------- regular expressions
 @lru_cache(maxsize=256)
 def _java_regex(pattern: str) -> re.Pattern[str]:
-    """Return a Java regular expression; what differs from Python's is possessive-free and near enough for both."""
-    return re.compile(re.sub(r"\(\?<([A-Za-z]\w*)>", r"(?P<\1>", pattern))
+    """Return a Java regular expression in Python's form.
+
+    Raises:
+        ValueError: it is none, or has what Python's don't have.
+    """
+    translated = re.sub(r"\(\?<([A-Za-z]\w*)>", r"(?P<\1>", pattern)
+    if re.search(r"\{(?!\d+(?:,\d*)?\})", re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "", pattern)):
+        raise ValueError("Illegal repetition")  # text to Python
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # sets inside of sets, which Python reads as something else
+        try:
+            return re.compile(translated, re.ASCII)
+        except (re.error, FutureWarning) as error:
+            raise ValueError(str(error)) from error
+
+
+def _check_regex(index: int) -> Callable[[Call], None]:
+    """Return a check that refuses a constant pattern that can't be run here."""
+
+    def check(call: Call) -> None:
+        pattern = getattr(call.arguments[index], "value", None)
+        try:
+            _java_regex(pattern or "")
+        except ValueError as error:
+            raise NotSupportedError(f"{call.name}: the regular expression {pattern!r} ({error}) is") from error
+
+    return check
 
 
 def _extract(pattern: str, text: str, group: int = 0) -> str | None:
@@ -258,34 +310,63 @@ def _extract_all(pattern: str, text: str, group: int = 0) -> list[str | None] | 
     return None if group > regex.groups else [match.group(group) for match in regex.finditer(text)]
 
 
+_REPLACEMENT = re.compile(r"\\(.)|\$\{(\w+)\}|\$(\d+)|([^\\$]+)|(.)", re.DOTALL)
+
+
 def _regex_replace(text: str, pattern: str, new: str) -> str:
-    python = re.sub(r"\\(.)|\$(\d)|\$\{(\w+)\}", lambda m: re.escape(m[1]) if m[1] else f"\\g<{m[2] or m[3]}>", new)
-    return _java_regex(pattern).sub(python, text)
+    """Replace matches. Source: ``java.util.regex.Matcher.appendReplacement``: ``$1`` and ``${name}`` are groups."""
+    regex = _java_regex(pattern)
+    parts: list[tuple[str | int | None, str]] = []
+    for escaped, name, number, plain, wrong in _REPLACEMENT.findall(new):
+        if wrong:
+            raise ValueError(f"the replacement {new!r} has a loose {wrong!r}")
+        digits = number
+        while len(digits) > 1 and int(digits) > regex.groups:  # more digits than there are groups are text
+            digits = digits[:-1]
+        parts.append((int(digits) if number else name or None, escaped or plain or number[len(digits) :]))
+    return regex.sub(lambda match: "".join(_group(match, group) + rest for group, rest in parts), text)
+
+
+def _group(match: re.Match[str], group: str | int | None) -> str:
+    return "" if group is None else match.group(group) or ""
 
 
 def _regex_split(text: str, pattern: str) -> list[str]:
+    """Split between matches. Source: Java's ``Pattern.split`` for patterns that match nothing, else Guava's ``Splitter``."""
     regex = _java_regex(pattern)
-    if pattern and not regex.fullmatch(""):
-        parts, start = [], 0
-        for match in regex.finditer(text):
-            parts.append(text[start : match.start()])
-            start = match.end()
-        return [*parts, text[start:]]
-    return [part for part in regex.split(text) if part] or [text]
+    matches_nothing = regex.fullmatch("") is not None
+    parts, start = [], 0
+    for match in regex.finditer(text):
+        if matches_nothing and match.end() == 0:
+            continue
+        parts.append(text[start : match.start()])
+        start = match.end()
+    parts.append(text[start:])
+    while matches_nothing and len(parts) > 1 and not parts[-1]:
+        del parts[-1]
+    return parts
 
 
 for _more, _description in (
     ((), "The part that a pattern matches."),
     ((INTEGER,), "A group of what a pattern matches."),
 ):
-    row_by_row("REGEXP_EXTRACT", _REGEXP, _description, (STRING, STRING, *_more), STRING, _extract)
     row_by_row(
-        "REGEXP_EXTRACT_ALL", _REGEXP, f"{_description} Each match.", (STRING, STRING, *_more), _STRINGS, _extract_all
+        "REGEXP_EXTRACT",
+        _REGEXP,
+        _description,
+        (STRING, STRING, *_more),
+        STRING,
+        _extract,
+        may_fail=True,
+        check=_check_regex(0),
     )
+    row_by_row("REGEXP_EXTRACT_ALL", _REGEXP, f"{_description} Each match.", (STRING, STRING, *_more), _STRINGS, _extract_all,
+               may_fail=True, check=_check_regex(0))  # fmt: skip
 row_by_row("REGEXP_REPLACE", _REGEXP, "Every match of a pattern replaced.", (STRING, STRING, STRING), STRING, _regex_replace,
-           may_fail=True)  # fmt: skip
+           may_fail=True, check=_check_regex(1))  # fmt: skip
 row_by_row("REGEXP_SPLIT_TO_ARRAY", _REGEXP, "The parts of a text between a pattern's matches.", (STRING, STRING), _STRINGS,
-           _regex_split, may_fail=True)  # fmt: skip
+           _regex_split, may_fail=True, check=_check_regex(1))  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------- encodings
@@ -296,12 +377,26 @@ def _hex_digits(text: str) -> str:
     return match.group(1) if match else text
 
 
-_DECODERS = {
-    "hex": lambda text: bytes.fromhex(_hex_digits(text)),
+def _strict_base64(text: str) -> bytes:
+    """Source: ``java.util.Base64.Decoder``, to which the padding may be missing."""
+    return base64.b64decode(text if "=" in text else text + "=" * (-len(text) % 4), validate=True)
+
+
+def _loose_base64(text: str) -> bytes:
+    """Source: commons-codec's ``Base64``: other characters and a last one that is too many are skipped."""
+    letters = re.sub(r"[^A-Za-z0-9+/]", "", text.partition("=")[0].translate(_URL_LETTERS))
+    letters = letters[: len(letters) - (len(letters) % 4 == 1)]
+    return base64.b64decode(letters + "=" * (-len(letters) % 4))
+
+
+_URL_LETTERS = str.maketrans("-_", "+/")
+_DECODERS: Mapping[str, Callable[[str], bytes]] = {
+    "hex": binascii.unhexlify,
     "utf8": lambda text: text.encode(),
     "ascii": lambda text: text.encode("ascii", "replace"),
-    "base64": lambda text: base64.b64decode(text + "=" * (-len(text) % 4)),
+    "base64": _strict_base64,
 }
+_ENCODE_DECODERS = {**_DECODERS, "hex": lambda text: binascii.unhexlify(_hex_digits(text)), "base64": _loose_base64}
 _ENCODERS = {
     "hex": lambda data: data.hex(),
     "utf8": lambda data: data.decode("utf-8", "replace"),
@@ -313,7 +408,7 @@ _ENCODERS = {
 def _encode(text: str, source: str, target: str) -> str:
     if source.lower() == target.lower():
         raise ValueError("input and output encodings are the same")
-    return str(_ENCODERS[target.lower()](_DECODERS[source.lower()](text)))
+    return str(_ENCODERS[target.lower()](_ENCODE_DECODERS[source.lower()](text)))
 
 
 row_by_row("ENCODE", _TEXT, "A text from one encoding (hex, utf8, ascii, base64) in another.", (STRING, STRING, STRING), STRING,

@@ -22,6 +22,7 @@ from heartwatch.engine import syntax as ast
 from heartwatch.engine.analyzer import Analyzer
 from heartwatch.engine.avro import avro_of_schema
 from heartwatch.engine.catalog import Catalog, Source, source_steps
+from heartwatch.engine.changelog import Changelog
 from heartwatch.engine.changes import Change, Changer, is_change
 from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import TypedExpression
@@ -146,6 +147,19 @@ class RunningQuery:
                 written.extend(results)
         return written
 
+    def go_on_from(self, before: RunningQuery) -> None:
+        """Take up the state of the query that this one replaces, as it would be in its changelog."""
+        self._internal_ends = before._internal_ends
+        older = {one.stage.changelog: one for one in before.pipelines if isinstance(one, Pipeline)}
+        for pipeline in self.pipelines:
+            topic = pipeline.stage.changelog
+            if topic is None or not isinstance(pipeline, Pipeline) or topic not in older:
+                continue
+            changes = Changelog(topic, older[topic]).changes([0])
+            states = {key: value for key, value in zip(changes.keys, changes.values, strict=True) if key and value}
+            if states:
+                Changelog(topic, pipeline).put_back(0, states)
+
     def _results(self, pipeline: Pipeline | MergePipeline, topic: str, batch: MessageBatch) -> list[StoredRecord]:
         # Kafka Streams gives a result the headers of the record that is being processed, even one that comes from a state.
         headers = batch.headers[-1] if batch.headers else ()
@@ -254,7 +268,7 @@ class Driver:
             case ast.DefineVariable() | ast.UndefineVariable():
                 return  # parsing it changed the variables
             case ast.Unsupported(what):
-                raise NotSupportedError(what)
+                raise NotSupportedError(f"{what} is")
             case statement:
                 raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
 
@@ -264,6 +278,8 @@ class Driver:
         if change.source is not None and change.plan is None:
             self._register_declared(change.source)
         started = self._started(change.plan) if change.plan is not None else None
+        if started is not None and started.plan.query_id in change.stopped:
+            started.go_on_from(self.queries[started.plan.query_id])
         self.catalog = change.catalog
         for query_id in change.stopped:
             self.queries.pop(query_id, None)

@@ -70,15 +70,31 @@ class EngineProcess:
 
     # ------------------------------------------------------------------------------------------------ requests
     def post(
-        self, sql: str, properties: dict[str, str] | None = None, variables: dict[str, str] | None = None
+        self,
+        sql: str,
+        properties: dict[str, str] | None = None,
+        variables: dict[str, str] | None = None,
+        *,
+        after: int = -1,
     ) -> httpx.Response:
-        body = {"ksql": sql, "streamsProperties": properties or {}, "sessionVariables": variables or {}}
+        """Send statements, once the engine has carried out the command of that sequence number."""
+        body = {
+            "ksql": sql,
+            "streamsProperties": properties or {},
+            "sessionVariables": variables or {},
+            "commandSequenceNumber": after,
+        }
         return httpx.post(f"{self.url}/ksql", json=body, timeout=180)
 
     def run(
-        self, sql: str, properties: dict[str, str] | None = None, variables: dict[str, str] | None = None
+        self,
+        sql: str,
+        properties: dict[str, str] | None = None,
+        variables: dict[str, str] | None = None,
+        *,
+        after: int = -1,
     ) -> list[dict[str, Any]]:
-        answer = self.post(sql, properties, variables)
+        answer = self.post(sql, properties, variables, after=after)
         assert answer.status_code == 200, answer.text
         return answer.json()  # type: ignore[no-any-return]
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -28,10 +29,11 @@ def pipeline(settings: Settings) -> Pipeline:
     return Pipeline(settings, f"t{time.time_ns()}")
 
 
-def deploy(engine: EngineProcess, pipeline: Pipeline, properties: dict[str, str]) -> str:
+def deploy(engine: EngineProcess, pipeline: Pipeline, properties: dict[str, str]) -> dict[str, Any]:
+    """Run the migrations; returns what the engine says of the last statement."""
     for statements in migrations():
         answer = engine.run(statements, properties, pipeline.variables)
-    return str(answer[-1]["commandStatus"]["queryId"])
+    return answer[-1]
 
 
 def check_alerts(pipeline: Pipeline, seconds: float, *, closed: bool = True) -> dict[str, int]:
@@ -101,7 +103,8 @@ def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: P
 def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline: Pipeline) -> None:
     first, second = engines("one").start(), engines("two").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
-    deploy(first, pipeline, QUIET)
+    deployed = deploy(first, pipeline, QUIET)
+    second.run("SHOW QUERIES;", after=deployed["commandSequenceNumber"])
     producing = threading.Thread(target=pipeline.faulty_events, args=(250_000, 2_000, 4, 8_000, 8_000))
     producing.start()
     eventually(
@@ -121,7 +124,7 @@ def test_the_last_windows_wait_for_ever_unless_idle_partitions_close(engines: En
     for second in range(5):
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
-    query = deploy(engine, pipeline, {"auto.offset.reset": "earliest"})
+    query = deploy(engine, pipeline, {"auto.offset.reset": "earliest"})["commandStatus"]["queryId"]
     eventually(
         lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 5, 120, "no events"
     )
@@ -251,7 +254,7 @@ def entry_of(value: bytes) -> dict[str, object]:
 def test_state_survives_a_restart_of_everything(engines: Engines, pipeline: Pipeline, platform: Platform) -> None:
     engine = engines("one").start()
     pipeline.ranges({1: (52, 108)})
-    query = deploy(engine, pipeline, QUIET)
+    query = deploy(engine, pipeline, QUIET)["commandStatus"]["queryId"]
     engine.stop()
     platform.kill("kafka-1")
     with suppress(Exception):

@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka import Producer
 from engine_events import read
 from engine_process import EngineProcess, eventually
 
-from heartwatch.kafka import KafkaAdmin
+from heartwatch.kafka import KafkaAdmin, producer_config
 from heartwatch.settings import Settings
 
 pytestmark = pytest.mark.parts("kafka", "registry")
@@ -109,6 +110,14 @@ def read_topic(engine: EngineProcess, topic: str) -> dict[int, list[Any]]:
     return read(engine.settings, topic)
 
 
+def positions(engine: EngineProcess, name: str) -> list[dict[str, int]]:
+    """Where the only query that reads a stream is in its topic, by partition."""
+    (summary,) = engine.run(f"DESCRIBE {name} EXTENDED;")[0]["sourceDescription"]["queryOffsetSummaries"]
+    (topic,) = summary["topicSummaries"]
+    assert topic["kafkaTopic"] == name
+    return topic["offsets"]  # type: ignore[no-any-return]
+
+
 def test_queries_are_paused_resumed_terminated_and_dropped(engines: Engines, name: str, settings: Settings) -> None:
     engine = engines("one").start()
     stream(engine, name)
@@ -120,24 +129,56 @@ def test_queries_are_paused_resumed_terminated_and_dropped(engines: Engines, nam
     insert(engine, name, ("k", 2, "b"))
     time.sleep(2)
     assert select(engine, f"SELECT A FROM {name}_D;") == [[1]]
+    behind = [one["logEndOffset"] - one["consumerOffset"] for one in positions(engine, name)]
+    assert sum(behind) > 0, "the second row is in the topic and not read"
     engine.kill()
     engine.start()
     assert engine.run("SHOW QUERIES;")[0]["queries"][0]["state"] == "PAUSED"
     engine.run(f"RESUME {query};")
     eventually(lambda: select(engine, f"SELECT A FROM {name}_D;") == [[1], [2]], 120, "not resumed")
+    eventually(lambda: sum(one["consumerOffset"] for one in positions(engine, name)) >= 2, 30, "not committed")
+    assert all(
+        one["logStartOffset"] == 0 and one["consumerOffset"] <= one["logEndOffset"] for one in positions(engine, name)
+    )
     refused = engine.post(f"DROP STREAM {name};").json()
     assert f"{name}_D" in refused["message"]
+    engine.run(
+        f"CREATE STREAM {name}_E (A INT) WITH (KAFKA_TOPIC='{name}_E', FORMAT='JSON', PARTITIONS=1, RETENTION_MS=-1);"
+        f"CREATE STREAM {name}_F WITH (CLEANUP_POLICY='compact,delete', RETENTION_MS=60000) AS SELECT * FROM {name}_E;"
+    )
+    made = KafkaAdmin(settings.kafka).describe([f"{name}_E", f"{name}_F"])
+    assert made[f"{name}_E"].config == {"retention.ms": "-1"}
+    assert made[f"{name}_F"].config == {"cleanup.policy": "compact,delete", "retention.ms": "60000"}
+    engine.run(f"DROP STREAM {name}_F DELETE TOPIC; DROP STREAM {name}_E DELETE TOPIC;")
     engine.run(f"DROP STREAM {name}_D DELETE TOPIC; DROP STREAM {name};")
     assert engine.run("SHOW QUERIES;")[0]["queries"] == []
     assert KafkaAdmin(settings.kafka).describe([f"{name}_D"]) == {}
 
 
+def test_what_comes_while_a_query_is_away_is_not_missed_though_it_begins_at_the_end(
+    engines: Engines, name: str, settings: Settings
+) -> None:
+    """Its place is committed before the first record, and not only with it."""
+    engine = engines("one").start()
+    stream(engine, name, partitions=1)
+    insert(engine, name, ("k", 1, "before"))
+    seldom = {"auto.offset.reset": "latest", "commit.interval.ms": "600000"}
+    engine.run(f"CREATE STREAM {name}_D AS SELECT K, A FROM {name};", seldom)
+    eventually(lambda: sum(one["consumerOffset"] for one in positions(engine, name)) >= 1, 60, "no place committed")
+    engine.kill()
+    producer = Producer(producer_config(settings.kafka))
+    producer.produce(name, json.dumps({"A": 2, "B": "meanwhile"}), "k")
+    assert producer.flush(30) == 0
+    engine.start()
+    eventually(lambda: select(engine, f"SELECT A FROM {name}_D;") == [[2]], 60, "what came meanwhile is missed")
+
+
 def test_statements_follow_each_other_by_sequence_number_on_another_engine(engines: Engines, name: str) -> None:
     first, second = engines("one").start(), engines("two").start()
     answer = first.run(f"CREATE STREAM {name} (A INT) WITH (KAFKA_TOPIC='{name}', VALUE_FORMAT='JSON', PARTITIONS=1);")
-    body = {"ksql": f"DESCRIBE {name};", "commandSequenceNumber": answer[0]["commandSequenceNumber"]}
-    assert httpx.post(f"{second.url}/ksql", json=body, timeout=60).json()[0]["sourceDescription"]["name"] == name
-    late = httpx.post(f"{second.url}/ksql", json={**body, "commandSequenceNumber": 1_000}, timeout=60)
+    described = second.run(f"DESCRIBE {name};", after=answer[0]["commandSequenceNumber"])
+    assert described[0]["sourceDescription"]["name"] == name
+    late = second.post(f"DESCRIBE {name};", after=1_000)
     assert late.status_code == 503
 
 
@@ -170,6 +211,12 @@ def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: E
     assert select(engine, joined, EARLIEST) == [["k", 1, 3]]
     counted = f"SELECT COUNT(*) AS N, SUM(A) AS S FROM {name} EMIT CHANGES LIMIT 1;"
     assert select(engine, counted, EARLIEST)[0] in ([1, 1], [1, 2], [2, 3])
+    # A record without a value is no row of a stream, to who asks.
+    producer = Producer(producer_config(engine.settings.kafka))
+    producer.produce(name, None, "m")
+    assert producer.flush(30) == 0
+    insert(engine, name, ("m", 4, "d"))
+    assert sorted(select(engine, f"SELECT K, A FROM {name};")) == [["k", 1], ["l", 2], ["m", 4]]
     pulled = f"SELECT * FROM {table};"
     assert select(engine, pulled) == []
     engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 1); INSERT INTO {table} (K, C) VALUES ('y', 2);")
@@ -181,3 +228,12 @@ def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: E
     ).json()
     assert (old[0]["header"]["schema"], old[1:]) == ("`C` INTEGER, `K` STRING KEY", [{"row": {"columns": [3, "x"]}}])
     assert select(engine, f"SELECT C FROM {table} WHERE K = 'y';") == [[2]]
+    pushed = f"SELECT C, C + 1 AS D, K FROM {table} WHERE C < 2 EMIT CHANGES LIMIT 2;"
+    old = httpx.post(f"{engine.url}/query", json={"ksql": pushed, "streamsProperties": EARLIEST}, timeout=120).json()
+    assert [one["row"] for one in old[1:-1]] == [
+        {"columns": [1, 2, "x"]}, {"columns": [None, None, "x"], "tombstone": True},
+    ]  # fmt: skip
+    assert old[0]["header"]["schema"] == "`C` INTEGER, `D` INTEGER, `K` STRING"
+    assert select(engine, pushed, EARLIEST) == [[1, 2, "x"]]
+    pulled = httpx.post(f"{engine.url}/query", json={"ksql": f"SELECT A FROM {name} WHERE A = 2;"}, timeout=120).json()
+    assert pulled[1:] == [{"row": {"columns": [2]}}, {"finalMessage": "Query Completed"}]

@@ -1,7 +1,7 @@
 """Every case of the YAML files beside this one: the engine gives what ksqlDB gives.
 
 A case has `sql`, `in` (records [topic, key, value, timestamp, window, headers]) and either `out` (the same) or `refused` (type,
-message).
+message), and may have `schemas` that are registered before (by subject).
 A window is [start, end] or [start, end, session]; headers are [name, base64] pairs.
 """
 
@@ -50,6 +50,7 @@ def case_of(family: str, given: dict[str, Any]) -> Case:
         inputs=records(given.get("in")),
         outputs=records(given.get("out")),
         refusal=Refusal.model_validate(refused) if refused else None,
+        schemas={subject: json.dumps(schema) for subject, schema in given.get("schemas", {}).items()},
     )
 
 

@@ -106,9 +106,6 @@ class TestMigrations:
         ("create table o as select id, windowstart ws, windowend we, count(*) n from st "
          "window tumbling (size 1 minute) group by id;",
          "ID INTEGER KEY, WS BIGINT, WE BIGINT, N BIGINT"),
-        ("create table o as select id, windowstart, count(*) n from st window tumbling (size 1 minute) group by id;",
-         "ID INTEGER KEY, N BIGINT"),
-        ("create table o as select id, windowstart ws, c from wt;", "ID INTEGER KEY, WS BIGINT, C BIGINT"),
         ("create table o as select id, topk(v, 3), histogram(name), latest_by_offset(v, 2) from st group by id;",
          "ID INTEGER KEY, KSQL_COL_0 ARRAY<INTEGER>, KSQL_COL_1 MAP<STRING, BIGINT>, KSQL_COL_2 ARRAY<INTEGER>"),
         ("create stream o as select st.id, name, label from st left join tb on st.id = tb.id;",
@@ -209,6 +206,28 @@ def test_insert_values(session: Session) -> None:
     }  # fmt: skip
 
 
+def test_topics_are_made_as_asked(session: Session) -> None:
+    plans = session.run(
+        "create stream o with (retention_ms=-1, cleanup_policy='Compact, delete') as select * from st;"
+        "create table p as select * from tb; create stream q with (retention_ms=5) as select * from nokey;"
+    )
+    assert [plan.topic_config for plan in plans] == [
+        {"cleanup.policy": "compact,delete", "retention.ms": "-1"}, {"cleanup.policy": "compact"}, {"retention.ms": "5"},
+    ]  # fmt: skip
+
+
+def test_decimals_are_inserted_whole_and_widened_where_all_fit(session: Session) -> None:
+    session.run(
+        "create stream narrow (x decimal(2, 1)) with (kafka_topic='n', value_format='json');"
+        "create stream wide (x decimal(5, 2)) with (kafka_topic='w', value_format='json');"
+        "insert into wide select * from narrow;"
+    )
+    with pytest.raises(StatementError, match="Incompatible schema between results and sink"):
+        session.run("insert into narrow select * from wide;")
+    with pytest.raises(StatementError, match=r"Cannot fit decimal '1\.25' into DECIMAL"):
+        session.run("insert into narrow values (1.25);")
+
+
 def test_types_by_name(session: Session) -> None:
     session.run("create type address as struct<street string, zip int>;")
     source = session.source("create stream o (id int key, a address) with (kafka_topic='o', value_format='json');")
@@ -233,15 +252,17 @@ _REFUSED: list[tuple[str, str]] = [
      "(eg, SELECT ID...)."),
     ("create stream o as select id, id as id2, v from st;",
      "The projection contains a key column (`ID`) more than once, aliased as: ID and ID2."),
-    ("create stream o as select id, v, v as v from st;", "The projection contains a column more than once: `V`."),
+    ("create stream o as select id, v, v as v from st;", "Duplicate value columns found in schema: `V` INTEGER"),
     ("create stream o as select id, foo from st;", "Line: 1, Col: 31: SELECT column 'FOO' cannot be resolved."),
     ("create stream o as select id, v from st where foo = 1;", "WHERE column 'FOO' cannot be resolved."),
     ("create stream o as select x.v from st;", "'X' is not a valid stream/table name or alias."),
     ("create stream o as select id from st join tb on st.id = tb.id;",
-     "Column 'ID' is ambiguous. Could be any of: ST.ID, TB.ID"),
+     "Column 'ID' is ambiguous. Could be ST.ID or TB.ID."),
     ("create stream o as select rowtime, id, v from st;",
      "Reserved column name in select: `ROWTIME`. Please remove or alias the column."),
     ("create stream o as select id, v as rowtime from st;", "`ROWTIME` is a reserved column name."),
+    ("create table o as select id, windowstart, count(*) n from st window tumbling (size 1 minute) group by id;",
+     "Reserved column name in select: `WINDOWSTART`. Please remove or alias the column."),
     ("create stream o as select id, v from st where v;", "Type error in WHERE expression: Should evaluate to boolean but is V"),
     ("create stream o as select id, null m from st;", "Can't infer a type of null."),
     ("create stream o as select * from nope;", "NOPE does not exist."),
@@ -251,7 +272,26 @@ _REFUSED: list[tuple[str, str]] = [
     ("create table o as select name, v, count(*) from st group by name;",
      "Non-aggregate SELECT expression(s) not part of GROUP BY: V"),
     ("create table o as select name, v + count(*) from st group by name;",
-     "Column used in aggregate SELECT expression(s) outside of aggregate functions not part of GROUP BY: V"),
+     "Non-aggregate SELECT expression(s) not part of GROUP BY: (V + COUNT(*))\nEither add the column(s) to the GROUP BY or "
+     "remove them from the SELECT."),
+    ("create table o as select name, len(name) as n, count(*) as n from st group by name;",
+     "Duplicate value columns found in schema: `N` BIGINT"),
+    ("create table o as select count(*) from st group by name, st.name;", "Duplicate GROUP BY expression: ST.NAME"),
+    ("create table o as select name, no_such(v) from st group by name;", "Can't find any functions with the name 'NO_SUCH'"),
+    ("create table o as select v from st group by name;", "GROUP BY requires aggregate functions"),
+    ("create table o as select sum(count(*)) from st group by name;", "Aggregate functions can not be nested: SUM(COUNT())"),
+    ("create table o as select name, count(*) from st;", "Non-aggregate SELECT expression(s) not part of GROUP BY: NAME"),
+    ("create table o as select id, windowstart ws, c from wt;",
+     "KSQL does not support persistent queries on windowed tables."),
+    ("create stream o as select st.id, v, c from st join wt on st.id = wt.id;",
+     "KSQL does not support persistent queries on windowed tables."),
+    ("create stream x (id int key, a int) with (kafka_topic='x', value_format='json', window_type='hopping', "
+     "window_size='30 bobs');", "Configuration WINDOW_SIZE is invalid: Invalid duration: '30 bobs'. Unknown time unit: 'BOBS'"),
+    ("create stream o as select explode(array[v, v]), id from st partition by explode(array[v, v]);",
+     "Can't find any functions with the name 'EXPLODE'"),
+    ("create stream o as select id, v from st partition by ();", "PARTITION BY requires at least one expression"),
+    ("create stream o as select id, v from st partition by abs(v);",
+     "must include the partitioning expression ABS(ST.V) in its projection (eg, SELECT ABS(ST.V)...)."),
     ("create table o as select name, count(*) from st group by name having v > 1;",
      "Non-aggregate HAVING expression not part of GROUP BY: V"),
     ("create table o as select name from st group by name;", "GROUP BY requires aggregate functions"),
@@ -269,6 +309,8 @@ _REFUSED: list[tuple[str, str]] = [
      "must include the join expressions ST.ID or TB.ID in its projection"),
     ("create stream o as select st.v, label from st join tb on st.id = tb.label;",
      "Invalid join condition: stream-table joins require to join on the table's primary key. Got ST.ID = TB.LABEL."),
+    ("create stream o as select v from st join tb on label = name;",
+     "Invalid join condition: stream-table joins require to join on the table's primary key. Got ST.NAME = TB.LABEL."),
     ("create stream o as select name from st join tb on st.name = tb.id;",
      "Invalid join condition: types don't match. Got ST.NAME{STRING} = TB.ID{INTEGER}."),
     ("create stream o as select * from st join tb on st.id > tb.id;", "Only equality join criteria is supported."),
@@ -295,6 +337,17 @@ _REFUSED: list[tuple[str, str]] = [
     ("insert into st select id, name from st;", "Incompatible schema between results and sink."),
     ("insert into st values (1);", "Expected a value for each column."),
     ("insert into st (id, v) values ('1', 1.5);", "Expected type INTEGER for field `V` but got 1.5(DECIMAL(2, 1))"),
+    ("insert into st (id, v) values (1, 'x');", "Expected type INTEGER for field `V` but got STRING(x)"),
+    ("insert into st (id, v) values (1);", "Expected number columns and values to match: 2, 1"),
+    ("insert into st (id, rowoffset) values (1, 2);", "Inserting into column `ROWOFFSET` is not allowed."),
+    ("insert into st (id, nope) values (1, 2);", "Column name `NOPE` does not exist."),
+    ("insert into nope select * from st;", "Line: 1, Col: 13: Source `NOPE` does not exist."),
+    ("create stream o with (kafka_topic='o', timestamp='s') as select * from st;",
+     "Timestamp column, `S`, should be LONG(INT64), TIMESTAMP, or a String with a timestamp_format specified."),
+    ("create table o with (retention_ms=1000) as select * from tb;",
+     "Invalid config variable in the WITH clause: RETENTION_MS. Non-windowed tables do not support retention."),
+    ("create stream o (a map<int, int>) with (kafka_topic='o', value_format='json');",
+     "JSON only supports MAP types with STRING keys"),
     ("insert into tb (label) values ('x');", "Value for primary key column(s) ID is required for tables"),
     ("select id, count(*) from wt group by id;", "Pull queries don't support GROUP BY clauses."),
 ]  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,21 @@ import pytest
 
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.functions import FUNCTIONS
+from heartwatch.engine.functions.registry import ANY_DECIMAL, INTERVAL, Generic
+from heartwatch.engine.types import (
+    BIGINT,
+    BOOLEAN,
+    BYTES,
+    DATE,
+    DOUBLE,
+    INTEGER,
+    STRING,
+    TIME,
+    TIMESTAMP,
+    ArrayType,
+    MapType,
+    SqlType,
+)
 
 Evaluate = Callable[[str], Any]
 
@@ -35,6 +51,12 @@ TEXTS = {
     "ENCODE('61', 'hex', 'ascii')": "a", "ENCODE('abc', 'utf8', 'base64')": "YWJj",
     "FROM_BYTES(TO_BYTES('YWJj', 'base64'), 'utf8')": "abc", "MD5('abc')": "900150983cd24fb0d6963f7d28e17f72",
     "UUID(TO_BYTES('000102030405060708090a0b0c0d0e0f', 'hex'))": "00010203-0405-0607-0809-0a0b0c0d0e0f",
+    "UUID(TO_BYTES('000102030405060708090a0b0c0d0e0f10', 'hex'))": None, "INSTR('abc', 'b', 2, 0)": 0,
+    "ENCODE('0x61', 'hex', 'ascii')": "a", "TO_BYTES('0x61', 'hex')": None, "TO_BYTES('Y$WI=', 'base64')": None,
+    "TO_BYTES('YWI', 'base64')": b"ab", "ENCODE('Y$W-_', 'base64', 'hex')": "616fbf",
+    r"REGEXP_EXTRACT('\d+', '٣3')": "3", "REGEXP_REPLACE('ab', '(?<x>b)|c', '<$1${x}$11\\$>')": "a<bbb1$>",
+    "REGEXP_REPLACE('a', 'a', '$')": None, r"REGEXP_EXTRACT('[{a]{2}\{', 'a{{')": "a{{",
+    "REGEXP_SPLIT_TO_ARRAY('aabcda', '(b|c)*')": ["a", "a", "", "d", "a"],
 }  # fmt: skip
 NUMBERS = {
     "ABS(-2.5)": Decimal("2.5"), "ABS(-7)": 7, "CEIL(1.2)": Decimal("2.0"), "CEIL(-0.5e0)": -0.0, "FLOOR(-2.5e0)": -3.0,
@@ -47,6 +69,8 @@ NUMBERS = {
     "INT_FROM_BYTES(TO_BYTES('0000002A', 'hex'))": 42, "INT_FROM_BYTES(TO_BYTES('2A000000', 'hex'), 'LITTLE_ENDIAN')": 42,
     "BIGINT_FROM_BYTES(TO_BYTES('00000000000003E8', 'hex'))": 1000, "INT_FROM_BYTES(TO_BYTES('2A', 'hex'))": None,
     "DOUBLE_FROM_BYTES(TO_BYTES('3FF0000000000000', 'hex'))": 1.0,
+    "SIGN(SQRT(-1))": 0, "ROUND(0.49999999999999994e0)": 0, "LEAST(SQRT(-1), 1e0)": 1.0, "COT(0)": float("inf"),
+    "CAST(GREATEST(SQRT(-1), 1e0) AS STRING)": "NaN",
 }  # fmt: skip
 TIMES = {
     "TIMESTAMPTOSTRING(0, 'yyyy-MM-dd HH:mm:ss.SSS')": "1970-01-01 00:00:00.000",
@@ -56,7 +80,7 @@ TIMES = {
     "FORMAT_TIMESTAMP(FROM_UNIXTIME(1577934245678), 'EEE, d MMM yyyy hh:mm a')": "Thu, 2 Jan 2020 03:04 AM",
     "FORMAT_DATE(FROM_DAYS(18263), 'dd/MM/yy')": "02/01/20", "FORMAT_TIME(PARSE_TIME('1:02', 'H:mm'), 'HH.mm')": "01.02",
     "PARSE_TIMESTAMP('2020-02-28 10:11', 'yyyy-MM-dd HH:mm', 'Europe/Berlin')": datetime(2020, 2, 28, 9, 11),
-    "PARSE_TIMESTAMP('2020-02-30', 'yyyy-MM-dd')": None, "PARSE_DATE('01/02/20', 'dd/MM/yy')": date(2020, 2, 1),
+    "PARSE_TIMESTAMP('2020-02-30', 'yyyy-MM-dd')": datetime(2020, 2, 29), "PARSE_DATE('01/02/20', 'dd/MM/yy')": date(2020, 2, 1),
     "PARSE_TIME('3:04 PM', 'h:mm a')": time(15, 4), "UNIX_TIMESTAMP(FROM_UNIXTIME(-1))": -1,
     "UNIX_DATE(FROM_DAYS(18263))": 18263, "FROM_UNIXTIME(1000)": datetime(1970, 1, 1, 0, 0, 1),
     "CONVERT_TZ(FROM_UNIXTIME(0), 'UTC', 'America/Los_Angeles')": datetime(1969, 12, 31, 16),
@@ -77,6 +101,16 @@ COLLECTIONS = {
     "ENTRIES(MAP('b' := 2, 'a' := 1), true)": [{"K": "a", "V": 1}, {"K": "b", "V": 2}],
     "MAP_KEYS(AS_MAP(ARRAY['a', 'b'], ARRAY[1, 2]))": ["a", "b"], "MAP_VALUES(MAP('a' := 1, 'b' := 2))": [1, 2],
     "MAP_UNION(MAP('a' := 1), MAP('a' := 2, 'b' := 3))['a']": 2,
+    "CAST(ARRAY_MAX(ARRAY[SQRT(-1), 1e0]) AS STRING)": "NaN", "ARRAY_MIN(ARRAY[SQRT(-1), 1e0])": 1.0,
+    "ARRAY_MAX(ARRAY[ARRAY[1]])": None, "ARRAY_JOIN(ARRAY[FROM_DAYS(0)])": None,
+    # The order of Java's HashMap: with as many buckets as the map needs, or with 16.
+    "MAP_KEYS(MAP('yes, thanks' := 1, 'nope' := 2, 'sure, yeah' := 3))": ["yes, thanks", "sure, yeah", "nope"],
+    "MAP_KEYS(SPLIT_TO_MAP('yes, thanks=1;nope=2;sure, yeah=3', ';', '='))": ["yes, thanks", "nope", "sure, yeah"],
+    "CAST(MAP('b' := 1, 'a' := 2) AS STRING)": "{a=2, b=1}",
+    "REDUCE(MAP('b' := 'b', 'a' := 'a'), '', (u, k, v) => u + v)": "ab",
+    "CAST(ARRAY['1', 'x'] AS ARRAY<INT>)": None, "CAST(MAP('a' := 'x') AS MAP<STRING, INT>)": None,
+    "CAST(STRUCT(a := ARRAY['x']) AS STRUCT<a ARRAY<INT>>)": None, "CAST(ARRAY['1', NULL] AS ARRAY<INT>)": [1, None],
+    "CAST(ARRAY[FROM_UNIXTIME(10)] AS STRING)": "[1970-01-01 00:00:00.01]",
 }  # fmt: skip
 JSON = {
     """EXTRACTJSONFIELD('{"a": [{"b": "x"}]}', '$.a[0].b')""": "x", """EXTRACTJSONFIELD('{"a": {"b": 1}}', '$.a')""": '{"b":1}',
@@ -88,6 +122,10 @@ JSON = {
     """IS_JSON_STRING('[1')""": False, """IS_JSON_STRING('{"a": 1}')""": True,
     "TO_JSON_STRING(STRUCT(b := 1, a := 'x'))": '{"A":"x","B":1}', "TO_JSON_STRING(ARRAY[1, NULL])": "[1,null]",
     "TO_JSON_STRING(MAP('a' := 1))": '{"a":1}', "TO_JSON_STRING(FROM_DAYS(0))": '"1970-01-01"', "TO_JSON_STRING('a')": '"a"',
+    "TO_JSON_STRING(1e10)": "1.0E10", "TO_JSON_STRING(ARRAY[SQRT(-1)])": '["NaN"]',
+    "TO_JSON_STRING(ARRAY[0.0000001])": "[0.0000001]",
+    "IS_JSON_STRING('{} what follows')": True, "IS_JSON_STRING('2020-01-01')": False, "IS_JSON_STRING(' ')": False,
+    "JSON_CONCAT('1')": "1", "JSON_ARRAY_CONTAINS(CAST(NULL AS STRING), 1)": None,
 }  # fmt: skip
 URLS = {
     "URL_EXTRACT_HOST('http://test@confluent.io:8080/nested/path?q=2#x')": "confluent.io",
@@ -95,6 +133,8 @@ URLS = {
     "URL_EXTRACT_PATH('http://confluent.io/a/b?c')": "/a/b", "URL_EXTRACT_QUERY('http://confluent.io/?c=1')": "c=1",
     "URL_EXTRACT_FRAGMENT('http://confluent.io/#x')": "x", "URL_EXTRACT_PROTOCOL('http://confluent.io')": "http",
     "URL_EXTRACT_PARAMETER('https://docs.confluent.io?a=1&b=2', 'b')": "2",
+    "URL_EXTRACT_HOST('http://no_host/x')": None, "URL_EXTRACT_HOST('http://[::1]:8/')": "[::1]",
+    "URL_EXTRACT_PATH('mailto:a@b.c')": None, "URL_EXTRACT_PATH('http://a.b/%zz')": None, "URL_DECODE_PARAM('%zz')": None,
     "URL_ENCODE_PARAM('url encoded')": "url+encoded", "URL_DECODE_PARAM('url%20encoded')": "url encoded",
 }  # fmt: skip
 CASES = {**TEXTS, **NUMBERS, **TIMES, **COLLECTIONS, **JSON, **URLS}
@@ -120,7 +160,7 @@ def test_chance_differs_from_row_to_row(evaluate: Evaluate, text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "PARSE_TIMESTAMP('2020-02-30', 'yyyy-MM-dd')",
+        "PARSE_TIMESTAMP('2020-02-32', 'yyyy-MM-dd')",
         "GENERATE_SERIES(1, 2, 0)",
         "INT_FROM_BYTES(TO_BYTES('2A', 'hex'))",
         "TO_BYTES('xyz', 'hex')",
@@ -153,6 +193,46 @@ def test_columns_differ_by_row(evaluate: Evaluate) -> None:
     ]
     assert evaluate("SLICE(A, 1, J)").values == [[1, 2], None, []]
     assert evaluate("INSTR(S, 'b')").values == [2, 0, 0]  # as ksqlDB's for a NULL text
+    assert evaluate("CONCAT_WS(S, 'x', 'y')").values == ["xabcy", None, "x12y"]
+    assert evaluate("ARRAY_JOIN(ARRAY[1, 2], S)").values == ["1abc2", "12", "1122"]
+    assert evaluate("REPLACE('a1b', S, 'c')").values == ["a1b", None, "a1b"]
+    assert evaluate("ARRAY[1, 2][J]").values == [2, 2, None]
+    assert evaluate("ARRAY[1, 2][L]").values == [None, None, 2]
+    assert evaluate("UNIX_TIMESTAMP() > 0").values == [True] * 3
+
+
+ARGUMENTS: dict[SqlType, tuple[str, ...]] = {
+    INTEGER: ("I", "CAST(NULL AS INT)", "2147483647"), BIGINT: ("L", "CAST(NULL AS BIGINT)", "-9223372036854775807"),
+    DOUBLE: ("D", "CAST(NULL AS DOUBLE)", "1e300"), STRING: ("S", "CAST(NULL AS STRING)", "'b'"),
+    BOOLEAN: ("B", "CAST(NULL AS BOOLEAN)", "TRUE"), BYTES: ("Y", "CAST(NULL AS BYTES)", "TO_BYTES('ff', 'hex')"),
+    DATE: ("DT", "CAST(NULL AS DATE)", "FROM_DAYS(0)"), TIME: ("TM", "CAST(NULL AS TIME)", "'01:02'"),
+    TIMESTAMP: ("T", "CAST(NULL AS TIMESTAMP)", "FROM_UNIXTIME(0)"), ANY_DECIMAL: ("M1", "CAST(NULL AS DECIMAL(4, 2))", "1.5"),
+    INTERVAL: ("DAYS", "HOURS"),
+}  # fmt: skip
+SHAPES: dict[type[SqlType], tuple[str, ...]] = {
+    Generic: ("I", "CAST(NULL AS INT)", "3"), ArrayType: ("A", "CAST(NULL AS ARRAY<INT>)", "ARRAY[1, NULL]"),
+    MapType: ("M", "CAST(NULL AS MAP<STRING, INT>)", "MAP('a' := NULL, 'b' := 1)"),
+}  # fmt: skip
+
+
+def calls() -> Iterator[str]:
+    """Calls of each overload with columns, NULLs and constants, which have one value where columns have one a row."""
+    for function in FUNCTIONS.values():
+        for overload in function.overloads:
+            given = [ARGUMENTS.get(one) or SHAPES.get(type(one), ()) for one in overload.parameters]
+            for turn in range(3 if all(given) else 0):
+                for step in range(2):
+                    chosen = (one[(turn + step * index) % len(one)] for index, one in enumerate(given))
+                    yield f"{function.name}({', '.join(chosen)})"
+
+
+def test_whatever_is_given_a_value_a_row_comes(evaluate: Evaluate) -> None:
+    tried = 0
+    for text in calls():
+        with suppress(StatementError):  # ambiguous, or of types that don't fit
+            assert len(evaluate(text).values) == 3, text
+            tried += 1
+    assert tried > 500
 
 
 def test_java_patterns_that_cannot_be_are_refused(evaluate: Evaluate) -> None:
@@ -160,3 +240,9 @@ def test_java_patterns_that_cannot_be_are_refused(evaluate: Evaluate) -> None:
         evaluate("FORMAT_DATE(DT, 'bogus')")
     with pytest.raises(StatementError, match="MONTHS"):
         evaluate("DATESUB(MONTHS, 1, DT)")
+
+
+def test_a_regular_expression_that_only_java_knows_is_refused(evaluate: Evaluate) -> None:
+    for text in (r"REGEXP_EXTRACT('\p{L}', S)", "REGEXP_EXTRACT('a{', S)", "REGEXP_REPLACE(S, '[a-z&&[^b]]', 'x')"):
+        with pytest.raises(StatementError, match=r"regular expression .* is not supported by the embedded engine"):
+            evaluate(text)

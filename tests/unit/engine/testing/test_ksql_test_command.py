@@ -166,6 +166,24 @@ INSERT INTO a (id, x) VALUES (1, 6);
 INSERT INTO a (id, x) VALUES (1, -6);
 ASSERT VALUES b (id, x) VALUES (1, -6);
 ASSERT STREAM b (id INT KEY, x INT) WITH (kafka_topic='B', value_format='JSON');
+--@test: a replaced aggregate goes on
+CREATE STREAM a (id INT KEY, g INT, x INT) WITH (kafka_topic='a', value_format='JSON');
+CREATE TABLE b AS SELECT g, SUM(x) AS s FROM a WHERE x > 0 GROUP BY g;
+INSERT INTO a (id, g, x) VALUES (1, 7, 5);
+ASSERT VALUES b (g, s) VALUES (7, 5);
+CREATE OR REPLACE TABLE b AS SELECT g, SUM(x) AS s FROM a WHERE x < 0 GROUP BY g;
+INSERT INTO a (id, g, x) VALUES (1, 7, 6);
+INSERT INTO a (id, g, x) VALUES (2, 7, -1);
+ASSERT VALUES b (g, s) VALUES (7, 4);
+--@test: a replaced condition on groups says nothing of what it keeps out before and now
+CREATE STREAM a (id INT KEY, x INT) WITH (kafka_topic='a', value_format='JSON');
+CREATE TABLE b AS SELECT id, COUNT(*) AS n FROM a GROUP BY id HAVING COUNT(*) <> 2;
+INSERT INTO a (id) VALUES (1);
+ASSERT VALUES b (id, n) VALUES (1, 1);
+CREATE OR REPLACE TABLE b AS SELECT id, COUNT(*) AS n FROM a GROUP BY id HAVING COUNT(*) > 2;
+INSERT INTO a (id) VALUES (1);
+INSERT INTO a (id) VALUES (1);
+ASSERT VALUES b (id, n) VALUES (1, 3);
 --@test: tombstones
 CREATE TABLE t (id INT PRIMARY KEY, x INT) WITH (kafka_topic='t', value_format='JSON');
 CREATE TABLE u AS SELECT * FROM t WHERE x > 0;
@@ -222,7 +240,7 @@ def test_sql_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tests.sql"
     path.write_text(SQL_TESTS)
     code = exit_code(path)
-    assert capsys.readouterr().out == "10 passed, 0 failed\n"
+    assert capsys.readouterr().out == "12 passed, 0 failed\n"
     assert code == 0
 
 
@@ -235,7 +253,7 @@ def test_sql_tests_that_fail_name_their_line(tmp_path: Path, capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("FAILED passes: line 8: Expected record does not match actual.")
     assert lines[1].startswith("FAILED refused: expected a message with 'NOTHING does not exist'")
-    assert lines[-1] == "8 passed, 2 failed"
+    assert lines[-1] == "10 passed, 2 failed"
 
 
 def test_sql_before_the_first_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

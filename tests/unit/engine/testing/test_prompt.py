@@ -56,3 +56,24 @@ def test_lists_are_tables() -> None:
 def test_messages_and_unknown_answers() -> None:
     assert shown({"@type": "currentStatus", "commandStatus": {"message": "Stream created"}}) == "Stream created\n"
     assert '"x": 1' in shown({"@type": "something", "x": 1})
+
+
+def test_descriptions_of_functions_and_types_are_tables() -> None:
+    calls = [
+        {"arguments": [{"name": "", "type": "STRING", "isVariadic": True}], "returnType": "BYTES", "description": "d"}
+    ]
+    text = shown({"@type": "describe_function", "name": "CONCAT", "description": "Joins.", "functions": calls})
+    assert [part in text for part in ("CONCAT Joins.", "STRING…", "BYTES")] == [True] * 3
+    fields = [{"name": "ZIP", "schema": {"type": "INTEGER"}}]
+    types = shown({"@type": "type_list", "types": {"PLACE": {"type": "STRUCT", "fields": fields}}})
+    assert "PLACE" in types
+    assert "STRUCT<ZIP INTEGER>" in types
+
+
+def test_every_query_and_what_was_asserted_are_told() -> None:
+    queries = [
+        {"id": name, "state": "RUNNING", "statementText": f"{name};", "fields": []} for name in ("CSAS_A", "CSAS_B")
+    ]
+    text = shown({"@type": "queryDescriptions", "queryDescriptions": queries})
+    assert text.index("CSAS_A RUNNING") < text.index("CSAS_B RUNNING")
+    assert shown({"@type": "assert_topic", "topicName": "t", "exists": False}) == "Topic t: does not exist\n"
