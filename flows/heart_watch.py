@@ -101,6 +101,7 @@ def heart_watch(
         alerts = verify_detections(run=sent.spec, offsets=offsets, deadline_seconds=deadline_seconds)
         assert alerts is not None  # noqa: S101 - it is None only without a run
     sinks = verify_sink(deadline_seconds=deadline_seconds, from_offsets=offsets)
+    assert isinstance(sinks, list)  # noqa: S101 - given offsets are checked beside other runs
     figures = measure_run(recorder, settings, settings.pipeline.variables)
     publish_rates(figures.rates, "; ".join(figures.missed) or "all objectives are met")
     report = HeartWatchReport(

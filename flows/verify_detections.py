@@ -15,7 +15,14 @@ from heartwatch.analytic import Analytic
 from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import ObjectiveSettings, load_settings
 from tasks.events import Wrong, announce
-from tasks.verify import AlertsReport, Offsets, publish_detections, verify_alerts, verify_newest_alerts
+from tasks.verify import (
+    AlertsReport,
+    Offsets,
+    publish_detections,
+    publish_detections_over_time,
+    verify_alerts,
+    verify_newest_alerts,
+)
 
 
 class DetectionError(Exception):
@@ -53,6 +60,7 @@ def verify_detections(
     if report is None:
         return None
     publish_detections(report)
+    publish_detections_over_time(report)
     settings = load_settings()
     pipeline = Analytic.of(settings.pipeline).name("pipeline")
     for sentence in missed_objectives(report, settings.objectives):

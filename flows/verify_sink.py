@@ -1,23 +1,37 @@
 """Prove by partition and offset, and record by record, that the sink holds what Kafka holds.
 
 Requires: Kafka, the schema registry, Postgres (what is proven, and the Iceberg catalog), S3; Connect is asked for the connector's
-state. Scheduled every five minutes. Safe to run again and at the same time: one check of a topic waits for the other.
+state. Scheduled every five minutes. Safe to run again and at the same time: one check of a topic waits for the other, or leaves
+the topic to it as the scheduled ones do.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow
+from prefect.states import Completed, State
 from pydantic import Field
 
 from heartwatch.verify.sinks import Request
-from tasks.sink import SinkReport, find_sinks, prove_sink, publish_sinks, report_incomplete
+from tasks.sink import (
+    Busy,
+    SinkReport,
+    find_sinks,
+    prove_sink,
+    publish_sinks,
+    publish_sinks_over_time,
+    report_incomplete,
+)
 
 
 class SinkIncompleteError(Exception):
     """The sink does not hold what Kafka holds; the message says what, where and how many."""
+
+
+class SinkBusyError(Exception):
+    """Another run was at work for too long; the message names the topics."""
 
 
 @flow(name="verify-sink")
@@ -39,25 +53,43 @@ def verify_sink(
     orphan_seconds: Annotated[
         float, Field(ge=0, description="age from which on an object that belongs to nothing is told")
     ] = 3_600,
-) -> list[SinkReport]:
+    wait_seconds: Annotated[
+        float,
+        Field(ge=0, description="how long to wait for another run that checks the same topic; 0: leave it the topic"),
+    ] = 1_800,
+) -> list[SinkReport] | State[Any]:
     """Prove the sinks.
 
     A run costs what is new: it lists the sink's objects and reads only what no run before has proven. With `since`, `until` or
     `from_offsets` it reads those records whatever was proven, and remembers nothing.
 
+    Returns:
+        what was found of each topic; a state named Skipped where all were left to another run.
+
     Raises:
+        SinkBusyError: another run was still checking a topic when the time to wait was over.
         SinkIncompleteError: a record is missing, there twice, changed, or one that Kafka never had; or an object is damaged.
     """
-    reports = []
+    reports, busy, limited = [], [], False
     for topic in topics if topics is not None else find_sinks(version):
         offsets = (from_offsets or {}).get(topic)
-        request = Request(deadline_seconds, since, until, offsets, full, accept_losses, orphan_seconds)
-        if (report := prove_sink(topic, request, version)) is not None:
-            reports.append(report)
+        request = Request(deadline_seconds, since, until, offsets, full, accept_losses, orphan_seconds, wait_seconds)
+        limited |= request.limited
+        found = prove_sink(topic, request, version)
+        if isinstance(found, Busy):
+            busy.append(found.sentence)
+        elif found is not None:
+            reports.append(found)
     publish_sinks(reports)
+    if reports and not limited:
+        publish_sinks_over_time(reports, version)
     wrong = [report for report in reports if not report.proven]
     for report in wrong:
         report_incomplete(report)
     if wrong:
         raise SinkIncompleteError("; ".join(report.sentence for report in wrong))
+    if busy and wait_seconds > 0:
+        raise SinkBusyError("; ".join(busy))
+    if busy and not reports:
+        return Completed(name="Skipped", message="; ".join(busy))
     return reports

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heartwatch.settings import ROOT, PipelineSettings
 
+_SINK = "_sink"
+
 
 class AnalyticError(Exception):
     """An analytic's folder is missing or its files are wrong; the message names the file and the remedy."""
@@ -144,6 +146,14 @@ class Analytic(BaseModel):
         if resource not in self.topics:
             raise AnalyticError(f"analytic {self.analytic!r} has no topic {resource!r}; it has {sorted(self.topics)!r}")
         return self.name(resource)
+
+    def sink_topics(self) -> list[str]:
+        """Return the resources of the topics that have a sink connector."""
+        return sorted(path.stem.removesuffix(_SINK) for path in self.connectors_folder.glob(f"*{_SINK}.json"))
+
+    def sink_connector(self, resource: str) -> str:
+        """Return the name of a topic's sink connector."""
+        return self.name(resource + _SINK)
 
     def schema_text(self, resource: str) -> str:
         """Return the Avro schema of a topic's values as it stands in its file."""

@@ -17,7 +17,14 @@ from heartwatch.settings import ROOT, PipelineSettings, PostgresSettings
 
 SCHEMA = "monitoring"
 _MIGRATIONS = ROOT / "deployments" / "postgres" / SCHEMA
-_BY_TIME = {"stage_samples": "at", "stage_rates": "at", "latencies": "at", "runs": "ended_at"}
+_BY_TIME = {
+    "stage_samples": "at",
+    "stage_rates": "at",
+    "latencies": "at",
+    "runs": "ended_at",
+    "sink_checks": "at",
+    "detection_checks": "at",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,46 @@ class Run:
     latency_p99_ms: float | None
     alerts: int
     exact: bool
+    recall: float | None
+    precision: float | None
+
+
+@dataclass(frozen=True)
+class SinkCheck:
+    """What a check of a topic's sink found.
+
+    Attributes:
+        topic: Kafka topic.
+        at: its end, seconds since the epoch.
+        proven_rows: rows of the sink that are proven, by this check and before.
+        wrong: records missing, lost or changed, and rows that are there twice or that Kafka never had.
+        dead_letters: all of the topic.
+        waiting_seconds: how long records have been waiting for the sink at least.
+    """
+
+    topic: str
+    at: float
+    proven_rows: int
+    wrong: int
+    dead_letters: int
+    waiting_seconds: float
+
+
+@dataclass(frozen=True)
+class DetectionCheck:
+    """What a check of the detections found.
+
+    Attributes:
+        at: its end, seconds since the epoch.
+        alerts: that were compared.
+        wrong: of these or of those that should be there, which differ from the batch computation's.
+        recall: share of the alerts that had to come that came; None where nobody knows the truth.
+        precision: share of the alerts that were right; None alike.
+    """
+
+    at: float
+    alerts: int
+    wrong: int
     recall: float | None
     precision: float | None
 
@@ -248,6 +295,56 @@ class Monitoring:
             ],
         )
 
+    def add_sink_checks(self, checks: Sequence[SinkCheck]) -> None:
+        """Keep what checks of sinks found."""
+        rows = [
+            (
+                self._pipeline,
+                one.topic,
+                _time(one.at),
+                one.proven_rows,
+                one.wrong,
+                one.dead_letters,
+                one.waiting_seconds,
+            )
+            for one in checks
+        ]
+        insert(
+            self._postgres,
+            "INSERT INTO monitoring.sink_checks (pipeline, topic, at, proven_rows, wrong, dead_letters, waiting_seconds) "
+            "VALUES %s ON CONFLICT DO NOTHING",
+            rows,
+        )
+
+    def sink_checks(self, since: float) -> list[SinkCheck]:
+        """Return the checks of sinks that ended at `since` (seconds since the epoch) or later, in order of time."""
+        rows = execute(
+            self._postgres,
+            "SELECT topic, at, proven_rows, wrong, dead_letters, waiting_seconds FROM monitoring.sink_checks "
+            "WHERE pipeline = %s AND at >= %s ORDER BY at, topic",
+            [self._pipeline, _time(since)],
+        )
+        return [SinkCheck(topic, at.timestamp(), *values) for topic, at, *values in rows]
+
+    def add_detection_check(self, check: DetectionCheck) -> None:
+        """Keep what a check of the detections found."""
+        insert(
+            self._postgres,
+            "INSERT INTO monitoring.detection_checks (pipeline, at, alerts, wrong, recall, precision) VALUES %s "
+            "ON CONFLICT DO NOTHING",
+            [(self._pipeline, _time(check.at), check.alerts, check.wrong, check.recall, check.precision)],
+        )
+
+    def detection_checks(self, since: float) -> list[DetectionCheck]:
+        """Return the checks of the detections that ended at `since` (seconds since the epoch) or later, in order of time."""
+        rows = execute(
+            self._postgres,
+            "SELECT at, alerts, wrong, recall, precision FROM monitoring.detection_checks "
+            "WHERE pipeline = %s AND at >= %s ORDER BY at",
+            [self._pipeline, _time(since)],
+        )
+        return [DetectionCheck(at.timestamp(), *values) for at, *values in rows]
+
     def mark(self, name: str) -> str | None:
         """Return what a check has noted for its next run; None before the first time."""
         rows = execute(
@@ -271,14 +368,20 @@ class Monitoring:
         rows = execute(self._postgres, "SELECT connector, restarts, last_at FROM monitoring.connector_restarts")
         return {connector: ConnectorRestarts(restarts, last_at) for connector, restarts, last_at in rows}
 
-    def add_connector_restart(self, connector: str, restarts: int) -> None:
-        """Keep that a connector is restarted now, for the how manieth time."""
-        execute(
+    def add_connector_restart(self, connector: str, restarts: int) -> bool:
+        """Keep that a connector is restarted now, for the how manieth time.
+
+        Returns:
+            whether it is the caller that restarts it; False where a run beside it has counted this restart.
+        """
+        counted = execute(
             self._postgres,
-            "INSERT INTO monitoring.connector_restarts (connector, restarts, last_at) VALUES (%s, %s, now()) "
-            "ON CONFLICT (connector) DO UPDATE SET restarts = excluded.restarts, last_at = excluded.last_at",
+            "INSERT INTO monitoring.connector_restarts AS kept (connector, restarts, last_at) VALUES (%s, %s, now()) "
+            "ON CONFLICT (connector) DO UPDATE SET restarts = excluded.restarts, last_at = excluded.last_at "
+            "WHERE kept.restarts = excluded.restarts - 1 RETURNING restarts",
             [connector, restarts],
         )
+        return bool(counted)
 
     def forget_connector_restarts(self, connectors: Sequence[str]) -> None:
         """Forget the restarts of connectors that run calmly."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+
+_FIGURE = re.compile("[-+\N{MULTIPLICATION SIGN}]? ?[0-9,.]*( %)?")
 
 
 @task(task_run_name="publish-{key}", cache_policy=NO_CACHE)
@@ -41,12 +44,16 @@ def picture(png: bytes, title: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows, all with the same columns, as a Markdown table; an empty text for none."""
+    """Return rows, all with the same columns, as a Markdown table, numbers to the right; an empty text for none."""
     if not rows:
         return ""
     head = list(rows[0])
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(_cell(row[name]) for name in head)} |" for row in rows)])
+    cells = [[_cell(row[name]) for name in head] for row in rows]
+    sides = [
+        "---:" if all(_FIGURE.fullmatch(cell) for cell in column) else "---" for column in zip(*cells, strict=True)
+    ]
+    lines = [head, ["---", *sides[1:]], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(value: Any) -> str:

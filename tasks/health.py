@@ -43,7 +43,7 @@ def look_at_parts() -> list[Finding]:
     """
     settings = load_settings()
     looks: dict[str, tuple[Callable[[Settings], list[Finding]], type[Exception] | tuple[type[Exception], ...]]] = {
-        "Connect": (_connectors, (ConnectError, PostgresError)),
+        "Connect": (look_at_connectors, (ConnectError, PostgresError)),
         "KSQL": (_queries, KsqldbError),
         "Kafka": (_partitions, KafkaClientError),
         "Prefect": (_workers, HTTPError),
@@ -65,9 +65,17 @@ def look_at_parts() -> list[Finding]:
     return findings
 
 
-def _connectors(settings: Settings) -> list[Finding]:
+def look_at_connectors(settings: Settings) -> list[Finding]:
+    """Look at the connectors, and restart the failed tasks of those that haven't been restarted too often.
+
+    Raises:
+        ConnectError: Connect doesn't answer.
+        heartwatch.postgres.PostgresError: the restarts so far aren't known.
+    """
     memory = Monitoring(settings.postgres, settings.pipeline)
     with closing(Connect(settings.connect, _ANSWER_SECONDS, retry_seconds=_ANSWER_SECONDS)) as connect:
+        # Asked before the states: what a run beside this one restarts meanwhile isn't restarted once more.
+        remembered = memory.connector_restarts()
         statuses = []
         for name in connect.connectors():
             # One that is being deleted, or was just made, has no state.
@@ -76,13 +84,11 @@ def _connectors(settings: Settings) -> list[Finding]:
             except UnknownConnectorError:
                 continue
         calm = timedelta(seconds=settings.monitoring.connector_calm_seconds)
-        plan = judge_connectors(
-            statuses, memory.connector_restarts(), settings.monitoring.connector_restarts, calm, datetime.now(UTC)
-        )
+        plan = judge_connectors(statuses, remembered, settings.monitoring.connector_restarts, calm, datetime.now(UTC))
         for name, restarts in plan.restart.items():
             # Counted first: a run that is killed here has restarted too little, never too often.
-            memory.add_connector_restart(name, restarts)
-            connect.restart_failed(name)
+            if memory.add_connector_restart(name, restarts):
+                connect.restart_failed(name)
         memory.forget_connector_restarts(plan.forget)
     return plan.findings
 

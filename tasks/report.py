@@ -83,20 +83,23 @@ def publish_report(last: date, days: int) -> Totals:
     png = _by_hour(rows, earlier) if days == 1 else _by_day(now, before, key)
     name = f"{last}" if days == 1 else f"{last - timedelta(days=days - 1)} to {last}"
     compared = "a week before" if before else "a week before (no report)"
+    this = "this day" if days == 1 else "this week"
+    most = _key_rows(by_key(rows, key).head(_SHOWN), by_key(earlier, key), key)
+    whole = [f"`s3://{reports.path(day)}`" for day in now]
     parts = [
         f"# {'Day' if days == 1 else 'Week'} {name} (UTC)",
-        table(_fleet_rows(fleet, fleet_before, compared)),
+        table(_fleet_rows(fleet, fleet_before, this, compared)),
         picture(png, "alerts and time outside the own range"),
-        f"## Most alerts\n\n{table(_key_rows(by_key(rows, key).head(_SHOWN), by_key(earlier, key), key))}",
-        f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table: "
-        + ", ".join(f"`s3://{reports.path(day)}`" for day in now),
+        f"## Most alerts, then most time outside\n\n{table(most)}",
+        f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table, by user and hour: "
+        + (whole[0] if len(whole) == 1 else f"{len(whole)} days from {whole[0]} to {whole[-1]}"),
     ]
     kind = "daily-report" if days == 1 else "weekly-report"
     publish_markdown(kind, "\n\n".join(parts), f"{name}: {fleet.alerts:,} alerts of {fleet.users_alerted:,} users.")
     return fleet
 
 
-def _fleet_rows(now: Totals, before: Totals, compared: str) -> list[dict[str, str]]:
+def _fleet_rows(now: Totals, before: Totals, this: str, compared: str) -> list[dict[str, str]]:
     figures = {
         "users": (now.users, before.users),
         "users with an alert": (now.users_alerted, before.users_alerted),
@@ -111,7 +114,7 @@ def _fleet_rows(now: Totals, before: Totals, compared: str) -> list[dict[str, st
     return [
         {
             "fleet": name,
-            "now": _number(value),
+            this: _number(value),
             compared: _number(earlier) if before.users else "-",
             "change": change(value, earlier),
         }
@@ -125,7 +128,7 @@ def _key_rows(rows: pl.DataFrame, earlier: pl.DataFrame, key: str) -> list[dict[
         {
             "user": str(row[key]),
             "alerts": _number(row["alerts"]),
-            "a week before": _number(before[row[key]]["alerts"]) if row[key] in before else "-",
+            "alerts a week before": _number(before[row[key]]["alerts"]) if row[key] in before else "-",
             "outside, min": _number(row["outside_seconds"] / 60),
             "observed, min": _number(row["observed_seconds"] / 60),
             "gaps": _number(row["gaps"]),

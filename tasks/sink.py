@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -11,25 +13,35 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.monitoring import Monitoring, SinkCheck
 from heartwatch.settings import load_settings
 from heartwatch.verify.dead_letters import DeadLetter, DeadLetterSummary
 from heartwatch.verify.findings import Finding, PartitionProof, SinkProof
-from heartwatch.verify.sinks import Request, prove, schema_lookup, sink_topics
-from tasks.artifacts import publish_table
+from heartwatch.verify.memory import BusyError
+from heartwatch.verify.sinks import Request, prove, schema_lookup
+from tasks.artifacts import picture, publish_markdown, publish_table
 from tasks.events import Wrong, announce
 
 __all__ = [
+    "Busy",
     "SinkReport",
     "find_sinks",
     "prove_sink",
     "publish_sinks",
+    "publish_sinks_over_time",
     "report_incomplete",
     "schema_lookup",
-    "sink_topics",
 ]
 
 _MOST_FINDINGS = 100
 _MOST_REASONS = 20
+_PLOTTED_SECONDS = 24 * 3_600
+_PANELS = {
+    "rows proven": "proven_rows",
+    "records wrong": "wrong",
+    "dead letters": "dead_letters",
+    "waiting, s": "waiting_seconds",
+}
 
 
 class SinkReport(BaseModel):
@@ -64,10 +76,16 @@ class SinkReport(BaseModel):
     last_dead_letter: str = ""
 
 
+class Busy(BaseModel):
+    """A topic that wasn't checked: another check of it is at work, as the sentence says."""
+
+    sentence: str
+
+
 def find_sinks(version: int | None) -> list[str]:
     """Return the resources of the analytic's topics that have a sink connector."""
     settings = load_settings()
-    return sink_topics(Analytic.load(settings.pipeline.analytic, version or settings.pipeline.version))
+    return Analytic.load(settings.pipeline.analytic, version or settings.pipeline.version).sink_topics()
 
 
 @task(
@@ -77,7 +95,7 @@ def find_sinks(version: int | None) -> list[str]:
     retry_delay_seconds=exponential_backoff(backoff_factor=2),
     retry_jitter_factor=0.5,
 )
-def prove_sink(resource: str, request: Request, version: int | None = None) -> SinkReport | None:
+def prove_sink(resource: str, request: Request, version: int | None = None) -> SinkReport | Busy | None:
     """Prove one topic's sink.
 
     Args:
@@ -91,11 +109,14 @@ def prove_sink(resource: str, request: Request, version: int | None = None) -> S
     Raises:
         SinkError: the sink can't be read.
         TopicError: the topic can't be read.
-        BusyError: another check of the topic is still at work.
     """
     settings = load_settings()
     analytic = Analytic.load(settings.pipeline.analytic, version or settings.pipeline.version)
-    found = prove(settings, analytic, resource, request)
+    try:
+        found = prove(settings, analytic, resource, request)
+    except BusyError as error:
+        get_run_logger().info("%s", error)
+        return Busy(sentence=str(error))
     if found is None:
         return None
     proof, dead_letters = found
@@ -135,23 +156,24 @@ def _totals(proof: SinkProof, dead_letters: DeadLetterSummary) -> dict[str, floa
 
 
 def _partition(proof: PartitionProof) -> dict[str, Any]:
+    """Return a partition's figures; what tells whether all is well comes first, as the table is wider than a page."""
     return {
         "partition": proof.partition,
+        "in Kafka": proof.in_kafka,
+        "in the sink": proof.in_sink,
+        "proven before": proof.proven_before,
+        "missing": proof.missing,
+        "lost": proof.lost,
+        "changed": proof.changed,
+        "duplicates": proof.duplicates,
+        "unexpected": proof.unexpected,
+        "dead letters": proof.dead_letters,
+        "tombstones": proof.tombstones,
+        "no record": proof.without_record,
+        "gaps": proof.gaps,
         "offsets": f"{proof.begin}-{proof.end}",
         "first in the sink": proof.first,
         "last in the sink": proof.last,
-        "proven before": proof.proven_before,
-        "in Kafka": proof.in_kafka,
-        "in the sink": proof.in_sink,
-        "no record": proof.without_record,
-        "tombstones": proof.tombstones,
-        "dead letters": proof.dead_letters,
-        "missing": proof.missing,
-        "lost": proof.lost,
-        "gaps": proof.gaps,
-        "duplicates": proof.duplicates,
-        "unexpected": proof.unexpected,
-        "changed": proof.changed,
         "digest": proof.digest,
     }
 
@@ -177,7 +199,8 @@ def _dead_letter(one: DeadLetter | None) -> str:
 def publish_sinks(reports: Sequence[SinkReport]) -> None:
     """Show what was found of each sink: a row a topic and partition, a row a finding, and a row a reason of dead letters."""
     sentences = (
-        ". ".join(report.sentence for report in reports) or "The pipeline isn't deployed: there is nothing to prove"
+        ". ".join(report.sentence[:1].upper() + report.sentence[1:] for report in reports)
+        or "The pipeline isn't deployed: there is nothing to prove"
     )
     rows = [{"topic": report.topic, **partition} for report in reports for partition in report.partitions]
     publish_table("sink", rows, f"{sentences}.")
@@ -197,6 +220,40 @@ def publish_sinks(reports: Sequence[SinkReport]) -> None:
     publish_table(
         "sink-dead-letters", letters, "Records that connectors refused, by reason; partition:offset and time."
     )
+
+
+def publish_sinks_over_time(reports: Sequence[SinkReport], version: int | None = None) -> None:
+    """Keep what a check of all that is new found, and plot what the checks of the last day found where that changed.
+
+    Args:
+        reports: of each topic; what was limited to some offsets says nothing of a sink as a whole and isn't for here.
+        version: pipeline version; None for the settings'.
+    """
+    settings = load_settings()
+    pipeline = settings.pipeline.model_copy(update={"version": version or settings.pipeline.version})
+    memory, now = Monitoring(settings.postgres, pipeline), time.time()
+    checks = [_check(report, now) for report in reports]
+    history = memory.sink_checks(now - _PLOTTED_SECONDS)
+    before = {one.topic: one for one in history}
+    memory.add_sink_checks(checks)
+    if all(one.topic in before and replace(before[one.topic], at=now) == one for one in checks):
+        return
+    # Most runs find nothing new and draw nothing: loading the charts' library takes as long as they do.
+    from heartwatch.charts import over_time  # noqa: PLC0415
+
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {label: {} for label in _PANELS}
+    for one in (*history, *checks):
+        for label, attribute in _PANELS.items():
+            panels[label].setdefault(one.topic, []).append((one.at, getattr(one, attribute)))
+    sentence = "; ".join(report.sentence for report in reports)
+    text = f"{sentence}.\n\n{picture(over_time(panels), 'rows proven, what was wrong and what waited, over time')}"
+    publish_markdown("sink-over-time", text, "What the checks of the sinks found in the last 24 hours.")
+
+
+def _check(report: SinkReport, at: float) -> SinkCheck:
+    wrong = sum(report.totals[name] for name in ("missing", "lost", "duplicates", "unexpected", "changed"))
+    letters, waiting = int(report.totals["dead_letters"]), report.totals["waiting_seconds"]
+    return SinkCheck(report.topic, at, report.rows, int(wrong), letters, waiting)
 
 
 def report_incomplete(report: SinkReport) -> None:

@@ -15,7 +15,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
-from heartwatch.charts import over_time
 from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
@@ -41,11 +40,9 @@ from heartwatch.verify.throughput import (
 )
 from heartwatch.verify.topics import Records, read_ranges
 from tasks.artifacts import picture, publish_markdown, publish_table
-from tasks.sink import sink_topics
 
 REALTIME, QUERY, ALERTS = "realtime topic", "query", "alerts topic"
 _QUERY_GROUP = "_confluent-ksql-"
-_SINK = "_sink"
 _MOST_MARKERS = 1_000
 _REMEMBERED_SECONDS = 3_600
 _PLOTTED_SECONDS = 6 * 3_600
@@ -81,8 +78,8 @@ class Sampler:
         self._offsets = OffsetReader(settings.kafka)
         self._realtime, self._alerts = analytic.topic("realtime"), analytic.topic("alerts")
         self._sinks = [
-            _Reader(f"{resource} sink", analytic.topic(resource), f"connect-{analytic.name(resource + _SINK)}")
-            for resource in sink_topics(analytic)
+            _Reader(f"{resource} sink", analytic.topic(resource), f"connect-{analytic.sink_connector(resource)}")
+            for resource in analytic.sink_topics()
         ]
         self._readers: list[_Reader] = []
         self.event_notes: list[Note] = []
@@ -422,6 +419,9 @@ def publish_throughput(measured: Measured) -> None:
 
 def publish_history(memory: Monitoring, settings: Settings, sentence: str) -> None:
     """Show a plot of the checks' rates, lags and latencies over the last hours."""
+    # Most runs find nothing moving and draw nothing: loading the charts' library takes as long as they do.
+    from heartwatch.charts import over_time  # noqa: PLC0415
+
     since = time.time() - _PLOTTED_SECONDS
     rates: dict[str, list[tuple[float, float]]] = {}
     lags: dict[str, list[tuple[float, float]]] = {}

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import polars as pl
@@ -20,11 +20,12 @@ from pydantic import BaseModel, Field
 from heartwatch.analytic import Analytic
 from heartwatch.codec import Decoder, parse
 from heartwatch.kafka import KafkaAdmin
-from heartwatch.monitoring import Monitoring
+from heartwatch.monitoring import DetectionCheck, Monitoring
 from heartwatch.postgres import execute
 from heartwatch.produce.sources import simulation_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.registry import Registry
+from heartwatch.report.day import Reports
 from heartwatch.settings import Settings, load_settings
 from heartwatch.simulate.truth import (
     expected_windows,
@@ -45,8 +46,8 @@ from heartwatch.verify.batch import (
     decode_topic,
     latest_rows,
 )
-from heartwatch.verify.topics import committed_ranges, read_ranges
-from tasks.artifacts import publish_markdown, publish_table, table
+from heartwatch.verify.topics import NewRecords, committed_ranges, new_records, read_ranges
+from tasks.artifacts import picture, publish_markdown, publish_table, table
 from tasks.sink import schema_lookup
 
 Offsets = dict[str, dict[int, int]]
@@ -56,6 +57,7 @@ _POLL_SECONDS = 0.5
 _LISTED = 100
 _WINDOWS_SHOWN = 60
 _MARK = "verify-detections began at"
+_PLOTTED_SECONDS = 7 * 24 * 3_600
 _LOOK_BACK = 20_000  # offsets of a partition
 _RETRIES: dict[str, Any] = {
     "cache_policy": NO_CACHE,
@@ -74,6 +76,7 @@ class AlertsReport(BaseModel):
 
     Attributes:
         exact: whether they equal the batch computation's.
+        wrong: rows that differ.
         sentence: what differs, or how many are equal.
         alerts: results of the run.
         events: valid events of the run.
@@ -89,10 +92,11 @@ class AlertsReport(BaseModel):
         windows: recall and precision of each window; none without a simulator.
         states: what people did, and what alerts that gave; none without a simulator.
         differences: what differs from the batch computation and from the truth, the first of each kind.
-        file: Parquet file with all of them; None when nothing differs.
+        file: address of the Parquet object with all of them; None when nothing differs.
     """
 
     exact: bool
+    wrong: int
     sentence: str
     alerts: int
     events: int
@@ -271,42 +275,38 @@ def verify_newest_alerts(most_events: int, deadline_seconds: float) -> AlertsRep
         return None
     if before["realtime"] == now["realtime"]:
         return None
-    most = most_events // max(1, len(spans["realtime"]))
-    ranges, early = {}, {}
-    for partition, (first, end) in spans["realtime"].items():
-        since = min(end, before["realtime"].get(str(partition), 0))
-        ranges[partition] = (max(first, since - _LOOK_BACK, end - most), end)
-        early[partition] = max(since, ranges[partition][0] + _LOOK_BACK) if ranges[partition][0] else 0
-    events = reading.topic("realtime", ranges)
+    checked = {int(partition): end for partition, end in before["realtime"].items()}
+    new = new_records(spans["realtime"], checked, _LOOK_BACK, most_events // max(1, len(spans["realtime"])))
+    events = reading.topic("realtime", new.ranges)
     people = pl.DataFrame(latest_rows(reading.topic("historical")).select([KEY]))
     known = _frame(events).join(people, on=KEY, how="semi")
-    report = _verify(reading, events, _newest(reading, known, ranges, early), deadline_seconds, None)
+    report = _verify(reading, events, _newest(reading, known, new), deadline_seconds, None)
+    if committed_ranges(reading.admin, names["historical"]) != spans["historical"]:
+        get_run_logger().info("the own ranges have changed during the check: the next one begins anew")
+        return None
     if report.exact:
         memory.set_mark(_MARK, json.dumps(now))
     return report
 
 
-def _newest(
-    reading: _Reading, known: pl.DataFrame, ranges: Mapping[int, tuple[int, int]], early: Mapping[int, int]
-) -> _Scope:
-    """Return the scope of events of known keys: windows after those of the early events, up to those that events have closed.
+def _newest(reading: _Reading, known: pl.DataFrame, new: NewRecords) -> _Scope:
+    """Return the scope of events of known keys: windows after those of the events before, up to those that events have closed.
 
     Args:
         reading: of which analytic.
         known: the events.
-        ranges: that were read.
-        early: by partition, the offset before which events only say how far time had come; 0 where there are none before.
+        new: what was read.
     """
     time_field = reading.analytic.topics["realtime"].event_time or ""
     names = reading.analytic.variables(reading.settings.pipeline.variables)
     closing = int(names["window_ms"]) + int(names["grace_ms"])
-    is_early = pl.col(OFFSET) < pl.col(PARTITION).replace_strict(early, return_dtype=pl.Int64)
+    is_early = pl.col(OFFSET) < pl.col(PARTITION).replace_strict(new.judged_from, return_dtype=pl.Int64)
     time_ms = pl.col(time_field).dt.epoch("ms")
     bounds = known.group_by(PARTITION).agg(first=time_ms.filter(is_early).max(), last=time_ms.max() - closing)
-    first = {partition: 0 for partition, offset in early.items() if offset == 0}
+    first = {partition: 0 for partition, offset in new.judged_from.items() if offset == 0}
     first |= {partition: time + 1 for partition, time in bounds.select(PARTITION, "first").drop_nulls().iter_rows()}
     last = dict(bounds.select(PARTITION, "last").iter_rows())
-    begins = {partition: begin for partition, (begin, _) in ranges.items()}
+    begins = {partition: begin for partition, (begin, _) in new.ranges.items()}
     return _Scope({"realtime": begins, "alerts": {}}, first, last)
 
 
@@ -321,6 +321,7 @@ def _verify(
     comparison, alerts, seconds = _await_alerts(reading, wanted, scope, began + deadline_seconds)
     report = AlertsReport(
         exact=comparison.exact,
+        wrong=comparison.differences().height,
         sentence=comparison.sentence(),
         alerts=alerts.height,
         events=events.table.num_rows,
@@ -368,12 +369,10 @@ def _listed(settings: Settings, report: AlertsReport, wrong: pl.DataFrame) -> Al
     """Return the report with what differs: the first rows in it, all of them in a file."""
     if wrong.is_empty():
         return report
-    path = settings.home / "results" / f"detections-{flow_run.id or 'local'}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wrong.write_parquet(path)
+    address = Reports(settings).write_differences(str(flow_run.id or "local"), wrong)
     first = wrong.group_by("difference", maintain_order=True).head(_LISTED)
     shown = [{name: None if value is None else str(value) for name, value in row.items()} for row in first.to_dicts()]
-    return report.model_copy(update={"differences": shown, "file": str(path)})
+    return report.model_copy(update={"differences": shown, "file": address})
 
 
 def _frame(topic: Topic) -> pl.DataFrame:
@@ -426,11 +425,10 @@ def publish_detections(report: AlertsReport) -> None:
         )
     for title, rows in (("By what people did", report.states), ("By window (UTC)", report.windows)):
         if rows:
-            parts.append(f"## {title}\n\n{table(rows)}")
+            named = [{name.replace("_", " "): value for name, value in row.items()} for row in rows]
+            parts.append(f"## {title}\n\n{table(named)}")
     if report.file is not None:
-        parts.append(
-            f"Everything that differs is in `{Path(report.file).name}` under the results of the platform's home."
-        )
+        parts.append(f"Everything that differs is in `{report.file}`.")
     publish_markdown("detections", "\n\n".join(parts), "The alerts against a batch computation and the truth.")
     columns = list(dict.fromkeys(name for row in report.differences for name in row))
     rows = [{name: row.get(name) for name in columns} for row in report.differences]
@@ -439,11 +437,40 @@ def publish_detections(report: AlertsReport) -> None:
     )
 
 
+def publish_detections_over_time(report: AlertsReport) -> None:
+    """Keep what a check found, and plot what the checks of the last seven days found."""
+    # Half an hour apart, and mostly with nothing new: the charts' library is loaded where there is something to draw.
+    from heartwatch.charts import over_time  # noqa: PLC0415
+
+    settings, now = load_settings(), time.time()
+    memory = Monitoring(settings.postgres, settings.pipeline)
+    memory.add_detection_check(DetectionCheck(now, report.alerts, report.wrong, report.recall, report.precision))
+    checks = memory.detection_checks(now - _PLOTTED_SECONDS)
+    shares = {
+        name: [(one.at, value) for one in checks if (value := getattr(one, name)) is not None]
+        for name in ("recall", "precision")
+    }
+    panels = {
+        "alerts compared": {"alerts": [(one.at, one.alerts) for one in checks]},
+        "alerts wrong": {"wrong": [(one.at, one.wrong) for one in checks]},
+        "share": {name: points for name, points in shares.items() if points},
+    }
+    png = over_time({label: series for label, series in panels.items() if series})
+    text = f"{report.sentence}.\n\n{picture(png, 'alerts compared, alerts wrong, recall and precision over time')}"
+    publish_markdown("detections-over-time", text, "What the checks of the detections found in the last seven days.")
+
+
 def show_rows(analytic: Analytic, alerts: pl.DataFrame, most: int = 10) -> list[dict[str, str]]:
     """Return the newest results as the analytic shows them to people."""
     time_field = analytic.topics["alerts"].event_time
     newest = alerts.sort(time_field, descending=True).head(most) if time_field else alerts.head(most)
     return [
-        {column: template.format(**row) for column, template in analytic.summary.items()}
+        {column: _filled(template, row) for column, template in analytic.summary.items()}
         for row in newest.iter_rows(named=True)
     ]
+
+
+def _filled(template: str, row: Mapping[str, Any]) -> str:
+    """Fill in a row's fields; a dash where one of them has no value, which no format takes."""
+    fields = [name for _, name, _, _ in Formatter().parse(template) if name]
+    return template.format(**row) if all(row.get(name) is not None for name in fields) else "-"

@@ -32,6 +32,7 @@ from heartwatch.settings import PostgresSettings, S3Settings, Settings
 
 FIGURES = ("events", "alerts", "observed_seconds", "outside_seconds", "gaps", "gap_seconds")
 _FILE = "report.parquet"
+_MANIFOLD = 10
 _MEMORY = "1GB"
 
 
@@ -168,12 +169,16 @@ def totals(rows: pl.DataFrame, key: str) -> Totals:
 
 
 def change(now: float, before: float) -> str:
-    """Return how a figure changed, as ``+12 %``; a dash where there was nothing to compare with."""
-    return f"{(now - before) / before:+.0%}".replace("%", " %") if before else "-"
+    """Return how a figure changed, as ``+12 %``, or ``x 25`` from tenfold on; a dash where there was nothing to compare with."""
+    if not before:
+        return "-"
+    if now / before >= _MANIFOLD:
+        return f"\N{MULTIPLICATION SIGN} {now / before:,.0f}"
+    return f"{(now - before) / before:+.0%}".replace("%", " %")
 
 
 class Reports:
-    """The Parquet tables of the days' reports in S3."""
+    """The Parquet tables of the days' reports in S3, and of what the detections' check found to differ."""
 
     def __init__(self, settings: Settings) -> None:
         """Open the bucket.
@@ -192,11 +197,11 @@ class Reports:
                 "secret_key": s3.secret_access_key.get_secret_value(),
             }
         self._files = fs.S3FileSystem(**options)
-        self._folder = f"{s3.bucket}/reports/{pipeline.analytic}_v{pipeline.version}/daily"
+        self._folder = f"{s3.bucket}/reports/{pipeline.analytic}_v{pipeline.version}"
 
     def path(self, day: date) -> str:
         """Return a day's object, with its bucket."""
-        return f"{self._folder}/date={day.isoformat()}/{_FILE}"
+        return f"{self._folder}/daily/date={day.isoformat()}/{_FILE}"
 
     def write(self, day: date, rows: pl.DataFrame) -> str:
         """Write a day's report in place of an earlier one, and return the object's address.
@@ -204,9 +209,20 @@ class Reports:
         Raises:
             ReportError: the S3 server refused or is away.
         """
-        with _asking(f"write {self.path(day)!r}"), self._files.open_output_stream(self.path(day)) as stream:
+        return self._write(self.path(day), rows)
+
+    def write_differences(self, run: str, rows: pl.DataFrame) -> str:
+        """Write what a run of verify-detections found to differ, and return the object's address.
+
+        Raises:
+            ReportError: the S3 server refused or is away.
+        """
+        return self._write(f"{self._folder}/detections/{run}.parquet", rows)
+
+    def _write(self, path: str, rows: pl.DataFrame) -> str:
+        with _asking(f"write {path!r}"), self._files.open_output_stream(path) as stream:
             pq.write_table(rows.to_arrow(), stream, compression="zstd")
-        return f"s3://{self.path(day)}"
+        return f"s3://{path}"
 
     def read(self, day: date) -> pl.DataFrame | None:
         """Return a day's report; None where there is none.

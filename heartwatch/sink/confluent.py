@@ -94,7 +94,7 @@ class ConfluentSink:
     def read(self, topic: str, one: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Return an object's rows (see `SinkReader.read`)."""
         try:
-            with self._store.files.open_input_file(one.path) as file:
+            with self._store.open(one.path) as file:
                 for batch in _batches(one.path, file, schema):
                     yield batch.select([name for name in schema.names if name in batch.schema.names])
         except READ_ERRORS as error:

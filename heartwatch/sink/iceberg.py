@@ -6,18 +6,19 @@ listing of the table's folder says which are really there. Contents are read onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io.pyarrow import ArrowScan, PyArrowFileIO
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.table import FileScanTask, Table
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,15 +38,18 @@ from heartwatch.sink.reader import (
 from heartwatch.sink.store import READ_ERRORS, Store, Stored, open_clock
 
 _MOST_PARTITIONS = 2**31 - 1
+_FIELD_ID = b"PARQUET:field_id"
+_ROWS = 100_000
 
 
 @dataclass(frozen=True)
 class _State:
-    """A table at one snapshot, and what has to be read of it, by path."""
+    """A table at one snapshot, what has to be read of it, by path, and its columns' ids."""
 
     table: Table
     store: Store
     tasks: dict[str, FileScanTask]
+    fields: dict[str, int]
 
 
 class IcebergSink:
@@ -105,7 +109,7 @@ class IcebergSink:
             raise SinkError(
                 f"manifests of table {topic!r} can't be read: {error}; one of them is gone or damaged, or the S3 server is away"
             ) from error
-        self._states[topic] = _State(table, store, tasks)
+        self._states[topic] = _State(table, store, tasks, {one.name: one.field_id for one in table.schema().fields})
         listing = Listing(str(table.metadata.current_snapshot_id or ""))
         ids = {name: table.schema().find_field(name).field_id for name in _positions(table)}
         for path, task in tasks.items():
@@ -120,10 +124,15 @@ class IcebergSink:
         """Return an object's rows (see `SinkReader.read`)."""
         state = self._states[topic]
         try:
-            known = state.table.schema()
-            wanted = known.select(*[name for name in schema.names if name in known.column_names])
-            scan = ArrowScan(state.table.metadata, state.table.io, wanted, AlwaysTrue())
-            yield from scan.to_record_batches([state.tasks[one.path]])
+            task, wanted = state.tasks[one.path], [name for name in schema.names if name in state.fields]
+            with state.store.open(_path(one.path)) as file:
+                parquet = _plain_parquet(file, task)
+                own = _own_names(parquet, [state.fields[name] for name in wanted]) if parquet is not None else None
+                if parquet is not None and own is not None:
+                    yield from _batches(parquet, own, wanted)
+                    return
+            scan = ArrowScan(state.table.metadata, state.table.io, state.table.schema().select(*wanted), AlwaysTrue())
+            yield from scan.to_record_batches([task])
         except READ_ERRORS as error:
             raise state.store.failure(_path(one.path), error) from error
 
@@ -143,6 +152,31 @@ class IcebergSink:
             system = files.fs_by_scheme(scheme, bucket)
             self._stores[scheme, bucket] = Store(system, self._clock(system))
         return self._stores[scheme, bucket]
+
+
+def _plain_parquet(file: pa.NativeFile, task: FileScanTask) -> pq.ParquetFile | None:
+    """Return the object as Parquet; None where its rows aren't all of the table's."""
+    if task.delete_files or task.file.file_format != FileFormat.PARQUET:
+        return None
+    return pq.ParquetFile(file, pre_buffer=True)
+
+
+def _own_names(parquet: pq.ParquetFile, wanted: Sequence[int]) -> list[str] | None:
+    """Return what an object calls the columns with some field ids; None where only pyiceberg knows.
+
+    Objects without ids go by the table's name mapping, and a column that an object doesn't have may have a default.
+    """
+    own = {
+        int((field.metadata or {}).get(_FIELD_ID, -1)): field.name
+        for field in parquet.schema_arrow
+        if not pa.types.is_nested(field.type)
+    }
+    return [own[one] for one in wanted] if own.keys() >= set(wanted) else None
+
+
+def _batches(parquet: pq.ParquetFile, own: Sequence[str], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for batch in parquet.iter_batches(_ROWS, columns=list(own), use_threads=False):
+        yield pa.RecordBatch.from_arrays([batch.column(name) for name in own], names=list(names))
 
 
 def _positions(table: Table) -> list[str]:

@@ -16,6 +16,7 @@ from heartwatch.sink.reader import ObjectError, SinkError
 
 _MILLION = 1_000_000
 _CLOCK_SECONDS = 10.0
+_WHOLE_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,18 @@ class Store:
             for one in found
             if one.type == FileType.File and not one.base_name.startswith(".")
         }
+
+    def open(self, path: str) -> pa.NativeFile:
+        """Open an object; unless it is large it is fetched at once: each request of a part costs more than the part.
+
+        Raises:
+            OSError: it is gone, or the store can't be asked (see `failure`).
+        """
+        file = self.files.open_input_file(path)
+        if file.size() > _WHOLE_BYTES:
+            return file
+        with file:
+            return pa.BufferReader(file.read_buffer())
 
     def failure(self, path: str, error: Exception) -> ObjectError | SinkError:
         """Return what a failed reading means: the object is to blame only when the store still answers."""

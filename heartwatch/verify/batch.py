@@ -178,13 +178,10 @@ class Comparison:
         return pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame(schema={"difference": pl.String})
 
     def sentence(self) -> str:
-        """Return what differs, with samples."""
-        parts = []
-        for name in _DIFFERENCES:
-            frame: pl.DataFrame = getattr(self, name)
-            if frame.height:
-                parts.append(f"{frame.height} {name}, such as {frame.row(0, named=True)!r}")
-        return "; ".join(parts) if parts else f"all {self.equal} rows are equal"
+        """Return how many rows differ in which way; not which, as the sentence reaches people who may not see them."""
+        counts = {name: getattr(self, name).height for name in _DIFFERENCES}
+        parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+        return ", ".join(parts) if parts else f"all {self.equal:,} rows are equal"
 
 
 def compare(found: pl.DataFrame, computed: pl.DataFrame, by: Sequence[str]) -> Comparison:

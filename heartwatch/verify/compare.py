@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from heartwatch.verify.findings import COUNTS, Finding, Kind
-from heartwatch.verify.records import KEYS, ROW_SCHEMA, RecordKind
+from heartwatch.verify.records import KEYS, ROW_SCHEMA, RecordKind, in_order
 
 Ranges = Mapping[int, tuple[int, int]]
 """For each partition the first offset and the offset after the last one."""
@@ -28,24 +28,13 @@ def judge(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame) -
     """Return one row an offset that Kafka or the sink has, sorted, with what is to be said of it.
 
     Args:
-        kafka: what `kafka_frame` gave.
-        sink: rows of the same offsets as `row_frame` gives them.
+        kafka: what `kafka_frame` gave, in order.
+        sink: rows of the same offsets as `row_frame` gives them, in order.
         dead_letters: partition and offset of each record in the dead-letter topic.
     """
-    # As a rule each offset is there once: that needs no aggregation.
-    single = sink.select(KEYS).is_unique()
-    if single.all():
-        copies = sink.with_columns(copies=pl.lit(1, pl.UInt32), kinds=pl.lit(1, pl.UInt32))
-    else:
-        copies = sink.group_by(KEYS).agg(
-            copies=pl.len(),
-            digest=pl.col("digest").first(),
-            kinds=pl.col("digest").n_unique(),
-            timestamp=pl.col("timestamp").first(),
-        )
-    joined = kafka.join(copies, on=KEYS, how="full", coalesce=True, suffix="_sink")
+    joined = _side_by_side(kafka, sink)
     dead = dead_letters.select(pl.col("partition").cast(pl.Int32), "offset").unique().with_columns(dead=pl.lit(True))
-    joined = joined.join(dead, on=KEYS, how="left")
+    joined = joined.join(dead, on=KEYS, how="left", maintain_order="left")
     in_kafka, in_sink, is_dead = (
         pl.col("kind").is_not_null(),
         pl.col("copies").is_not_null(),
@@ -54,20 +43,59 @@ def judge(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame) -
     is_row, is_tombstone = pl.col("kind") == RecordKind.ROW, pl.col("kind") == RecordKind.TOMBSTONE
     other = (pl.col("digest") != pl.col("digest_sink")) | (pl.col("kinds") > 1)
     other_time = (pl.col("timestamp") != pl.col("timestamp_sink")).fill_null(False)
-    return (
-        joined.with_columns(
-            in_kafka=in_kafka,
-            in_sink=in_kafka & in_sink,
-            tombstones=(in_kafka & is_tombstone).fill_null(False),
-            dead_letters=in_kafka & is_dead,
-            missing=(in_kafka & ~in_sink & ~is_dead & ~is_tombstone).fill_null(False),
-            unexpected=~in_kafka,
-            changed=(in_sink & is_row & (other | other_time)).fill_null(False),
-            duplicates=pl.col("copies").fill_null(1).cast(pl.Int64) - 1,
+    return joined.with_columns(
+        in_kafka=in_kafka,
+        in_sink=in_kafka & in_sink,
+        tombstones=(in_kafka & is_tombstone).fill_null(False),
+        dead_letters=in_kafka & is_dead,
+        missing=(in_kafka & ~in_sink & ~is_dead & ~is_tombstone).fill_null(False),
+        unexpected=~in_kafka,
+        changed=(in_sink & is_row & (other | other_time)).fill_null(False),
+        duplicates=pl.col("copies").fill_null(1).cast(pl.Int64) - 1,
+    ).select(*KEYS, *COUNTS)
+
+
+def _side_by_side(kafka: pl.DataFrame, sink: pl.DataFrame) -> pl.DataFrame:
+    """Return one row an offset in order: Kafka's columns, the sink's, how many rows the sink has there and of how many kinds."""
+    # As a rule each offset is there once, and Kafka has it: that needs no join.
+    if (places := _places(kafka, sink)) is not None:
+        rows = np.full(kafka.height, -1)
+        rows[places] = np.arange(sink.height)
+        index = pl.Series(rows)
+        one = pl.lit(index >= 0).replace(False, None).cast(pl.UInt32)
+        return kafka.with_columns(
+            copies=one, kinds=one, **{f"{name}_sink": _picked(sink[name], index) for name in ("digest", "timestamp")}
         )
-        .select(*KEYS, *COUNTS)
-        .sort(KEYS)
+    copies = sink.group_by(KEYS).agg(
+        copies=pl.len(),
+        digest=pl.col("digest").first(),
+        kinds=pl.col("digest").n_unique(),
+        timestamp=pl.col("timestamp").first(),
     )
+    return in_order(kafka.join(copies, on=KEYS, how="full", coalesce=True, suffix="_sink"))
+
+
+def _picked(values: pl.Series, index: pl.Series) -> pl.Series:
+    """Return the values at an index, null where it is negative."""
+    if values.is_empty():
+        return pl.repeat(None, len(index), dtype=values.dtype, eager=True)
+    return values.gather(index.set(index < 0, None))
+
+
+def _places(kafka: pl.DataFrame, sink: pl.DataFrame) -> npt.NDArray[np.int64] | None:
+    """Return which of Kafka's records each of the sink's rows is; None where one is none of them, or the same as another."""
+    (partitions, offsets), (own_partitions, own_offsets) = (
+        (rows["partition"].to_numpy(), rows["offset"].to_numpy()) for rows in (kafka, sink)
+    )
+    places = np.empty(sink.height, dtype=np.int64)
+    for partition in np.unique(own_partitions):
+        first, end = np.searchsorted(partitions, [partition, partition + 1])
+        own = slice(*np.searchsorted(own_partitions, [partition, partition + 1]))
+        places[own] = first + np.searchsorted(offsets[first:end], own_offsets[own])
+    if np.any(places >= kafka.height) or np.any(places[1:] <= places[:-1]):
+        return None
+    same = (partitions[places] == own_partitions) & (offsets[places] == own_offsets)
+    return places if same.all() else None
 
 
 def on_the_way(judged: pl.DataFrame, targets: Mapping[int, int]) -> dict[int, int]:
@@ -89,7 +117,7 @@ def before(rows: pl.DataFrame, ends: Mapping[int, int]) -> pl.DataFrame:
 def counts(judged: pl.DataFrame) -> dict[int, dict[str, int]]:
     """Return by partition the sums of what was said of its offsets, and how many runs of missing ones there are."""
     begins = pl.col("missing") & ~pl.col("missing").shift(1, fill_value=False).over("partition")
-    flagged = judged.with_columns(gaps=begins)
+    flagged = judged.with_columns(gaps=begins if judged["missing"].any() else pl.lit(False))
     summed = flagged.group_by("partition").agg(pl.col(*COUNTS, "gaps").cast(pl.Int64).sum())
     return {int(row.pop("partition")): row for row in summed.iter_rows(named=True)}
 

@@ -25,6 +25,9 @@ DIGEST = f"polars {pl.__version__}"
 """Which hash function the digests are of: those of another one say nothing."""
 
 
+_TIMES = 10_000
+
+
 class RecordKind(IntEnum):
     """What a record in Kafka is."""
 
@@ -34,7 +37,7 @@ class RecordKind(IntEnum):
 
 
 def kafka_frame(parts: Iterable[Records], decoder: Decoder) -> pl.DataFrame:
-    """Return partition, offset, digest, timestamp (ms since the epoch) and kind of each record.
+    """Return partition, offset, digest, timestamp (ms since the epoch) and kind of each record, in order.
 
     Args:
         parts: records of one topic.
@@ -50,7 +53,22 @@ def kafka_frame(parts: Iterable[Records], decoder: Decoder) -> pl.DataFrame:
         digest[decoded.indices] = _digests(decoded.batch)
         columns = (records.partition, records.offset, digest, records.timestamp, kind)
         frames.append(pl.DataFrame(dict(zip(KAFKA_SCHEMA, columns, strict=True)), schema=KAFKA_SCHEMA))
-    return pl.concat(frames) if frames else pl.DataFrame(schema=KAFKA_SCHEMA)
+    return in_order(pl.concat(frames)) if frames else pl.DataFrame(schema=KAFKA_SCHEMA)
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows by partition and offset, as Polars would sort them at many times the cost."""
+    partition, offset = (rows[name].to_numpy() for name in KEYS)
+    later = (partition[1:] > partition[:-1]) | ((partition[1:] == partition[:-1]) & (offset[1:] >= offset[:-1]))
+    return rows.rechunk() if later.all() else rows[np.lexsort((offset, partition))]
+
+
+def within(rows: pl.DataFrame, partition: int, begin: int, end: int) -> pl.DataFrame:
+    """Return those of rows in order that are of a partition's offsets."""
+    numbers = rows["partition"].to_numpy()
+    first, last = np.searchsorted(numbers, [partition, partition + 1])
+    low, high = first + np.searchsorted(rows["offset"].to_numpy()[first:last], [begin, end])
+    return rows.slice(int(low), int(high - low))
 
 
 def wanted_schema(fields: pa.Schema) -> pa.Schema:
@@ -179,12 +197,21 @@ def off_times(timestamps: npt.NDArray[np.int64], seconds: float, around: int = 5
         around: records on either side whose median is taken; as many as there are on both sides near the ends.
     """
     off = np.zeros(len(timestamps), dtype=bool)
-    median = pl.Series(timestamps).rolling_median(2 * around + 1, center=True).to_numpy()
-    for index in (*range(min(around, len(timestamps))), *range(max(around, len(timestamps) - around), len(timestamps))):
-        reach = min(index, len(timestamps) - 1 - index, around)
-        median[index] = np.median(timestamps[index - reach : index + reach + 1])
-    np.greater(np.abs(timestamps - median), seconds * 1000, out=off)
+    for begin in range(0, len(timestamps), _TIMES):
+        first, end = max(0, begin - around), begin + _TIMES
+        part = timestamps[first : end + around]
+        # Nothing is far from a median when nothing is far from anything: as a rule no median is needed.
+        if int(part.max()) - int(part.min()) > seconds * 1000:
+            off[begin:end] = _far(part, seconds * 1000, around)[begin - first :][:_TIMES]
     return off
+
+
+def _far(times: npt.NDArray[np.int64], limit: float, around: int) -> npt.NDArray[np.bool_]:
+    median = pl.Series(times).rolling_median(2 * around + 1, center=True).to_numpy(writable=True)
+    for index in (*range(min(around, len(times))), *range(max(around, len(times) - around), len(times))):
+        reach = min(index, len(times) - 1 - index, around)
+        median[index] = np.median(times[index - reach : index + reach + 1])
+    return np.asarray(np.abs(times - median) > limit)
 
 
 def differences(kafka: dict[str, Any], sink: dict[str, Any]) -> dict[str, str]:

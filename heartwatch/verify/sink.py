@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -45,17 +46,21 @@ from heartwatch.verify.records import (
     ROW_SCHEMA,
     comparable,
     differences,
+    in_order,
     kafka_frame,
     off_times,
     positions,
     row_frame,
     sum_digests,
     wanted_schema,
+    within,
 )
 from heartwatch.verify.topics import Records
 
 _CHUNK_OFFSETS = 2_000_000
-_THREADS = 4
+_SMALL_ROWS = 20_000
+_TOGETHER_ROWS = 100_000
+_THREADS = 8
 _POLL_SECONDS = 0.5
 _EXPLAINED = 3
 _MACHINE_CLOCK_SECONDS = 60.0
@@ -154,12 +159,16 @@ def _wait_for_version(check: Check, known: str, deadline: float, clock: Callable
 
 @dataclass(frozen=True)
 class _Read:
-    """What was read of an object; `problem` says why it can't be read, `wrong` which fields its schema has wrong."""
+    """What was read of an object; `problem` says why it can't be read, `wrong` which fields its schema has wrong.
+
+    `batches` are rows that aren't hashed yet.
+    """
 
     one: SinkObject
     rows: pl.DataFrame
     wrong: frozenset[str] = frozenset()
     problem: str = ""
+    batches: Sequence[pa.RecordBatch] = ()
 
 
 class _Run:
@@ -436,20 +445,22 @@ class _Look:
         wide = [(partition, begin, end) for begin, (partition, _, end) in part]
         kafka = self._kafka(wide)
         dead = self.check.dead_letters(wide)
-        rows = self._without_superseded(self._rows(wide, kafka, dead), kafka)
+        rows = in_order(self._without_superseded(self._rows(wide, kafka, dead), kafka))
         judged = compare.judge(kafka, rows, dead)
         ends = compare.on_the_way(judged, self.run.targets)
         judged, rows = compare.before(judged, ends), compare.before(rows, ends)
-        proven: list[pl.DataFrame] = []
+        kept = []
         for begin, (partition, first, last) in part:
             end = min(last, ends.get(partition, last))
             if end > first:
-                proven.append(self._keep((partition, first, end), begin, judged, rows))
-        good = pl.concat(proven) if proven else judged.clear()
-        _add_counts(self.run.partitions, good)
-        _add_counts(self.partitions, judged)
+                kept.append((partition, first, self._keep((partition, first, end), begin, judged, rows)))
+        good = pl.concat([within(judged, *span) for span in kept]) if kept else judged.clear()
+        counts = compare.counts(judged)
+        _add_counts(self.run.partitions, counts if good.height == judged.height else compare.counts(good))
+        _add_counts(self.partitions, counts)
         self.findings += self._explained(compare.runs(judged))
-        self._note_times(kafka.join(good, on=KEYS, how="semi"))
+        for span in kept:
+            self._note_times(span[0], within(kafka, *span))
         self.run.save(self.proofs, self.listing.version)
 
     def _kafka(self, spans: Sequence[Span]) -> pl.DataFrame:
@@ -462,34 +473,29 @@ class _Look:
             layer[partition] = (begin, end)
         return kafka_frame((records for layer in layers for records in self.check.log.read(layer)), self.check.decoder)
 
-    def _keep(self, span: Span, read_from: int, judged: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-        """Keep what of a span is proven, all of it or what lies before the first fault; return what was said of its offsets."""
+    def _keep(self, span: Span, read_from: int, judged: pl.DataFrame, rows: pl.DataFrame) -> int:
+        """Keep what of a span is proven: all of it, or what lies before the first fault; return up to where that is."""
         partition, begin, end = span
-        here = (pl.col("partition") == partition) & (pl.col("offset") >= begin) & (pl.col("offset") < end)
-        said, mine = judged.filter(here), rows.filter(here)
+        said, mine = within(judged, *span), within(rows, *span)
         proven_to = compare.first_fault(said, end)
-        good = mine.filter(pl.col("offset") < proven_to)
         _note_rows(self.partitions[partition], mine, end - read_from)
         if proven_to > begin:
+            good, here = within(mine, partition, begin, proven_to), within(said, partition, begin, proven_to)
             digest, first, last = _note_rows(self.run.partitions[partition], good, proven_to - begin)
-            said = said.filter(pl.col("offset") < proven_to)
-            records = int(said["in_kafka"].sum())
+            records = int(here["in_kafka"].sum())
             self.proofs.add(Segment(partition, begin, proven_to, records, good.height, digest, DIGEST, first, last))
-            return said
-        return said.clear()
+        return proven_to
 
-    def _note_times(self, kafka: pl.DataFrame) -> None:
-        for (key,), part in kafka.sort(KEYS).group_by("partition", maintain_order=True):
-            partition, times, offsets = int(key), part["timestamp"].to_numpy(), part["offset"].to_numpy()
-            off = off_times(times, self.check.clock_seconds)
-            if off.any():
-                before = self.run.off.get(partition)
-                first = before.first if before is not None else int(offsets[off][0])
-                count = int(off.sum()) + (before.count if before is not None else 0)
-                text = f"times more than {self.check.clock_seconds:g} s from those around them"
-                self.run.off[partition] = Finding(
-                    Kind.CLOCK, partition, first, int(offsets[off][-1]), count, text, fault=False
-                )
+    def _note_times(self, partition: int, kafka: pl.DataFrame) -> None:
+        times, offsets = kafka["timestamp"].to_numpy(), kafka["offset"].to_numpy()
+        off = off_times(times, self.check.clock_seconds)
+        if off.any():
+            before = self.run.off.get(partition)
+            first = before.first if before is not None else int(offsets[off][0])
+            count = int(off.sum()) + (before.count if before is not None else 0)
+            text = f"times more than {self.check.clock_seconds:g} s from those around them"
+            last = int(offsets[off][-1])
+            self.run.off[partition] = Finding(Kind.CLOCK, partition, first, last, count, text, fault=False)
 
     # Rows
 
@@ -502,7 +508,6 @@ class _Look:
         """Read the sink's rows of spans; tell the objects that can't be read, or whose schema is wrong."""
         if not spans:
             return pl.DataFrame(schema=ROW_SCHEMA)
-        frames = []
         by_partition: dict[int, list[tuple[int, int]]] = {}
         for partition, begin, end in spans:
             by_partition.setdefault(partition, []).append((begin, end))
@@ -511,25 +516,53 @@ class _Look:
         def read(one: SinkObject) -> _Read:
             return self._read(one, kept, kafka, dead)
 
+        frames: list[pl.DataFrame] = []
+        reads: list[_Read] = []
+        waiting = 0
         for found in self._in_threads(read, self._objects_of(spans)):
-            frames.append(found.rows)
-            if found.wrong and found.rows.height:
-                self._tell_object(Kind.WRONG_SCHEMA, found.one.path, "; ".join(sorted(found.wrong)), found.one)
+            reads.append(found)
+            waiting += sum(batch.num_rows for batch in found.batches)
+            if waiting >= _TOGETHER_ROWS:
+                frames += self._framed(reads, kept)
+                reads, waiting = [], 0
+        frames += self._framed(reads, kept)
         return pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
 
     def _read(self, one: SinkObject, kept: pl.Expr, kafka: pl.DataFrame | None, dead: pl.DataFrame | None) -> _Read:
-        frames, wrong, counted = [], set(), False
+        """Read an object's rows; those of a small one are left as they are, to be hashed together with others."""
+        frames, wrong, counted, waiting = [], set(), False, 0
         place = (one.partitions[0], one.offsets[0])
+        batches: list[pa.RecordBatch] = []
         for batch in self.check.sink.read(self.check.topic, one, wanted_schema(self.fields)):
             counted = OFFSET not in batch.schema.names
-            frame, faults = row_frame(batch, self.check.topic, self.fields, place)
-            place = (place[0], place[1] + batch.num_rows)
-            wrong |= faults
-            frames.append(frame if counted else frame.filter(kept))
+            waiting += batch.num_rows
+            batches.append(batch)
+            if counted or waiting >= _SMALL_ROWS:
+                for each in batches:
+                    frame, faults = row_frame(each, self.check.topic, self.fields, place)
+                    place = (place[0], place[1] + each.num_rows)
+                    wrong |= faults
+                    frames.append(frame if counted else frame.filter(kept))
+                batches, waiting = [], 0
         rows = pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
         if counted and kafka is not None and dead is not None:
-            rows = compare.place_counted(rows, kafka.sort(KEYS), dead, one.partitions[0], one.offsets[0])
-        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong))
+            rows = compare.place_counted(rows, kafka, dead, one.partitions[0], one.offsets[0])
+        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong), batches=batches)
+
+    def _framed(self, reads: Sequence[_Read], kept: pl.Expr) -> Iterator[pl.DataFrame]:
+        """Return the rows of objects as frames, those together that are of one schema; tell the schemas that are wrong."""
+        for found in reads:
+            yield found.rows
+            if found.wrong and found.rows.height:
+                self._tell_object(Kind.WRONG_SCHEMA, found.one.path, "; ".join(sorted(found.wrong)), found.one)
+        pieces = [(found.one, batch) for found in reads for batch in found.batches]
+        for _, group in groupby(pieces, key=lambda piece: piece[1].schema):
+            same = list(group)
+            for batch in pa.Table.from_batches([batch for _, batch in same]).combine_chunks().to_batches():
+                frame, wrong = row_frame(batch, self.check.topic, self.fields, (0, 0))
+                yield (rows := frame.filter(kept))
+                for path, one in {one.path: one for one, _ in same}.items() if wrong and rows.height else ():
+                    self._tell_object(Kind.WRONG_SCHEMA, path, "; ".join(sorted(wrong)), one)
 
     def _places(self, one: SinkObject) -> _Read:
         """Read only where an object's rows belong."""
@@ -714,8 +747,8 @@ def _note_rows(proof: PartitionProof, rows: pl.DataFrame, offsets: int) -> tuple
     return digest, first, last
 
 
-def _add_counts(partitions: Mapping[int, PartitionProof], judged: pl.DataFrame) -> None:
-    for partition, found in compare.counts(judged).items():
+def _add_counts(partitions: Mapping[int, PartitionProof], counts: Mapping[int, Mapping[str, int]]) -> None:
+    for partition, found in counts.items():
         for name, count in found.items():
             setattr(partitions[partition], name, getattr(partitions[partition], name) + count)
 

@@ -24,9 +24,7 @@ from heartwatch.verify.proofs import Proofs, Span
 from heartwatch.verify.sink import Check, check_sink
 from heartwatch.verify.topics import TopicLog, committed_ranges
 
-SINK = "_sink"
 _CONNECT_SECONDS = 5.0
-_LOCK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Request:
         full: forget what was proven and prove it again.
         accept_losses: take what is lost for known: it isn't told again.
         orphan_seconds: how old an object that belongs to nothing may be.
+        wait_seconds: how long to wait for another check of the topic that is at work.
     """
 
     deadline_seconds: float = 90
@@ -50,17 +49,12 @@ class Request:
     full: bool = False
     accept_losses: bool = False
     orphan_seconds: float = 3_600
+    wait_seconds: float = 1_800
 
     @property
     def limited(self) -> bool:
         """Whether only some offsets are looked at: such a check reads them all, and neither uses nor changes the memory."""
         return self.since is not None or self.until is not None or self.from_offsets is not None
-
-
-def sink_topics(analytic: Analytic) -> list[str]:
-    """Return the resources of an analytic's topics that have a sink connector."""
-    files = analytic.connectors_folder.glob(f"*{SINK}.json")
-    return sorted(path.stem.removesuffix(SINK) for path in files)
 
 
 def schema_lookup(registry: Registry) -> Callable[[int], AvroSchema]:
@@ -99,7 +93,7 @@ def prove(
     if found is None:
         return None
     proof, dead_letters = found
-    return _with_connector(proof, settings, analytic.name(f"{resource}{SINK}")), dead_letters
+    return _with_connector(proof, settings, analytic.sink_connector(resource)), dead_letters
 
 
 def prove_records(
@@ -124,7 +118,7 @@ def prove_records(
             orphan_seconds=request.orphan_seconds,
             accept_losses=request.accept_losses,
         )
-        with nullcontext() if request.limited else memory.lock(request.deadline_seconds + _LOCK_SECONDS):
+        with nullcontext() if request.limited else memory.lock(request.wait_seconds):
             proof = _checked(check, memory, request)
     return proof, memory.summary()
 

@@ -16,6 +16,8 @@ from heartwatch.settings import KafkaSettings
 
 _LIMIT = 10_000
 _POLL_SECONDS = 0.05
+# A partition whose queue is full is asked again soon: librdkafka's own second leaves the reader waiting.
+_PREFETCH = {"queued_min_messages": 100_000, "fetch_message_max_bytes": 4_194_304, "fetch_queue_backoff_ms": 20}
 _SILENCE_SECONDS = 60.0
 _LAST_RECORDS = 2_000  # far more than arrive while the latest event is on its way
 
@@ -56,6 +58,41 @@ def committed_ranges(admin: KafkaAdmin, topic: str) -> dict[int, tuple[int, int]
     first = admin.offsets([topic], "earliest")
     last = admin.offsets([topic], "latest", committed=True)
     return {partition: (first[topic, partition], end) for (_, partition), end in sorted(last.items())}
+
+
+@dataclass(frozen=True)
+class NewRecords:
+    """What a check of what is new reads of a topic.
+
+    Attributes:
+        ranges: by partition, the first offset read, and the one after the last.
+        judged_from: by partition, the first offset that is new; those read before it only say how far time had come. 0 where
+            nothing was before: the topic begins with what is new.
+    """
+
+    ranges: dict[int, tuple[int, int]]
+    judged_from: dict[int, int]
+
+
+def new_records(
+    spans: Mapping[int, tuple[int, int]], checked: Mapping[int, int], look_back: int, most: int
+) -> NewRecords:
+    """Choose what to read of a topic whose beginning was checked before, or was of no concern.
+
+    Args:
+        spans: by partition, the first offset that is there, and the one after the last.
+        checked: by partition, where the check before ended; a partition that isn't named is all new.
+        look_back: offsets of a partition that say how far time had come.
+        most: offsets of a partition to read at most; the newest ones.
+    """
+    ranges, judged_from = {}, {}
+    for partition, (first, end) in spans.items():
+        since = min(end, checked.get(partition, 0))
+        begin = max(first, since - look_back, end - most)
+        ranges[partition] = (begin, end)
+        # Where records stood before those that are read, the first of these are needed to know how far time had come.
+        judged_from[partition] = max(since, begin + look_back if begin else 0)
+    return NewRecords(ranges, judged_from)
 
 
 class TopicLog:
@@ -161,9 +198,7 @@ def read_ranges(
         BatchConsumerError: a partition can't be read.
     """
     left = {partition: end for partition, (begin, end) in ranges.items() if end > begin}
-    config = consumer_config(
-        settings, f"heartwatch-verify-{topic}", "error", enable_partition_eof=True, queued_min_messages=200_000
-    )
+    config = consumer_config(settings, f"heartwatch-verify-{topic}", "error", enable_partition_eof=True, **_PREFETCH)
     with open_batch_consumer(config) as consumer:
         consumer.assign([(topic, partition, ranges[partition][0]) for partition in left])
         heard = time.monotonic()

@@ -6,6 +6,7 @@ The tests share a topic with a connector; each looks at what it sends itself, or
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,8 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import POISON, Pipe, only, places
 
+from heartwatch.monitoring import Monitoring
 from heartwatch.sink.reader import OFFSET, PARTITION
 from heartwatch.verify.findings import Kind
+from heartwatch.verify.health import Finding
+from tasks.health import look_at_connectors
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "s3", "connect")
 
@@ -57,6 +61,30 @@ def test_poison_that_is_skipped_without_a_dead_letter_is_missing(pipe: Pipe) -> 
     proof, _ = pipe.prove(since)
     assert places(proof, *Kind) == [(Kind.MISSING, 1, place, place, 1)]
     assert f"1 missing in partition 1, offset {place}" in proof.sentence()
+
+
+def test_poison_without_tolerance_fails_the_task_which_is_restarted_so_often_and_no_more(pipe: Pipe) -> None:
+    settings = pipe.settings.model_copy(
+        update={"monitoring": pipe.settings.monitoring.model_copy(update={"connector_restarts": 2})}
+    )
+    memory = Monitoring(settings.postgres, settings.pipeline)
+    pipe.configure("errors.", **{"errors.tolerance": "none"})
+    since = pipe.ends()
+    place, last = pipe.send(1, POISON, 5)
+
+    def finding() -> Finding:
+        return next(one for one in look_at_connectors(settings) if one.resource == pipe.connector)
+
+    pipe.until(lambda: pipe.connect.status(pipe.connector).failed, "its task failed")
+    proof, _ = pipe.prove(since)
+    assert places(proof, Kind.BEHIND, Kind.MISSING) == [(Kind.BEHIND, 1, place, last, 2)]
+    assert "tasks 0 FAILED" in only(proof, Kind.CONNECTOR).detail
+    assert "Tolerance exceeded in error handler" in only(proof, Kind.CONNECTOR).detail
+    pipe.until(lambda: "was restarted 2 times already" in finding().sentence, "the task fails again after each restart")
+    assert memory.connector_restarts()[pipe.connector].restarts == 2
+    pipe.configure()
+    assert pipe.healthy(since).total("dead_letters") == 1
+    assert finding().event is None
 
 
 def begin_anew(pipe: Pipe) -> None:
@@ -105,17 +133,28 @@ def test_a_position_set_back_writes_records_twice(pipe: Pipe) -> None:
     assert places(pipe.prove(since)[0], *Kind) == [(Kind.DUPLICATE, 1, last, last, 1)]
 
 
-def test_s3_refusing_writes_fails_the_task_and_loses_nothing(pipe: Pipe) -> None:
-    since = pipe.ends()
+def test_s3_refusing_writes_for_a_minute_loses_nothing_and_watch_health_starts_the_sink_again(pipe: Pipe) -> None:
+    def failed() -> bool:
+        return pipe.connect.status(pipe.connector).failed
+
+    since, began = pipe.ends(), time.monotonic()
     with pipe.read_only():
         first, last = pipe.send(2, *range(4))
-        pipe.until(lambda: pipe.connect.status(pipe.connector).failed, "the task gives up")
+        pipe.until(failed, "the task gives up")
         proof, _ = pipe.prove(since)
         assert places(proof, Kind.BEHIND, Kind.MISSING) == [(Kind.BEHIND, 2, first, last, 4)]
         assert "tasks 0 FAILED" in only(proof, Kind.CONNECTOR).detail
         assert "FAILED" in proof.sentence()
-    pipe.connect.restart_failed(pipe.connector)
-    assert pipe.healthy(since).total("in_sink") == 4
+        look_at_connectors(pipe.settings)
+        pipe.until(lambda: not failed(), "it was restarted")
+        # The refusal lasts: the restarted task fails as the first one did, with what comes meanwhile.
+        _, last = pipe.send(2, 4)
+        pipe.until(failed, "the restarted task gives up too")
+        time.sleep(max(0.0, 60 - (time.monotonic() - began)))
+        proof, _ = pipe.prove(since)
+        assert places(proof, Kind.BEHIND, Kind.MISSING) == [(Kind.BEHIND, 2, first, last, 5)]
+    look_at_connectors(pipe.settings)
+    assert pipe.healthy(since).total("in_sink") == 5
 
 
 @pytest.fixture(scope="module")

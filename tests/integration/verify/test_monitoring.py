@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from heartwatch.monitoring import Latency, Monitoring, Run, Sample, StageRate
+from heartwatch.monitoring import DetectionCheck, Latency, Monitoring, Run, Sample, SinkCheck, StageRate
 from heartwatch.postgres import PostgresError, execute, migrate
 from heartwatch.settings import Settings, load_settings
 from heartwatch.stack.platform import Platform
@@ -59,20 +59,27 @@ def test_each_pipeline_has_its_rows_once_and_until_they_are_old(settings: Settin
     assert one.rates(now) == [(now, rate)]
     assert [value for _, value in one.latency_percentiles(now - 1)[50]] == [20.0]
     assert [value for _, value in one.latency_percentiles(now - 1)[99]] == [40.0]
+    sink_check, check = SinkCheck("t", now, 90, 1, 2, 0.5), DetectionCheck(now, 7, 0, None, 0.5)
+    for _ in range(2):
+        one.add_sink_checks([sink_check])
+        one.add_detection_check(check)
+    assert (one.sink_checks(now), one.detection_checks(now)) == ([sink_check], [check])
+    assert (one.sink_checks(now + 1), other.sink_checks(now), other.detection_checks(now)) == ([], [], [])
     one.set_mark("check", "a")
     one.set_mark("check", "b")
     assert (one.mark("check"), other.mark("check")) == ("b", None)
     assert (other.samples(0), other.rates(0)) == ([], [])
     assert other.forget(0) == 0, "the other pipeline's rows are none of its business"
     assert one.forget(1) == 0
-    assert one.forget(0) == 4 + 1 + 3 + 1
+    assert one.forget(0) == 4 + 1 + 3 + 1 + 1 + 1
     assert one.samples(0) == []
 
 
 def test_restarts_of_connectors_are_counted_and_forgotten(settings: Settings) -> None:
     memory = Monitoring(settings.postgres, settings.pipeline)
-    for count in (1, 2):
-        memory.add_connector_restart("a", count)
+    assert memory.add_connector_restart("a", 1)
+    assert not memory.add_connector_restart("a", 1), "another run has counted it, and restarts it"
+    assert memory.add_connector_restart("a", 2)
     assert memory.connector_restarts()["a"].restarts == 2
     memory.forget_connector_restarts(["a"])
     assert "a" not in memory.connector_restarts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from string import Formatter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,9 +11,19 @@ import polars as pl
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from tasks.verify import _newest
+from heartwatch.verify.topics import NewRecords, new_records
+from tasks.verify import _newest, show_rows
 
 START = 1_700_000_000_000
+
+
+def test_records_before_the_new_ones_are_never_judged() -> None:
+    spans = {0: (0, 90), 1: (0, 900), 2: (50, 900), 3: (0, 90), 4: (0, 40), 5: (860, 900), 6: (0, 90)}
+    checked = {0: 80, 1: 880, 2: 60, 3: 0, 4: 40, 5: 70}
+    new = new_records(spans, checked, look_back=100, most=500)
+    assert new.ranges == {0: (0, 90), 1: (780, 900), 2: (400, 900), 3: (0, 90), 4: (0, 40), 5: (860, 900), 6: (0, 90)}
+    # 0: read from the topic's beginning, of which 80 were checked or met other own ranges; 2: most of what is new is left out.
+    assert new.judged_from == {0: 80, 1: 880, 2: 500, 3: 0, 4: 40, 5: 960, 6: 0}
 
 
 def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out() -> None:
@@ -27,7 +38,7 @@ def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out(
         }
     )
     # Partition 0 was read from offset 5 on, of which those before 8 are early; 1 from its beginning; 2 has early ones only.
-    scope = _newest(reading, known, {0: (5, 9), 1: (0, 2), 2: (9, 10)}, {0: 8, 1: 0, 2: 10})
+    scope = _newest(reading, known, NewRecords({0: (5, 9), 1: (0, 2), 2: (9, 10)}, {0: 8, 1: 0, 2: 10}))
     assert scope.since["realtime"] == {0: 5, 1: 0, 2: 9}
     windows = pl.DataFrame(
         {
@@ -40,3 +51,12 @@ def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out(
     kept = windows.filter(scope.holds("window_start"))
     found = kept.select("partition", pl.col("window_start").dt.epoch("ms") - START).rows()
     assert found == [(0, 40_000), (1, 0)], "after the 30 s of partition 0's early events; closed 20 s before its newest"
+
+
+def test_results_are_shown_even_without_some_values() -> None:
+    analytic = Analytic.of(load_settings().pipeline)
+    row = {name: None for text in analytic.summary.values() for _, name, _, _ in Formatter().parse(text) if name}
+    (shown,) = show_rows(
+        analytic, pl.DataFrame([row | {"window_start": datetime.fromtimestamp(0, UTC), "user_id": "7"}])
+    )
+    assert shown == {column: "7" if column == "user" else "-" for column in analytic.summary}

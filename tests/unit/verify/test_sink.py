@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.types import TimestamptzType
 from sinks import (
     DEAD,
     NAMESPACE,
@@ -444,3 +445,27 @@ def test_runs_in_parts_are_told_as_one() -> None:
         (0, 0, 9, 10),
         (1, 10, 12, 3),
     ]
+
+
+# Tables that have changed
+
+
+def test_objects_of_an_earlier_schema_are_read_by_their_columns_ids(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written(end=5)).rename_columns({"value": "measured"}))
+    samples = catalog.load_table((NAMESPACE, "samples"))
+    with samples.update_schema() as change:
+        change.rename_column("measured", "value")
+    append(catalog, "samples", table(written(begin=5)))
+    assert check(catalog).proven
+
+
+def test_objects_without_ids_and_columns_that_came_later_are_read_too(catalog: SqlCatalog) -> None:
+    whole = table(written())
+    samples = catalog.create_table((NAMESPACE, "samples"), whole.drop_columns([TIMESTAMP]).schema)
+    path = f"{samples.location()}/data/added.parquet"
+    with samples.io.new_output(path).create() as file:
+        pq.write_table(whole.drop_columns([TIMESTAMP]), file)
+    samples.add_files([path])
+    with samples.update_schema() as change:
+        change.add_column(TIMESTAMP, TimestamptzType())
+    assert check(catalog).proven, "a row without a Kafka timestamp is proven by its contents"
