@@ -47,7 +47,9 @@ class Gate:
             clock: monotonic seconds.
         """
         self._secret = secret.encode()
-        self._sessions: TTLCache[str, Session] = TTLCache(_MOST_SESSIONS, session_seconds, timer=clock)
+        # Apart from each other, so that no crowd of visitors pushes out who is signed in.
+        self._visits: TTLCache[str, Session] = TTLCache(_MOST_SESSIONS, session_seconds, timer=clock)
+        self._signed_in: TTLCache[str, Session] = TTLCache(_MOST_SESSIONS, session_seconds, timer=clock)
         self._wrong: TTLCache[str, int] = TTLCache(_MOST_SESSIONS, _TRY_SECONDS, timer=clock)
 
     @property
@@ -57,14 +59,14 @@ class Gate:
 
     def session(self, session_id: str | None) -> Session | None:
         """Return a session that still holds."""
-        return self._sessions.get(session_id) if session_id else None
+        return (self._signed_in.get(session_id) or self._visits.get(session_id)) if session_id else None
 
     def visit(self, session_id: str | None) -> Session:
         """Return the browser's session, a new one where it has none that holds."""
         found = self.session(session_id)
         if found is None:
             found = Session()
-            self._sessions[found.session_id] = found
+            self._visits[found.session_id] = found
         return found
 
     def sign_in(self, session_id: str | None, form_token: str, secret: str, address: str) -> Session:
@@ -91,9 +93,9 @@ class Gate:
             raise AccessError(
                 "That is not the secret. It is in secrets.toml under [web], or in HEARTWATCH_WEB__SECRET."
             )
-        self._sessions.pop(before.session_id, None)
+        self._forget(before)
         found = Session(signed_in=True)
-        self._sessions[found.session_id] = found
+        self._signed_in[found.session_id] = found
         return found
 
     def sign_out(self, session_id: str | None, form_token: str) -> None:
@@ -102,7 +104,7 @@ class Gate:
         Raises:
             AccessError: the form is not this session's.
         """
-        self._sessions.pop(self._checked(session_id, form_token).session_id, None)
+        self._forget(self._checked(session_id, form_token))
 
     def require(self, session_id: str | None) -> None:
         """Check that a browser is signed in.
@@ -113,6 +115,10 @@ class Gate:
         found = self.session(session_id)
         if found is None or not found.signed_in:
             raise AccessError("You are not signed in, or no longer. Sign in with the secret and try again.")
+
+    def _forget(self, session: Session) -> None:
+        self._visits.pop(session.session_id, None)
+        self._signed_in.pop(session.session_id, None)
 
     def _checked(self, session_id: str | None, form_token: str) -> Session:
         found = self.session(session_id)

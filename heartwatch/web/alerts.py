@@ -18,7 +18,7 @@ from typing import Any
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.batch_consumer import BatchConsumer, MessageBatch, open_batch_consumer
 from heartwatch.codec import AvroSchema, Decoder, UnknownSchemaError, parse
-from heartwatch.kafka import OffsetReader, Partition, consumer_config
+from heartwatch.kafka import QUIET, OffsetReader, Partition, consumer_config
 from heartwatch.registry import NotRegisteredError, Registry
 from heartwatch.settings import Settings
 from heartwatch.web.parts import REQUEST_SECONDS
@@ -265,7 +265,7 @@ class AlertsPart:
         most = self._settings.web.remembered_alerts
         self._offsets = OffsetReader(self._settings.kafka, REQUEST_SECONDS)
         ends = self._offsets.ends([self._topic])
-        consumer = open_batch_consumer(consumer_config(self._settings.kafka, "heartwatch-web", "earliest"))
+        consumer = open_batch_consumer(consumer_config(self._settings.kafka, "heartwatch-web") | QUIET)
         consumer.assign([(topic, partition, max(0, end - most)) for (topic, partition), end in ends.items()])
         # What is there when the page begins to read is shown, but no news.
         self._ends = self._ends or ends

@@ -47,11 +47,11 @@ _READING_SECONDS = 0.9
 
 @dataclass(frozen=True)
 class Point:
-    """Counts so far at one moment: events in the first topic, events that the query has read, alerts."""
+    """Counts so far at one moment: events in the first topic, events that the query has read (None: unknown), alerts."""
 
     at: float
     arriving: int
-    queried: int
+    queried: int | None
     alerts: int
 
 
@@ -125,9 +125,9 @@ class Board:
         self.alerts: Watch[AlertsReading] = Watch("Alerts", AlertsPart(settings, analytic, page).read, 0.6)
         self.connect: Watch[tuple[ConnectorStatus, ...]] = Watch("Connect", ConnectPart(settings).read, 5)
         self.prefect: Watch[PrefectReading] = Watch("Prefect", PrefectPart(prefect).read, 5)
-        self.postgres: Watch[PostgresReading] = Watch("Postgres", PostgresPart(settings, analytic).read, 10)
-        self.registry: Watch[int] = Watch("Schema registry", RegistryPart(settings).read, 10)
-        self.storage: Watch[bool] = Watch("S3", StoragePart(settings).read, 10)
+        self.postgres: Watch[PostgresReading] = Watch("Postgres", PostgresPart(settings, analytic).read, 5)
+        self.registry: Watch[int] = Watch("Schema registry", RegistryPart(settings).read, 5)
+        self.storage: Watch[bool] = Watch("S3", StoragePart(settings).read, 5)
         self.areas: Watch[AreasReading] = Watch("Areas", AreasPart(settings, analytic, page).read, 10)
         self._servers: list[Watch[Any]] = [
             self.kafka,
@@ -194,7 +194,7 @@ class Board:
             self._samples.append(sample)
             positions: Mapping[str, int] = sample.positions
             alerts = self.alerts.value.total if self.alerts.value is not None else 0
-            self._points.append(Point(sample.at, positions[ARRIVING], positions.get(QUERY, 0), alerts))
+            self._points.append(Point(sample.at, positions[ARRIVING], positions.get(QUERY), alerts))
         self._tell()
 
 
@@ -250,4 +250,5 @@ def _rates(at: np.ndarray, counts: np.ndarray, edges: np.ndarray, known: np.ndar
 
 
 def _rounded(values: np.ndarray, known: np.ndarray) -> tuple[int | None, ...]:
-    return tuple(round(float(value)) if there else None for value, there in zip(values, known, strict=True))
+    there = known & ~np.isnan(values)
+    return tuple(round(float(value)) if is_there else None for value, is_there in zip(values, there, strict=True))

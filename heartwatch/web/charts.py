@@ -36,7 +36,7 @@ def _base(summary: str) -> dict[str, Any]:
         "aria": {"enabled": True, "label": {"enabled": True, "description": summary}},
         "textStyle": {"fontFamily": "Roboto, system-ui, sans-serif"},
         "tooltip": {**_TOOLTIP, "trigger": "axis"},
-        "grid": {"left": 8, "right": 14, "top": 36, "bottom": 4, "containLabel": True},
+        "grid": {"left": 8, "right": 24, "top": 36, "bottom": 4, "containLabel": True},
         "legend": {"top": 0, "left": 0, "itemWidth": 18, "itemHeight": 10, "textStyle": _TEXT},
     }
 
@@ -78,7 +78,7 @@ def _line(name: str, values: Sequence[Any], color: str, **more: Any) -> dict[str
         "name": name,
         "type": "line",
         "data": values,
-        "showSymbol": False,
+        "symbol": "none",
         "color": color,
         "lineStyle": {"width": 2},
     }
@@ -120,7 +120,7 @@ def alerts_per_minute(series: Series) -> dict[str, Any]:
 def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dict[str, Any]:
     """Return a person's samples over time: the own range as a band, the alerts' windows marked."""
     low, high = samples.own or ((mine[0].last.low, mine[0].last.high) if mine else (0.0, 0.0))
-    points = _thinned(samples.points)
+    points = _parted(_thinned(samples.points))
     begin = points[0][0] if points else 0
     marked = [
         [{"xAxis": one.since_ms, "itemStyle": {"color": ALERT, "opacity": 0.22}}, {"xAxis": one.last.end_ms}]
@@ -128,7 +128,7 @@ def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dic
         if one.last.end_ms >= begin
     ]
     own: list[Any] = [{"yAxis": low, "itemStyle": {"color": READ, "opacity": 0.14}}, {"yAxis": high}]
-    reach = [*(value for _, value in points), low, high]
+    reach = [*(value for _, value in points if value is not None), low, high]
     return {
         **_base(f"The person's {title} in {unit}, with the own range {low:g} to {high:g} and {len(marked)} alerts."),
         "xAxis": {
@@ -143,7 +143,8 @@ def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dic
             "interval": 20,
         },
         "series": [
-            _line(title, points, FLOW),
+            # Points too: one by itself would be no line.
+            _line(title, points, FLOW, symbol="circle", symbolSize=3),
             _mark("own range", READ, [own]),
             _mark("alert", ALERT, marked),
         ],
@@ -159,6 +160,19 @@ def _mark(name: str, color: str, areas: list[Any]) -> dict[str, Any]:
 def _thinned(points: Sequence[Any]) -> list[Any]:
     """Return every so many points where there are more than a chart has room for."""
     return list(points[:: max(1, -(-len(points) // _MOST_DRAWN))])
+
+
+def _parted(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
+    """Return a line's points with a hole where far fewer came than elsewhere: nothing is known there."""
+    times = np.array([at for at, _ in points], dtype=float)
+    gaps = np.diff(times)
+    longest = 5 * np.median(gaps) if len(gaps) else 0.0
+    parted: list[tuple[int, float | None]] = list(points[:1])
+    for (before, _), (at, value), gap in zip(points, points[1:], gaps, strict=False):
+        if gap > longest:
+            parted.append((before + 1, None))
+        parted.append((at, value))
+    return parted
 
 
 def places(samples: Trace) -> dict[str, Any]:
@@ -183,7 +197,7 @@ def places(samples: Trace) -> dict[str, Any]:
     path = {
         "type": "line",
         "data": points,
-        "showSymbol": False,
+        "symbol": "none",
         "color": CALM,
         "lineStyle": {"width": 1, "opacity": 0.5},
     }

@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Any
 
 import orjson
-from nicegui import Client, core, ui
+from nicegui import Client, ui
 from nicegui.element import Element
 
 from heartwatch.web.board import Board, Snapshot
+from heartwatch.web.framework import send_to_all
 from heartwatch.web.views import Once
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,14 @@ class _Shown:
 class View:
     """One viewer's page: its elements, and what each shows of a snapshot."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, client: Client) -> None:
         """Begin empty.
 
         Args:
             snapshot: what new elements show at once.
+            client: the page.
         """
+        self.client = client
         self._snapshot = snapshot
         self._shown: list[_Shown] = []
 
@@ -87,9 +90,9 @@ class View:
         self._shown.append(shown)
 
     @cached_property
-    def room(self) -> str:
-        """Name of those viewers whose pages have the same elements as this one, as far as all see the same in them."""
-        return "same:" + ",".join(f"{one.element.tag}{one.element.id}" for one in self._shown if one.shared)
+    def kind(self) -> tuple[tuple[str, int], ...]:
+        """What pages have in common that have the same elements as this one, as far as all see the same in them."""
+        return tuple((one.element.tag, one.element.id) for one in self._shown if one.shared)
 
     def shared_news(self, snapshot: Snapshot) -> dict[int, Any]:
         """Return what has changed of what all viewers see, by the element's position among the page's."""
@@ -101,13 +104,13 @@ class View:
         for index, made in news.items():
             self._shown[index].last = made
 
-    def elements(self, news: Mapping[int, Any]) -> dict[int, Any]:
-        """Return the elements that show news as the framework sends them, by id."""
+    def elements(self, news: Mapping[int, Any]) -> list[Element]:
+        """Return the elements that show news, with them, for others to send."""
         changed = [self._shown[index] for index in news]
         for one in changed:
             with one.element.props.suspend_updates():
                 one.put(one.last)
-        return {one.element.id: one.element._to_dict() for one in changed}
+        return [one.element for one in changed]
 
     def show_own(self, snapshot: Snapshot) -> None:
         """Bring up to date what only this viewer sees."""
@@ -164,7 +167,9 @@ class Live:
         loop = asyncio.get_running_loop()
 
         def tell() -> None:
-            loop.call_soon_threadsafe(self._news.set)
+            # A reading may end after the loop has.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._news.set)
 
         self.board.start(tell)
         self._task = asyncio.create_task(self._run())
@@ -179,10 +184,9 @@ class Live:
         """Return a new page's view; it gets news once it is connected."""
         # A snapshot of five seconds ago is as old as what nobody looks at.
         self.board.set_watched(True)
-        view = View(self.snapshot)
-        client = ui.context.client
-        client.on_connect(lambda: self._join(client, view))
-        client.on_delete(lambda: self._leave(view))
+        view = View(self.snapshot, ui.context.client)
+        view.client.on_connect(lambda: self._join(view))
+        view.client.on_delete(lambda: self._leave(view))
         return view
 
     @property
@@ -190,9 +194,7 @@ class Live:
         """How many look."""
         return len(self._views)
 
-    async def _join(self, client: Client, view: View) -> None:
-        for socket in list(client._socket_to_document_id):
-            await core.sio.enter_room(socket, view.room)
+    def _join(self, view: View) -> None:
         if view in self._views:
             view.everything_again()
         self._views.add(view)
@@ -214,22 +216,22 @@ class Live:
             except Exception:
                 logger.exception("no snapshot could be made; the next one may do")
                 continue
-            rooms: dict[str, list[View]] = {}
+            kinds: dict[Any, list[View]] = {}
             for view in self._views:
-                rooms.setdefault(view.room, []).append(view)
-            for room, views in rooms.items():
+                kinds.setdefault(view.kind, []).append(view)
+            for views in kinds.values():
                 try:
-                    await self._show(room, views)
+                    await self._show(views)
                 except Exception:
                     logger.exception("pages could not be brought up to date")
 
-    async def _show(self, room: str, views: Sequence[View]) -> None:
+    async def _show(self, views: Sequence[View]) -> None:
         """Bring pages with the same elements up to date: what all see is encoded once and sent to all of them."""
         news = views[0].shared_news(self.snapshot)
         for view in views:
             view.take(news)
         if news:
-            await core.sio.emit("update", views[0].elements(news), room=room)
+            await send_to_all([view.client for view in views], views[0].elements(news))
         for number, view in enumerate(views):
             view.show_own(self.snapshot)
             if number % _YIELD_EVERY == _YIELD_EVERY - 1:

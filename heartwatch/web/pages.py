@@ -15,8 +15,11 @@ from urllib.parse import unquote
 
 import orjson
 from fastapi import Request
+from fastapi.responses import JSONResponse, Response
 from markupsafe import Markup
 from nicegui import Client, ui
+from nicegui import app as framework
+from nicegui.page import page as page_of
 
 from heartwatch.analytic import Analytic, AnalyticError, PageDefinition
 from heartwatch.ksqldb import KsqldbError
@@ -25,6 +28,7 @@ from heartwatch.web import charts, tables, views
 from heartwatch.web.access import COOKIE, AccessError, Gate, People, Session
 from heartwatch.web.alerts import Episode, Wanted, by_area
 from heartwatch.web.board import Board, Snapshot
+from heartwatch.web.framework import preload_charts
 from heartwatch.web.live import Live, View, options_once
 from heartwatch.web.operations import KsqlConsole, Operations, Order
 from heartwatch.web.parts import FlowRun, PrefectApi, PrefectError
@@ -40,8 +44,20 @@ _PROBLEMS = {
     "form": "The form was too old. Try again.",
 }
 _PERSON_SECONDS = 5.0
+# Icons as paths, so that nobody loads a font of thousands for the sake of these.
+_CONTRAST = "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zm0 2v16a8 8 0 0 1 0-16z"
+_PRINTER = "M7 3h10v4H7zM4 8h16a2 2 0 0 1 2 2v6h-4v-2H6v2H2v-6a2 2 0 0 1 2-2zM8 16h8v5H8z"
+_IMAGE = "M3 4h18v16H3zM6 17h12l-4-7-3 5-2-3z"
+_TABLE = "M3 4h18v16H3zM5 8v4h6v-4zM13 8v4h6v-4zM5 14v4h6v-4zM13 14v4h6v-4z"
+_DOWN = "M7 10l5 5 5-5z"
+_CROSS = "M6 4.6L12 10.6 18 4.6 19.4 6 13.4 12 19.4 18 18 19.4 12 13.4 6 19.4 4.6 18 10.6 12 4.6 6z"
+_LOOK = "heartwatch_look"
+_TURN = (
+    "() => { Quasar.Dark.toggle(); const look = Quasar.Dark.isActive ? 'dark' : 'light'; "
+    f"document.cookie = `{_LOOK}=${{look}}; path=/; max-age=31536000; samesite=strict`; }}"
+)
 _HEAD = (
-    '<link rel="stylesheet" href="/static/page.css">'
+    '<link rel="stylesheet" href="/static/page.css"><script defer src="/static/page.js"></script>'
     '<meta name="description" content="HeartWatch: people whose measurements leave their own range.">'
 )
 
@@ -93,6 +109,8 @@ class Pages:
         ui.page("/places", title="Places · HeartWatch")(self.places)
         ui.page("/person/{token}", title="A person · HeartWatch")(self.person)
         ui.page("/operate", title="Operate · HeartWatch")(self.operate)
+        framework.exception_handler(404)(self.unknown)
+        framework.on_page_exception(self.broken)
 
     def _shared_views(self) -> dict[str, Callable[[Snapshot], Any]]:
         """Return what is made once for all viewers."""
@@ -120,12 +138,12 @@ class Pages:
                 "verify-throughput runs every minute.",
                 views.measured(snapshot),
             ),
-            "stages": views.stages,
-            "brokers": self._seen_brokers,
-            "connectors": views.connectors,
-            "queries": views.queries,
-            "workers": views.workers,
-            "runs": partial(views.runs, url=url),
+            "stages": views.last_known("Kafka", views.stages),
+            "brokers": views.last_known("Kafka", self._seen_brokers),
+            "connectors": views.last_known("Connect", views.connectors),
+            "queries": views.last_known("KSQL", views.queries),
+            "workers": views.last_known("Prefect", views.workers),
+            "runs": views.last_known("Prefect", partial(views.runs, url=url)),
             "sizes": partial(views.sizes, settings=settings),
             "areas": lambda snapshot: views.areas(snapshot, _lately(snapshot), self._page.area_title),
             "episodes": lambda snapshot: self._episodes(snapshot, snapshot.alerts.episodes),
@@ -149,28 +167,27 @@ class Pages:
     def _frame(self, here: str, title: str) -> Iterator[View]:
         """Lay out what all pages have: header, navigation, what is down; the page's own content goes inside."""
         view = self._live.view()
-        dark = ui.dark_mode(None)
+        ui.dark_mode({"dark": True, "light": False}.get(ui.context.client.request.cookies.get(_LOOK, "")))
         with ui.element("div").classes("page"):
             with ui.element("header").classes("top"):
                 ui.html(_brand(here), sanitize=False).classes("brand-and-nav")
                 with ui.element("div").classes("tools"):
                     view.panel(self._views["pill"], "pill", live=True)
-                    _icon_button("contrast", "Change between light and dark", lambda: _turn(dark))
                     # In the browser itself: there is nothing to ask the server for.
-                    ui.button(icon="print").props('flat round dense aria-label="Save as PDF or print"').on(
-                        "click", js_handler="() => window.print()"
-                    ).classes("tool")
+                    _icon_button(_CONTRAST, "Change between light and dark", _TURN)
+                    _icon_button(_PRINTER, "Save as PDF or print", "() => window.print()")
             with ui.element("div").classes("content") as content:
                 ui.html(str(Markup("<h1>{}</h1>").format(title)), sanitize=False).classes("title")
                 view.panel(self._views["banner"], live=True)
                 yield view
             ui.html(_FOOT, sanitize=False, tag="footer").classes("foot")
         ui.skip_link("Skip to content", target=content)
+        preload_charts()
 
     # --------------------------------------------------------------------------------------------------- overview
     def overview(self) -> None:
         """Show the pipeline."""
-        with self._frame("/", "The pipeline") as view:
+        with self._frame("/", "The pipeline") as view, ui.element("div").classes("overview"):
             with ui.element("div").classes("grid figures"):
                 with _card("First stream", "tall"):
                     view.panel(self._views["stream"])
@@ -182,23 +199,24 @@ class Pages:
                 self._panel_card(view, "Throughput", "objective")
                 self._panel_card(view, "Last measurement", "measured")
                 self._panel_card(view, "Sink's last proof", "proof")
-            with ui.element("div").classes("grid halves"):
+            # What changes comes first: a phone shows one column below the other, a wall more columns of the same order.
+            with ui.element("div").classes("grid halves columns"):
                 with ui.element("div").classes("stack"):
                     with _card("Stages"):
                         view.panel(self._views["stages"])
                         _csv("stages", lambda: tables.stages_csv(self._live.snapshot))
-                    self._panel_card(view, "Brokers and partitions", "brokers")
-                    self._panel_card(view, "Sizes", "sizes")
-                    with _card("Clusters and their price"):
-                        least = self._settings.objectives.min_events_per_second
-                        ui.html(views.clusters(max(1.0, least)), sanitize=False)
-                with ui.element("div").classes("stack"):
                     self._panel_card(view, "Parts", "parts")
                     with _card("Connectors and queries"):
                         view.panel(self._views["connectors"])
                         view.panel(self._views["queries"])
+                    self._panel_card(view, "Brokers and partitions", "brokers")
                     self._panel_card(view, "Workers", "workers")
+                with ui.element("div").classes("stack"):
                     self._panel_card(view, "Last flow runs", "runs")
+                    self._panel_card(view, "Sizes", "sizes")
+                    with _card("Clusters and their price"):
+                        least = self._settings.objectives.min_events_per_second
+                        ui.html(views.clusters(max(1.0, least)), sanitize=False)
 
     def _panel_card(self, view: View, title: str, name: str) -> None:
         with _card(title):
@@ -240,21 +258,25 @@ class Pages:
         def change(name: str, value: Any) -> None:
             setattr(wanted, name, value or "")
             view.again()
+            # Said when somebody searches, not with each alert that comes.
+            snapshot = self._live.snapshot
+            said.set_content(f"{len(wanted.matching(snapshot.alerts.episodes, snapshot.now_ms)):,} alerts found")
 
         area = self._page.area_title
         ui.input(f"Person or {area}", on_change=lambda event: change("text", event.value)).props(
-            "outlined dense clearable debounce=250"
+            f'outlined dense clearable debounce=250 clear-icon="{_CROSS}"'
         ).classes("filter")
         areas = sorted({one.last.area for one in self._live.snapshot.alerts.episodes if one.last.area})
         options = {"": "any", **{name: name for name in areas}}
         ui.select(
             options, label=area.capitalize(), value="", on_change=lambda event: change("area", event.value)
-        ).props("outlined dense options-dense").classes("filter narrow")
+        ).props(f'outlined dense options-dense dropdown-icon="{_DOWN}"').classes("filter narrow")
         ui.checkbox("Leave out what is over", on_change=lambda event: change("only_now", event.value))
+        said = ui.html("", sanitize=False).props("role=status aria-live=polite").classes("hidden")
 
     def _episodes(self, snapshot: Snapshot, found: Sequence[Episode], every: int | None = None) -> str:
         total = len(snapshot.alerts.episodes) if every is None else every
-        return views.episodes(found, total, snapshot, self._people)
+        return views.episodes(found, total, snapshot, self._people, self._page)
 
     # ----------------------------------------------------------------------------------------------------- person
     async def person(self, token: str) -> None:
@@ -294,7 +316,24 @@ class Pages:
             logger.warning("a person's samples can't be read: %s", type(error).__name__)
             page.say_unread()
             return
-        page.show(found, mine)
+        page.show(found, mine, snapshot)
+
+    # ----------------------------------------------------------------------------------------------------- errors
+    async def unknown(self, request: Request, _: Exception) -> Response:
+        """Answer who asks for something that isn't there."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return JSONResponse({"detail": "not found"}, 404)
+        with Client(page_of("", title="Not found · HeartWatch"), request=request) as client:
+            self._say("Nothing is here", "The address is wrong, or what it led to is gone.")
+        return client.build_response(request, 404)
+
+    def broken(self, error: Exception) -> None:
+        """Show that a page can't be made; the framework logs why."""
+        self._say("This page can't be shown", f"{type(error).__name__}: the web server's log says more.")
+
+    def _say(self, title: str, text: str) -> None:
+        with self._frame("", title), _card("What now"):
+            ui.html(views.empty(text, "Go on with one of the sections above."), sanitize=False)
 
     # ----------------------------------------------------------------------------------------------------- places
     def places(self) -> None:
@@ -302,9 +341,7 @@ class Pages:
         title = f"People and alerts by {self._page.area_title}"
         with self._frame("/places", "Places") as view, ui.element("div").classes("grid places"):
             with _card(title, "wide"):
-                note = (
-                    "Where people's latest samples were taken; as large as people are many. Alerts of the last minutes."
-                )
+                note = "Where people's latest samples were taken, north above. Alerts of the last ten minutes."
                 ui.html(str(Markup('<p class="note">{}</p>').format(note)), sanitize=False)
                 self._chart(view, "density", title, "chart map")
             with _card("In numbers"):
@@ -341,7 +378,9 @@ class Pages:
         )
         people = ui.number("People", value=20_000, min=1, max=2_147_483_647, precision=0).props("outlined dense")
         events = ui.number("Events", value=1_100_000, min=1, precision=0).props("outlined dense")
-        rate = ui.number("Events a second, empty for no limit", min=1, precision=0).props("outlined dense clearable")
+        rate = ui.number("Events a second, empty for no limit", min=1, precision=0).props(
+            f'outlined dense clearable clear-icon="{_CROSS}"'
+        )
         rate.bind_visibility_from(what, "value", lambda whole: not whole)
         said = ui.html("", sanitize=False).props("role=status aria-live=polite").classes("said")
 
@@ -351,7 +390,7 @@ class Pages:
             link = Markup('<p>Started: <a href="{}">{}</a></p>').format(url, name)
             said.set_content(str(link))
 
-        ui.button("Run", on_click=self._allowed(client, session, said, run)).props("unelevated no-caps").classes("act")
+        _act("Run", self._allowed(client, session, said, run))
 
     def _stop_form(self, client: Client, session: Session) -> None:
         text = (
@@ -364,9 +403,7 @@ class Pages:
             await asyncio.to_thread(self._operations.stop_producers)
             said.set_content("<p>The producers were told to stop.</p>")
 
-        ui.button("Stop the producers", on_click=self._allowed(client, session, said, stop)).props(
-            "unelevated no-caps"
-        ).classes("act stop")
+        _act("Stop the producers", self._allowed(client, session, said, stop), "act stop")
 
     def _ksql_form(self, client: Client, session: Session) -> None:
         statement = ui.textarea("Statement", value="SHOW QUERIES;").props("outlined autogrow spellcheck=false")
@@ -377,9 +414,7 @@ class Pages:
             said.set_content(_LOADING)
             said.set_content(views.answer(await asyncio.to_thread(self._console.run, str(statement.value or ""))))
 
-        ui.button("Run statement", on_click=self._allowed(client, session, said, run)).props(
-            "unelevated no-caps"
-        ).classes("act")
+        _act("Run statement", self._allowed(client, session, said, run))
 
     def _allowed(self, client: Client, session: Session, said: ui.html, act: Callable[[], Any]) -> Callable[[], Any]:
         """Return what does something only for who is signed in: asked at each click, of the cookie of this very socket."""
@@ -415,13 +450,13 @@ class PersonPage:
             self._mine = (snapshot.alerts.version, found)
         return self._mine[1]
 
-    def show(self, found: Trace, mine: list[Episode]) -> None:
+    def show(self, found: Trace, mine: list[Episode], snapshot: Snapshot) -> None:
         """Show a person's samples, where there are new ones."""
-        key = (found.next_offset, len(mine), mine[0].last if mine else None)
+        key = (found.next_offset, len(mine), mine[0].last if mine else None, snapshot.is_live)
         if key == self._shown:
             return
         self._shown = key
-        self.facts.set_content(views.person(found, mine, self._page))
+        self.facts.set_content(views.person(found, mine, self._page, snapshot))
         for chart, options in (
             (self.trace, charts.trace(found, mine, self._page.unit, self._page.measure_title)),
             (self.places, charts.places(found)),
@@ -465,7 +500,10 @@ def _lately(snapshot: Snapshot) -> dict[str, int]:
 
 # ------------------------------------------------------------------------------------------------------------- pieces
 _LOADING = '<div class="loading" role="status"><span class="hidden">Loading</span><div class="bone"></div></div>'
-_FOOT = "<p>Times are UTC. HeartWatch shows what its parts say; it is no medical device.</p>"
+_FOOT = (
+    "<p>Times are UTC. Totals count from KSQL's start. HeartWatch shows what its parts say; it is no medical device.</p>"
+    "<p class='printed'></p>"
+)
 
 
 def _brand(here: str) -> str:
@@ -479,11 +517,6 @@ def _brand(here: str) -> str:
     return str(brand + Markup('<nav aria-label="Sections">{}</nav>').format(links))
 
 
-def _turn(dark: ui.dark_mode) -> None:
-    """Change from what the system prefers to dark, light, and back."""
-    dark.value = {None: True, True: False, False: None}[dark.value]
-
-
 @contextmanager
 def _card(title: str, classes: str = "") -> Iterator[None]:
     with ui.element("section").classes(f"card {classes}").props(f'aria-label="{title}"'):
@@ -491,17 +524,21 @@ def _card(title: str, classes: str = "") -> Iterator[None]:
         yield
 
 
-def _icon_button(icon: str, label: str, on_click: Callable[[], Any]) -> None:
-    button = ui.button(icon=icon, on_click=on_click).props(f'flat round dense aria-label="{label}"').classes("tool")
-    with button:
+def _act(label: str, on_click: Callable[[], Any], classes: str = "act") -> None:
+    ui.button(label, on_click=on_click, color=None).props("unelevated no-caps").classes(classes)
+
+
+def _icon_button(icon: str, label: str, script: str) -> None:
+    button = ui.button(icon=icon, color=None).props(f'flat round dense aria-label="{label}"').classes("tool")
+    with button.on("click", js_handler=script):
         ui.tooltip(label)
 
 
 def _csv(name: str, content: Callable[[], bytes]) -> None:
     """Add a button that saves a table; what it holds goes through the page's socket, so that no address says it."""
-    ui.button(
-        "CSV", icon="table_view", on_click=lambda: ui.download.content(content(), f"{name}.csv", "text/csv")
-    ).props(f'flat dense no-caps aria-label="Save {name} as CSV"').classes("small")
+    ui.button("CSV", icon=_TABLE, on_click=lambda: ui.download.content(content(), f"{name}.csv", "text/csv")).props(
+        f'flat dense no-caps aria-label="Save {name} as CSV"'
+    ).classes("small")
 
 
 def _picture(chart: ui.echart, title: str) -> None:
@@ -513,7 +550,7 @@ def _picture(chart: ui.echart, title: str) -> None:
         content = b64decode(body) if head.endswith("base64") else unquote(body).encode()
         ui.download.content(content, f"{title.lower().replace(' ', '-')}.svg", "image/svg+xml")
 
-    ui.button("Picture", icon="image", on_click=save).props(
+    ui.button("Picture", icon=_IMAGE, on_click=save).props(
         f'flat dense no-caps aria-label="Save {title} as a picture"'
     ).classes("small")
 

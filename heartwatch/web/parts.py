@@ -11,17 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException
 
 from heartwatch import postgres
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
-from heartwatch.kafka import OffsetReader, consumer_config
+from heartwatch.kafka import QUIET, KafkaClientError, OffsetReader, consumer_config
 from heartwatch.ksqldb import Ksqldb, Query, StatementError, Statistics
 from heartwatch.monitoring import Monitoring, Sample
 from heartwatch.registry import Registry
 from heartwatch.settings import Settings
-from heartwatch.verify.sinks import sink_topics
 from heartwatch.verify.throughput import behind
 from heartwatch.verify.topics import read_ranges
 
@@ -82,7 +81,6 @@ class KafkaPart:
 
         Raises:
             KafkaClientError: they don't answer.
-            KafkaException: they don't answer.
         """
         if time.monotonic() - self._shape_at > _SHAPE_SECONDS:
             self._shape, self._shape_at = self._read_shape(), time.monotonic()
@@ -96,8 +94,12 @@ class KafkaPart:
 
     def _read_shape(self) -> tuple[tuple[str, ...], tuple[TopicShape, ...]]:
         if self._client is None:
-            self._client = Consumer(consumer_config(self._kafka, "heartwatch-web"))
-        found = self._client.list_topics(timeout=REQUEST_SECONDS)
+            self._client = Consumer(consumer_config(self._kafka, "heartwatch-web") | QUIET)
+        try:
+            found = self._client.list_topics(timeout=REQUEST_SECONDS)
+        except KafkaException as error:
+            servers = self._kafka.bootstrap_servers
+            raise KafkaClientError(f"{error.args[0].str()}; see that the brokers {servers} are up") from None
         brokers = tuple(sorted(f"{broker.host}:{broker.port}" for broker in found.brokers.values()))
         names = [self._analytic.topic(resource) for resource in self._analytic.topics]
         return brokers, tuple(_shape(found.topics[name]) for name in names if name in found.topics)
@@ -125,9 +127,9 @@ class KafkaPart:
             (
                 f"{resource} sink",
                 self._analytic.topic(resource),
-                (f"connect-{self._analytic.name(f'{resource}_sink')}",),
+                (f"connect-{self._analytic.sink_connector(resource)}",),
             )
-            for resource in sink_topics(self._analytic)
+            for resource in self._analytic.sink_topics()
         ]
         query = [(QUERY, self._analytic.topic("realtime"), self.query_groups)] if self.query_groups else []
         return [*query, *sinks]
@@ -475,7 +477,7 @@ class PostgresPart:
     def _proofs(self) -> tuple[Proof, ...]:
         if not self._has("sink_proof.topics"):
             return ()
-        names = [self._analytic.topic(resource) for resource in sink_topics(self._analytic)]
+        names = [self._analytic.topic(resource) for resource in self._analytic.sink_topics()]
         rows = self._ask(_PROOFS, (names,))
         return tuple(Proof(topic, int(proven), int(broken), waiting, at) for topic, proven, broken, waiting, at in rows)
 
@@ -498,8 +500,8 @@ class RegistryPart:
     """Counts the subjects of the schema registry."""
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare."""
-        self._registry = Registry(settings.registry, REQUEST_SECONDS)
+        """Prepare; the client asks four times, which together must not take longer than others' requests."""
+        self._registry = Registry(settings.registry, REQUEST_SECONDS / 4)
 
     def read(self) -> int:
         """Ask the registry.
@@ -508,6 +510,10 @@ class RegistryPart:
             RegistryError: it doesn't answer.
         """
         return len(self._registry.subjects())
+
+
+class StorageError(Exception):
+    """The S3 server doesn't answer; the message names it and the reason."""
 
 
 class StoragePart:
@@ -522,8 +528,11 @@ class StoragePart:
         """Ask the server: any answer, a refusal too, is one.
 
         Raises:
-            httpx.HTTPError: it doesn't answer.
+            StorageError: it doesn't answer.
         """
-        if self._endpoint:
-            self._http.head(self._endpoint)
+        try:
+            if self._endpoint:
+                self._http.head(self._endpoint)
+        except httpx.HTTPError as error:
+            raise StorageError(f"no answer from {self._endpoint}: {error}; see that the S3 server is up") from error
         return True

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from heartwatch import postgres
 from heartwatch.analytic import Analytic, PageDefinition
-from heartwatch.kafka import OffsetReader, consumer_config
+from heartwatch.kafka import QUIET, OffsetReader, consumer_config
 from heartwatch.partitioning import partitions_of
 from heartwatch.settings import Settings
 from heartwatch.verify.topics import read_ranges
@@ -110,7 +110,7 @@ class Traces:
         return replace(self._extended(known, span), next_offset=end, read_at=time.monotonic())
 
     def _first_offset(self, partition: int, at_ms: int) -> int:
-        consumer = Consumer(consumer_config(self._settings.kafka, "heartwatch-web"))
+        consumer = Consumer(consumer_config(self._settings.kafka, "heartwatch-web") | QUIET)
         try:
             asked = [TopicPartition(self._topic, partition, max(0, at_ms))]
             return max(0, consumer.offsets_for_times(asked, timeout=REQUEST_SECONDS)[0].offset)

@@ -74,7 +74,8 @@ def number(value: float | None) -> str:
     """Return a number as people read it; a dash where there is none."""
     if value is None:
         return NOTHING
-    return f"{value:,.0f}" if abs(value) >= 10 or float(value).is_integer() else f"{value:,.1f}"
+    shown = f"{value:,.0f}" if abs(value) >= 10 else f"{value:,.1f}"
+    return shown.removesuffix(".0")
 
 
 def duration(seconds: float) -> str:
@@ -101,6 +102,18 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], 
     return str(_panels().table(caption, headings, list(rows), numbers))
 
 
+def last_known(part: str, make: Callable[[Snapshot], str]) -> Callable[[Snapshot], str]:
+    """Return what makes a panel that says so where its part is away: what it shows may no longer be so."""
+
+    def made(snapshot: Snapshot) -> str:
+        html = make(snapshot)
+        away = any(one.part == part for one in snapshot.away)
+        # The panel escaped what comes from outside.
+        return str(_panels().last_known(part, Markup(html))) if away else html  # noqa: S704
+
+    return made
+
+
 # ---------------------------------------------------------------------------------------------------------- overview
 def pill(snapshot: Snapshot) -> str:
     """Return the state of everything in a word."""
@@ -124,7 +137,7 @@ def first_stream(snapshot: Snapshot) -> str:
     rate = snapshot.rate(ARRIVING)
     statistics = snapshot.ksql.stream if snapshot.ksql else None
     facts = [
-        ("read in all", number(statistics.consumed if statistics else None)),
+        ("total", number(statistics.consumed if statistics else None)),
         ("failed", number(statistics.failed if statistics else None)),
         ("last message", clock(statistics.last_message) if statistics else NOTHING),
     ]
@@ -139,7 +152,7 @@ def final_table(snapshot: Snapshot) -> str:
     last_minute = next((value for value in reversed(snapshot.series.alerts_per_minute) if value is not None), None)
     facts = [
         ("events/s", number(statistics.produced_per_second if statistics else None)),
-        ("written in all", number(statistics.produced if statistics else None)),
+        ("total", number(statistics.produced if statistics else None)),
         ("failed", number(snapshot.alerts.rejected)),
     ]
     return str(_panels().figure(number(last_minute), "alerts in the last minute", facts))
@@ -157,7 +170,8 @@ def objective(snapshot: Snapshot, settings: Settings) -> str:
     now = rate.events_per_second if rate else 0.0
     verdict, kind = ("no run", "idle") if now < 1 else ("met", "ok") if now >= least else ("below", "bad")
     share = min(100, round(100 * now / least)) if least else 100
-    return str(_panels().objective(number(now), number(least), verdict, kind, share))
+    most = max((value for value in snapshot.series.arriving if value is not None), default=None)
+    return str(_panels().objective(number(now), number(least), verdict, kind, share, number(most)))
 
 
 def check(
@@ -203,7 +217,7 @@ def stages(snapshot: Snapshot) -> str:
         )
         for rate in snapshot.rates
     ]
-    return table("Rate and lag of each stage", ("Stage", "events/s", "behind", "behind by"), rows, (1, 2, 3))
+    return table("Rate and lag of each stage", ("Stage", "Events/s", "Behind", "Behind by"), rows, (1, 2, 3))
 
 
 def brokers(snapshot: Snapshot, seen: Iterable[str]) -> str:
@@ -281,7 +295,7 @@ def workers(snapshot: Snapshot) -> str:
         (one.name, one.pool, _state("ok", "online") if one.online else _state("bad", "offline"), clock(one.heartbeat))
         for one in snapshot.prefect.workers
     ]
-    return table("Workers", ("Worker", "Work pool", "State", "Last heartbeat"), rows)
+    return table("Workers", ("Worker", "Work pool", "State", "Heartbeat"), rows)
 
 
 def runs(snapshot: Snapshot, url: str) -> str:
@@ -290,18 +304,17 @@ def runs(snapshot: Snapshot, url: str) -> str:
         return str(_panels().loading())
     if not snapshot.prefect.runs:
         return empty("No runs yet", "Start one under Operate, or with prefect deployment run.")
-    link = Markup('<a href="{}/runs/flow-run/{}">{}</a>')
+    link = Markup('<a href="{}/runs/flow-run/{}">{}</a><span class="reason">{}</span>')
     rows = [
         (
-            link.format(url, run.run_id, run.name),
-            run.flow,
+            link.format(url, run.run_id, run.name, run.flow),
             _state(_RUN_STATES.get(run.state, "warn"), run.state.lower()),
             clock(run.began),
             duration(run.seconds),
         )
         for run in snapshot.prefect.runs
     ]
-    return table("Last flow runs", ("Run", "Flow", "State", "Began", "Took"), rows, (4,))
+    return table("Last flow runs", ("Run", "State", "Began", "Took"), rows, (3,))
 
 
 def sizes(snapshot: Snapshot, settings: Settings) -> str:
@@ -340,7 +353,7 @@ def _is_up(snapshot: Snapshot, part: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------------ alerts
-def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: People) -> str:
+def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: People, page: PageDefinition) -> str:
     """Return the alerts, the first ones of those found.
 
     Args:
@@ -348,6 +361,7 @@ def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: P
         every: how many there are in all.
         snapshot: tells the time of the events.
         people: gives the tokens of the links.
+        page: says what is watched, in which unit.
     """
     if not every:
         return empty("No alerts", "Nobody's average has left the own range while standing still.")
@@ -357,7 +371,8 @@ def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: P
     total = f"{every:,} alert{'' if every == 1 else 's'}"
     total = total if len(found) == every else f"{len(found):,} of {total}"
     shown = f"The newest {_MOST_ROWS} are shown; the CSV has all." if len(found) > _MOST_ROWS else ""
-    return str(_panels().episodes(rows, None, total, shown))
+    silent = any(one["silent"] for one in rows)
+    return str(_panels().episodes(rows, page.unit, total, shown, silent))
 
 
 def _episode_row(one: Episode, snapshot: Snapshot, people: People) -> dict[str, Any]:
@@ -368,10 +383,11 @@ def _episode_row(one: Episode, snapshot: Snapshot, people: People) -> dict[str, 
         "token": people.token(one.subject),
         "subject": one.subject,
         "state": _state(_EPISODE_STATES[state], state),
+        "silent": state is State.SILENT,
         "area": last.area or NOTHING,
         "since": f"{datetime.fromtimestamp(one.since_ms / 1000, UTC):%d %b %H:%M:%S}",
         "lasted": duration(one.seconds),
-        "average": f"{last.average:.0f}",
+        "average": f"{last.average:.1f}",
         "low": number(last.low),
         "high": number(last.high),
         "left": left,
@@ -395,15 +411,16 @@ def band(average: float, low: float, high: float) -> tuple[int, int, int]:
     )
 
 
-def person(trace: Trace, mine: Sequence[Episode], page: PageDefinition) -> str:
+def person(trace: Trace, mine: Sequence[Episode], page: PageDefinition, snapshot: Snapshot) -> str:
     """Return the facts of a person."""
+    state = state_of(mine[0], snapshot.now_ms, snapshot.is_live) if mine else None
     low, high = trace.own or ((mine[0].last.low, mine[0].last.high) if mine else (None, None))
     at, latest = trace.points[-1] if trace.points else (None, None)
     facts = [
         (page.measure_title, f"{number(latest)} {page.unit}"),
         ("own range", f"{number(low)}{TO}{number(high)} {page.unit}"),
         (page.area_title, trace.area or (mine[0].last.area if mine else NOTHING)),
-        ("alerts", number(len(mine))),
+        ("last alert", _state(_EPISODE_STATES[state], state) if state else "none lately"),
         ("last sample", "none lately" if at is None else clock(at / 1000)),
     ]
     return str(_panels().person(facts))
@@ -414,7 +431,7 @@ def areas(snapshot: Snapshot, with_alerts: dict[str, int], title: str) -> str:
     rows = [(one.name, number(one.people), number(with_alerts.get(one.name, 0))) for one in snapshot.areas.areas]
     if not rows:
         return empty("Nobody was seen yet", "People appear as soon as they send.")
-    return table(f"People by {title}", (title, "people", "with an alert"), rows, (1, 2))
+    return table(f"People by {title}", (title.capitalize(), "People", "With an alert"), rows, (1, 2))
 
 
 def answer(found: Answer) -> str:

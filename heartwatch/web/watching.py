@@ -88,7 +88,7 @@ class Watch(Generic[Value]):
             self.value = self._read()
         except Exception as error:
             # Whatever went wrong is shown to people; the page must outlive every part.
-            self._note(False, f"{type(error).__name__}: {error}")
+            self._note(False, str(error) or type(error).__name__)
         else:
             self.read_at = time.time()
             self._note(True, "")

@@ -9,8 +9,7 @@ import contextlib
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
+from schedules import wait_for
 
 from heartwatch.analytic import Analytic
 from heartwatch.kafka import KafkaAdmin, KafkaClientError
@@ -139,8 +139,10 @@ def test_the_overview_shows_what_the_parts_say(visit: Visit) -> None:
     assert str(link.get_attribute("href")).startswith(str(load_settings().prefect.api_url).removesuffix("/api"))
     # Nobody sees a chart that isn't drawn.
     assert page.locator(".chart svg path").count() > 4
-    timing = page.evaluate("performance.getEntriesByType('navigation')[0].responseEnd")
-    assert timing < 1_000, "the page comes late even before it is drawn"
+    # What a browser without any of it loads; how long that takes depends on the machine (benchmarks.web_load).
+    loaded = page.evaluate("performance.getEntriesByType('resource').map(one => one.transferSize)")
+    assert len(loaded) < 30
+    assert 100_000 < sum(loaded) < 1_200_000
 
 
 def test_alerts_are_found_and_lead_to_people_without_saying_who_in_the_address(visit: Visit) -> None:
@@ -228,7 +230,7 @@ def test_who_has_the_secret_runs_stops_and_asks_ksql(visit: Visit) -> None:
     ordered = prefect(f"/flow_runs/{run_id}")
     assert (ordered["parameters"]["events"], ordered["parameters"]["events_per_second"]) == (100, 2_000)
     # The run itself lets producers send again when it begins: it has to be over.
-    wait_for(lambda: prefect(f"/flow_runs/{run_id}")["state_type"] == "COMPLETED")
+    wait_for(lambda: prefect(f"/flow_runs/{run_id}")["state_type"] == "COMPLETED", "the run's end", RUN_SECONDS)
     page.get_by_role("button", name="Stop the producers").click()
     expect(page.get_by_text("The producers were told to stop.")).to_be_visible()
     assert str(prefect("/variables/name/producer_run")["value"]) == "0"
@@ -247,24 +249,22 @@ def prefect(path: str) -> dict[str, Any]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def test_a_part_that_is_down_is_named_and_the_page_goes_on_by_itself(visit: Visit, deployed: Platform) -> None:
+def test_parts_that_are_down_are_named_and_the_page_goes_on_by_itself(visit: Visit, deployed: Platform) -> None:
     page = visit.open("/")
     expect(page.get_by_text("all parts up")).to_be_visible(timeout=WAIT_MS)
-    deployed.kill("connect", signal.SIGSTOP)
+    for part in ("connect", "s3"):
+        deployed.kill(part, signal.SIGSTOP)
     try:
         banner = page.locator(".banner")
-        expect(banner).to_contain_text("Connect", timeout=WAIT_MS)
-        expect(banner).to_contain_text(re.compile(r"since \d\d:\d\d:\d\d"))
-        assert page.get_by_role("region", name="Connectors and queries").inner_text().count("running")
+        expect(banner).to_contain_text("2 parts of the platform don't answer", timeout=WAIT_MS)
+        expect(banner).to_contain_text(re.compile(r"Connect since \d\d:\d\d:\d\d"))
+        expect(banner).to_contain_text(re.compile(r"S3 since \d\d:\d\d:\d\d"))
+        connectors = page.get_by_role("region", name="Connectors and queries")
+        expect(connectors).to_contain_text("Last known: Connect doesn't answer")
+        assert connectors.inner_text().count("running")
     finally:
-        deployed.kill("connect", signal.SIGCONT)
+        for part in ("connect", "s3"):
+            deployed.kill(part, signal.SIGCONT)
     expect(page.get_by_text("all parts up")).to_be_visible(timeout=WAIT_MS)
     expect(page.locator(".banner")).to_have_count(0)
 
@@ -283,9 +283,25 @@ def test_everybody_can_use_it_on_every_screen(browser: Browser, address: str, si
         if folder := os.environ.get("HEARTWATCH_SCREENSHOTS"):
             name = path.strip("/").split("/")[0] or "overview"
             page.screenshot(path=Path(folder) / f"{name}-{size}.png", full_page=True)
-        found = Axe().run(page)
-        serious = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
-        assert not serious, [(path, one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious]
+        for look in ("light", "dark") if size == "desk" else ("dark" if size == "wall" else "light",):
+            page.emulate_media(color_scheme=look)
+            found = Axe().run(page)
+            serious = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
+            assert not serious, [
+                (path, look, one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious
+            ]
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    button = page.get_by_role("button", name="Change between light and dark")
+    while not button.evaluate("node => node === document.activeElement"):
+        page.keyboard.press("Tab")
+    assert button.evaluate("node => getComputedStyle(node).outlineStyle") == "solid", (
+        "who uses keys sees where they are"
+    )
+    dark = "document.body.classList.contains('body--dark')"
+    was_dark = page.evaluate(dark)
+    page.keyboard.press("Enter")
+    assert page.evaluate(dark) is not was_dark
+    visit.open("/")
+    assert page.evaluate(dark) is not was_dark, "what was chosen holds on the next page"
     visit.close()

@@ -122,3 +122,11 @@ def test_tokens_say_nothing_of_people_and_get_old(clock: Clock) -> None:
     clock.now += 60
     assert people.subject(token) is None
     assert people.subject("made up") is None
+
+
+def test_a_crowd_of_visitors_pushes_nobody_out(gate: Gate) -> None:
+    before = gate.visit(None)
+    session = gate.sign_in(before.session_id, before.form_token, "the secret", "1.2.3.4")
+    for _ in range(1_001):
+        gate.visit(None)
+    gate.require(session.session_id)

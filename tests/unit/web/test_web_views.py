@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import orjson
+import polars as pl
 import pytest
 
 from heartwatch.analytic import Analytic
@@ -100,9 +101,9 @@ def everything(shown: Snapshot) -> dict[str, str]:
         "runs": views.runs(shown, "http://p"),
         "sizes": views.sizes(shown, settings),
         "clusters": views.clusters(10_000),
-        "episodes": views.episodes(shown.alerts.episodes, len(shown.alerts.episodes), shown, people),
+        "episodes": views.episodes(shown.alerts.episodes, len(shown.alerts.episodes), shown, people, PAGE),
         "areas": views.areas(shown, {EVIL: 1}, "zip code"),
-        "person": views.person(trace, shown.alerts.episodes, PAGE),
+        "person": views.person(trace, shown.alerts.episodes, PAGE, shown),
     }
 
 
@@ -131,7 +132,10 @@ def test_what_is_wrong_is_said_in_words_and_since_when() -> None:
         or "1 part of the platform doesn't" in shown["banner"]
     )
     assert "14 Nov 22:13:20" in shown["banner"]
-    assert "1 of the parts down" in shown["pill"]
+    assert "1 part down" in shown["pill"]
+    connectors = views.last_known("Connect", views.connectors)
+    assert "Last known: Connect doesn&#39;t answer" in connectors(snapshot())
+    assert "Last known" not in views.last_known("Kafka", views.stages)(snapshot())
     assert "1 failed" in shown["connectors"]
     assert "1 without leader" in shown["brokers"]
     assert shown["brokers"].count("state-bad") == 2, "the topic, and the broker that was there before"
@@ -142,7 +146,7 @@ def test_what_is_wrong_is_said_in_words_and_since_when() -> None:
 def test_links_to_people_hold_a_token_and_no_id() -> None:
     shown, people = snapshot(), People()
     last = replace(shown.alerts.episodes[0].last, subject="4711")
-    html = views.episodes([replace(shown.alerts.episodes[0], last=last)], 1, shown, people)
+    html = views.episodes([replace(shown.alerts.episodes[0], last=last)], 1, shown, people, PAGE)
     (token,) = re.findall(r'href="/person/([^"]+)"', html)
     assert "4711" not in token
     assert people.subject(token) == "4711"
@@ -179,6 +183,9 @@ def test_rates_come_from_counts_and_gaps_stay_gaps() -> None:
 def test_a_topic_that_was_made_anew_has_no_negative_rate() -> None:
     points = [Point(1_000.0 + second, 5_000 if second < 30 else 0, 0, 0) for second in range(60)]
     assert min(value for value in series(points, 1_060.0, 60).arriving if value is not None) == 0
+    # Where the query's position becomes known, it hasn't read everything at once.
+    points = [Point(1_000.0 + second, 9_000, None if second < 30 else 9_000, 0) for second in range(60)]
+    assert set(series(points, 1_060.0, 60).queried) == {None, 0}
 
 
 def test_stages_that_appear_later_begin_without_a_leap() -> None:
@@ -205,6 +212,13 @@ def test_charts_tell_screen_readers_what_they_show() -> None:
     ):
         assert made["aria"]["enabled"]
         assert orjson.dumps(made)
+
+
+def test_a_line_has_a_hole_where_nothing_came() -> None:
+    times = [*range(0, 10_000, 1_000), *range(100_000, 110_000, 1_000)]
+    samples = pl.DataFrame({"at": times, "measure": 60.0, "north": 40.7, "east": -74.0})
+    (line, *_) = charts.trace(Trace("1", 0, 0, samples), (), "beats/min", "heart rate")["series"]
+    assert [at for at, value in line["data"] if value is None] == [9_001]
 
 
 def test_csv_runs_no_formulas() -> None:
@@ -246,7 +260,7 @@ def test_a_part_that_goes_and_comes_is_told_with_the_time_of_the_change() -> Non
     assert (watch.health.up, watch.value) == (True, 1)
     watch.read_once()
     down = watch.health
-    assert (down.up, down.reason, watch.value) == (False, "ValueError: gone for now", 1)
+    assert (down.up, down.reason, watch.value) == (False, "gone for now", 1)
     watch.read_once()
     assert watch.health.since == down.since
     watch.read_once()

@@ -1,0 +1,75 @@
+"""All that the page takes of NiceGUI and of its web sockets beyond their documented interface.
+
+`tests/unit/web/test_web_server.py` says which promises this rests on: an upgrade that breaks one fails there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import nicegui
+from nicegui import Client, core, ui
+from nicegui.dependencies import esm_modules
+from nicegui.element import Element
+
+_CHARTS = "nicegui-echart"
+_PING_SECONDS = 10
+# The page gives way to the pipeline, so that it or a viewer may be slow to ask and to answer: that is no reason to part.
+_PATIENCE_SECONDS = 30
+
+
+def prepare_sockets() -> None:
+    """Have web sockets opened and used by their own pages only, and keep those that are slow; called once the server starts."""
+    core.sio.eio.cors_allowed_origins = None
+    core.sio.eio.ping_interval = _PING_SECONDS
+    core.sio.eio.ping_timeout = _PATIENCE_SECONDS
+    for event in ("event", "javascript_response", "ack"):
+        core.sio.on(event, _of_its_own_page(core.sio.handlers["/"][event]))
+    # The server's log isn't for everybody to write.
+    core.sio.on("log", lambda socket, message: None)
+
+
+def _of_its_own_page(handle: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
+    """Return a handler that ignores what a web socket says in the name of a page that isn't its own."""
+
+    def checked(socket: str, message: Any) -> None:
+        if isinstance(message, dict) and _is_in_room(socket, message.get("client_id")):
+            handle(socket, message)
+
+    return checked
+
+
+def _is_in_room(socket: str, room: Any) -> bool:
+    """Tell whether a web socket is a page's; asked of the page, as `core.sio.rooms` looks through those of all viewers."""
+    return isinstance(room, str) and any(one == socket for one, _ in core.sio.manager.get_participants("/", room))
+
+
+async def send_to_all(clients: Sequence[Client], elements: Iterable[Element]) -> None:
+    """Show the same elements on many pages: encoded once, and without a turn of each page's own outbox.
+
+    Args:
+        clients: the pages; all of them have these elements under the same ids.
+        elements: as one of these pages has them.
+    """
+    await core.sio.emit("update", {one.id: one._to_dict() for one in elements}, room=[one.id for one in clients])
+
+
+def preload_charts() -> None:
+    """Have the browser fetch the charts' module with the first files of the page being made, if that has a chart.
+
+    It would learn of the module from the page's last script, and of the module's largest file, a third of all that is
+    loaded, from the module.
+    """
+    if any(isinstance(element, ui.echart) for element in ui.context.client.elements.values()):
+        ui.add_head_html("".join(f'<link rel="modulepreload" href="{address}">' for address in chart_files()))
+
+
+@cache
+def chart_files() -> tuple[str, ...]:
+    """Return the addresses of the charts' module and of the files that it imports at once."""
+    key, module = next((key, one) for key, one in esm_modules.items() if one.name == _CHARTS)
+    imported = re.findall(r'from\s*"\./([^"]+)"', (module.path / "index.js").read_text(encoding="utf-8"))
+    return tuple(f"/_nicegui/{nicegui.__version__}/esm/{key}/{name}" for name in ("index.js", *imported))
