@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from heartwatch.deploy.automations import PREFIX, AutomationError, read_automations
 from heartwatch.settings import Settings, load_settings
 from tasks.artifacts import publish_table
+from tasks.mail import Mail
 
 _WEBHOOK = "webhook"
 
@@ -30,6 +31,8 @@ def apply_automations() -> dict[str, str]:
         AutomationError: a file can't be used, or the settings name a block that isn't there.
     """
     settings = load_settings()
+    # So that Prefect's UI offers it.
+    Mail.register_type_and_schema()
     with get_client(sync_client=True) as client:
         files = read_automations(_values(client, settings))
         present = {

@@ -1,18 +1,23 @@
-"""Each automation acts when its cause happens: a connector fails, a disk fills, a run's process is killed.
+"""Each automation acts when its cause happens: a connector fails, a query too, a worker is gone, a disk fills, a run is killed.
 
 The waits overlap: the zombie is made first and looked at last.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
 from typing import Any
@@ -20,22 +25,29 @@ from uuid import UUID
 
 import httpx
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
+from confluent_kafka import Producer
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.variables import Variable
+from schedules import wait_for
 
 from flows.deploy_automations import deploy_automations
 from flows.watch_health import UnhealthyError, watch_health
-from heartwatch.connect import Connect
+from heartwatch.connect import Connect, UnknownConnectorError
+from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
+from heartwatch.ksqldb import Ksqldb
 from heartwatch.monitoring import Monitoring
 from heartwatch.settings import ROOT, load_settings
 from heartwatch.stack.platform import Platform
+from tasks.mail import Mail
 from tasks.produce import PRODUCER_RUN
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
-SECONDS = 90
 SILENCE = 35  # seconds without a heartbeat; heartbeats come every 30 s
 CONNECTOR = "fails-at-once"
+PASSWORD = secrets.token_hex(8)
 ZOMBIE = """
 import time
 from prefect import flow
@@ -49,22 +61,14 @@ zombie()
 """
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come in {SECONDS} s"
-        time.sleep(0.2)
-    return found
-
-
 @contextmanager
-def receiver() -> Iterator[tuple[str, Queue[dict[str, str]]]]:
+def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Give the address of an HTTP server, and what is posted to it."""
-    posted: Queue[dict[str, str]] = Queue()
+    posted: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
@@ -107,12 +111,80 @@ def failing_connector() -> Iterator[None]:
         connect.close()
 
 
-def has_failed() -> bool:
-    with_status = Connect(load_settings().connect)
+@contextmanager
+def failing_query() -> Iterator[str]:
+    """Run a persistent query whose output topic refuses its records; give its id."""
+    settings = load_settings()
+    admin = KafkaAdmin(settings.kafka)
+    admin.create([TopicState("refused_in", 1, 1), TopicState("refused", 1, 1, {"max.message.bytes": "100"})])
+    with closing(Ksqldb(settings.ksqldb)) as ksqldb:
+        ksqldb.execute("CREATE STREAM refused_in (text VARCHAR) WITH (kafka_topic='refused_in', value_format='JSON');")
+        ksqldb.execute(
+            "CREATE STREAM refused WITH (kafka_topic='refused', value_format='JSON') AS SELECT * FROM refused_in EMIT CHANGES;",
+            {"auto.offset.reset": "earliest"},
+        )
+        (query,) = [one.query_id for one in ksqldb.queries() if "REFUSED" in one.query_id]
+        producer = Producer(producer_config(settings.kafka))
+        producer.produce("refused_in", json.dumps({"text": secrets.token_hex(200)}))
+        assert producer.flush(30) == 0
+        wait_for(lambda: any(one.state == "ERROR" for one in ksqldb.queries()), "the query's failure")
+        yield query
+        ksqldb.execute(f"TERMINATE {query};")
+        for name in ("refused", "refused_in"):
+            ksqldb.execute(f"DROP STREAM {name} DELETE TOPIC;")
+
+
+@contextmanager
+def killed_worker(platform: Platform) -> Iterator[str]:
+    """Start a worker, kill it as a power cut would, and give its name."""
+    name = "doomed"
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "producers", "--name", name]
+    environment = platform.environment() | {"PREFECT_WORKER_HEARTBEAT_SECONDS": "1"}
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with get_client(sync_client=True) as client:
+
+        def status() -> str | None:
+            workers = client.read_workers_for_work_pool("producers")
+            return next((one.status.value for one in workers if one.name == name), None)
+
+        wait_for(lambda: status() == "ONLINE", "the worker")
+        process.kill()
+        process.wait()
+        wait_for(lambda: status() == "OFFLINE", "the end of the server's patience with the worker")
+    yield name
+    httpx.delete(f"{load_settings().prefect.api_url}/work_pools/producers/workers/{name}").raise_for_status()
+
+
+@contextmanager
+def mailbox() -> Iterator[tuple[str, Queue[EmailMessage]]]:
+    """Give the address of an SMTP server that wants a password, as Apprise writes it, and the mails that come there."""
+    mails: Queue[EmailMessage] = Queue()
+
+    class Handler:
+        async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:
+            mails.put(message_from_bytes(envelope.content, policy=default))
+            return "250 OK"
+
+    def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
+        return AuthResult(success=(data.login, data.password) == (b"watch", PASSWORD.encode()))
+
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    server = Controller(
+        Handler(), "127.0.0.1", port, authenticator=authenticate, auth_required=True, auth_require_tls=False
+    )
+    server.start()
     try:
-        return with_status.status(CONNECTOR).failed
+        sender = "from=HeartWatch<watch@example.com>&to=ops@example.com"
+        yield f"mailto://watch:{PASSWORD}@127.0.0.1:{server.port}?smtp=127.0.0.1&{sender}", mails
     finally:
-        with_status.close()
+        server.stop()
+
+
+def has_failed() -> bool:
+    with closing(Connect(load_settings().connect)) as connect, suppress(UnknownConnectorError):
+        return connect.status(CONNECTOR).failed
+    return False  # Connect has no status of a connector that it has just been given
 
 
 def run_state(run_id: UUID) -> str:
@@ -164,11 +236,30 @@ def test_each_automation_acts_on_its_cause(deployed: Platform, monkeypatch: pyte
         settings = load_settings()
         assert Monitoring(settings.postgres, settings.pipeline).connector_restarts()[CONNECTOR].restarts == 1
 
-        Variable.set(PRODUCER_RUN, 1, overwrite=True)
-        monkeypatch.setenv("HEARTWATCH_MONITORING__LEAST_FREE_DISK", "1")
-        with pytest.raises(UnhealthyError, match="is filling"):
-            watch_health()
-        wait_for(lambda: Variable.get(PRODUCER_RUN) == 0, "the end of the producers")
+        with failing_query() as query, killed_worker(deployed) as worker:
+            sentence = wait_for(lambda: health_with(query, worker), "the query's and the worker's sentences")
+            assert f"query {query!r} is in state ERROR: its results stop" in sentence
+            assert f"worker {worker!r} of work pool 'producers' is gone" in sentence
+            for resource, event in ((query, "heartwatch.query.failed"), (worker, "heartwatch.worker.gone")):
+                assert wait_for(functools.partial(notice, posted, resource), "the notification")["event"] == event
+
+        with mailbox() as (address, mails):
+            Mail(url=address).save("ops", overwrite=True)
+            monkeypatch.setenv("HEARTWATCH_MONITORING__NOTIFICATION_BLOCK", "mail/ops")
+            assert deploy_automations()["heartwatch: notify"] == "updated"
+            Variable.set(PRODUCER_RUN, 1, overwrite=True)
+            monkeypatch.setenv("HEARTWATCH_MONITORING__LEAST_FREE_DISK", "1")
+            with pytest.raises(UnhealthyError, match="is filling"):
+                watch_health()
+            wait_for(lambda: Variable.get(PRODUCER_RUN) == 0, "the end of the producers")
+            mail = wait_for(
+                lambda: next((one for one in taken(mails) if "disk.filling" in one["subject"]), None), "the mail"
+            )
+            assert (mail["from"], mail["to"]) == ("HeartWatch <watch@example.com>", "ops@example.com")
+            assert "make room before brokers stop" in str(mail.get_body(("plain", "html")))
+        with get_client(sync_client=True) as client:
+            kept = client.read_block_document_by_name("ops", "mail", include_secrets=False)
+        assert PASSWORD not in str(kept)
         wait_for(lambda: run_state(zombie) == "Crashed", "the zombie's end")
 
     monkeypatch.delenv("HEARTWATCH_MONITORING__NOTIFICATION_BLOCK")
@@ -178,10 +269,20 @@ def test_each_automation_acts_on_its_cause(deployed: Platform, monkeypatch: pyte
     assert after["heartwatch: notify"].startswith("left out")
 
 
-def notice(posted: Queue[dict[str, str]], resource: str) -> dict[str, str] | None:
-    """Return the next notification that concerns a resource; others are about what else goes on."""
-    while not posted.empty():
-        found = posted.get()
-        if found["resource"] == resource:
-            return found
+def health_with(*resources: str) -> str | None:
+    """Return what watch-health fails with once that names some resources."""
+    try:
+        watch_health()
+    except UnhealthyError as error:
+        return str(error) if all(repr(resource) in str(error) for resource in resources) else None
     return None
+
+
+def taken(mails: Queue[EmailMessage]) -> Iterator[EmailMessage]:
+    while not mails.empty():
+        yield mails.get()
+
+
+def notice(posted: list[dict[str, str]], resource: str) -> dict[str, str] | None:
+    """Return the first notification that concerns a resource; they come in any order, and others are about what else goes on."""
+    return next((one for one in posted if one["resource"] == resource), None)
