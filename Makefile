@@ -48,11 +48,11 @@ demo: setup ## Run the whole pipeline and print what was found; leaves the platf
 ksql: setup ## Open a KSQL prompt on the running platform
 	@$(BIN)/heartwatch ksql
 
-# Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Those wait for
-# processes most of the time, so that what needs no platform runs beside them.
+# Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Two at a time, the
+# longest first; beside the end-to-end tests, which are sensitive to a slow machine, only what uses one core.
 test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline lint unit integration-machines integration-engine
-	@$(MAKE) --no-print-directory e2e
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline integration-engine integration-machines lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target e2e unit
 
 lint: setup ## Run the linters and the type checker
 	$(BIN)/ruff check

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
+from schedules import pause_schedules
 
 from flows.demo import deploy, read_result
 from heartwatch.settings import load_settings
@@ -22,11 +23,12 @@ Watch = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def deployed(platform: Platform) -> Iterator[Platform]:
-    """The platform, with what prefect.yaml states deployed to it."""
+    """The platform, with what prefect.yaml states deployed to it, and its schedules paused."""
     with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: load_settings().prefect.api_url}):
         for name, value in platform.environment().items():
             patch.setenv(name, value)
         deploy(Console(quiet=True))
+        pause_schedules()
         yield platform
 
 

@@ -54,6 +54,8 @@ def machine_environment(home: Path, own_home: Path) -> dict[str, str]:
     return {
         **inherited,
         **{f"HEARTWATCH_{name.upper()}": json.dumps(values) for name, values in sections.items()},
+        # The image's Python is what a machine's worker starts runs with.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "HEARTWATCH_PROFILE": "ec2",
         "HEARTWATCH_HOME": str(own_home),
         "PREFECT_HOME": str(own_home / "prefect"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
+from schedules import wait_for
 
 from heartwatch.settings import load_settings
 from heartwatch.stack.platform import Platform
@@ -35,11 +35,16 @@ def test_schedules_start_runs_by_themselves(deployed: Platform) -> None:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
         tags=FlowRunFilterTags(all_=["auto-scheduled"]),
     )
-    deadline = time.monotonic() + 150  # verify-throughput runs every minute
     with get_client(sync_client=True) as client:
-        while not (runs := client.read_flow_runs(flow_run_filter=scheduled, limit=1)):
-            assert time.monotonic() < deadline, "no scheduled run has completed"
-            time.sleep(1)
+        before = {run.id for run in client.read_flow_runs(flow_run_filter=scheduled)}
+        every_minute = client.read_deployment_by_name("verify-throughput/verify-throughput").id
+        client.resume_deployment(every_minute)
+        runs = wait_for(
+            lambda: [run for run in client.read_flow_runs(flow_run_filter=scheduled) if run.id not in before],
+            "a scheduled run's end",
+            150,
+        )
+        client.pause_deployment(every_minute)
     assert runs[0].auto_scheduled
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pyarrow as pa
@@ -13,13 +15,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.verify_sink import SinkIncompleteError, verify_sink
+from flows.verify_sink import SinkBusyError, SinkIncompleteError, verify_sink
 from heartwatch import codec
 from heartwatch.analytic import Analytic
 from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
 from heartwatch.registry import Registry
 from heartwatch.settings import load_settings
 from heartwatch.stack.platform import Platform
+from heartwatch.verify.memory import ProofMemory
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "prefect")
 
@@ -52,6 +55,13 @@ def events(name: str, resource: str) -> list[dict[str, Any]]:
         return list(client._client.post("/events/filter", json=wanted).json()["events"])
 
 
+def artifacts(key: str, topic: str) -> list[str]:
+    """Return the artifacts of a key that are about a topic; other tests' runs make others."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    return [str(artifact.data) for artifact in found if topic in str(artifact.data)]
+
+
 @pytest.mark.usefixtures("server")
 def test_an_incomplete_sink_fails_the_flow_with_what_and_where() -> None:
     analytic = Analytic.load(load_settings().pipeline.analytic, VERSION)
@@ -69,6 +79,31 @@ def test_an_incomplete_sink_fails_the_flow_with_what_and_where() -> None:
     payload = found[0]["payload"]
     assert payload["sentence"] == sentence
     assert (payload["missing"], payload["faults"], payload["objects"]) == (3, 2, 0)
-    with get_client(sync_client=True) as client:
-        shown = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["sink-findings"])))
-    assert any(topic in str(artifact.data) and "behind" in str(artifact.data) for artifact in shown)
+    assert any("behind" in data for data in artifacts("sink-findings", topic))
+    (plot,) = artifacts("sink-over-time", topic)
+    assert "data:image/png" in plot
+    assert "3 behind in partition 0" in plot
+    with pytest.raises(SinkIncompleteError):
+        verify_sink(topics=["alerts"], version=VERSION, deadline_seconds=0, from_offsets={"alerts": {0: 0}})
+    assert len(artifacts("sink-over-time", topic)) == 1, "a check of some offsets says nothing of the sink as a whole"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_on_demand_waits_for_another_and_a_scheduled_one_leaves_it_the_topic() -> None:
+    settings = load_settings()
+    topic = Analytic.load(settings.pipeline.analytic, VERSION).topic("alerts")
+    memory = ProofMemory(settings.postgres, topic, KafkaAdmin(settings.kafka).topic_id(topic))
+    options: dict[str, Any] = {"topics": ["alerts"], "version": VERSION, "deadline_seconds": 0}
+    with ThreadPoolExecutor() as pool:
+        with memory.lock(5):
+            skipped = verify_sink(**options, wait_seconds=0, return_state=True)
+            assert (skipped.name, skipped.type.value) == ("Skipped", "COMPLETED")
+            assert f"another check of the sink of topic {topic!r}" in (skipped.message or "")
+            with pytest.raises(SinkBusyError, match="is still at work"):
+                verify_sink(**options, wait_seconds=0.1)
+            context = copy_context()
+            waiting = pool.submit(lambda: context.run(lambda: verify_sink(**options)))
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=5)
+        with pytest.raises(SinkIncompleteError, match="3 behind"):
+            waiting.result(timeout=WAIT_SECONDS)

@@ -144,6 +144,8 @@ class Worker(HttpPart):
         return {
             **_environment(context),
             "PREFECT_API_URL": api(context),
+            # Flow runs are started as `python` (prefect.yaml), whatever shell has started this.
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             # Runs say that they live, so that those that don't any more are found (deployments/automations/crash_zombies.yaml).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -65,6 +65,9 @@ def test_parameters_fit_the_flow(deployment: dict[str, Any]) -> None:
     given = deployment.get("parameters", {})
     assert set(given) <= set(flow.parameters.properties)
     flow.validate_parameters(given | {name: example(flow, name) for name in set(flow.parameters.required) - set(given)})
+    for schedule in deployment.get("schedules", []):
+        assert set(schedule.get("parameters", {})) <= set(flow.parameters.properties)
+        flow.validate_parameters(given | schedule.get("parameters", {}))
 
 
 def example(flow: Flow[..., Any], name: str) -> Any:
@@ -85,6 +88,12 @@ def test_limits_say_what_happens_to_the_second_run(deployment: dict[str, Any]) -
     limit = deployment["concurrency_limit"]
     assert limit["limit"] >= 1
     assert limit["collision_strategy"] in {strategy.value for strategy in ConcurrencyLimitStrategy}
+
+
+def test_a_proof_on_demand_waits_for_another_and_a_scheduled_one_is_skipped() -> None:
+    (proof,) = [one for one in DEPLOYMENTS if one["name"] == "verify-sink"]
+    assert "concurrency_limit" not in proof, "it would cancel what somebody asked for"
+    assert [schedule["parameters"] for schedule in proof["schedules"]] == [{"wait_seconds": 0}]
 
 
 def test_schedules_have_slugs_zones_comments_and_different_minutes() -> None:

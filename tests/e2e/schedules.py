@@ -1,0 +1,35 @@
+"""Schedules that start nothing while tests run, and waiting for what runs make happen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
+from prefect.client.schemas.objects import StateType
+
+SECONDS = 90
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    """Wait until a condition gives something, and return that."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
+        time.sleep(0.2)
+    return found
+
+
+def pause_schedules() -> None:
+    """Have no schedule start a run, and wait for those under way: what a test makes happen, the test itself finds."""
+    under_way = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
+        tags=FlowRunFilterTags(all_=["auto-scheduled"]),
+    )
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            if deployment.schedules:
+                client.pause_deployment(deployment.id)
+        wait_for(lambda: not client.read_flow_runs(flow_run_filter=under_way), "the end of scheduled runs")
