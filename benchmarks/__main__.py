@@ -16,10 +16,17 @@ _BENCHMARKS = (
     ["benchmarks.engine_latency"],
     ["benchmarks.sink_proof"],
 )
+_OF_THE_WHOLE = (
+    ["benchmarks.web_viewers", "--turns", "2", "--seconds", "10"],
+    ["benchmarks.web_load"],
+)
 
 
 def main() -> None:
-    """Start the parts that the benchmarks need, run each in a process of its own, and stop the parts again."""
+    """Start the parts that the benchmarks need, run each in a process of its own, and stop the parts again.
+
+    The page's come last: they need all of them.
+    """
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "home"
         platform = Platform(home, ("kafka", "registry", "postgres", "s3"))
@@ -27,6 +34,12 @@ def main() -> None:
         try:
             platform.up()
             for arguments in _BENCHMARKS:
+                print(f"\n{arguments[0]}")
+                subprocess.run([sys.executable, "-m", *arguments], env=environment, check=True)
+            platform = Platform(home)
+            platform.up()
+            environment = {**platform.environment(), "HEARTWATCH_PROFILE": "local"}
+            for arguments in _OF_THE_WHOLE:
                 print(f"\n{arguments[0]}")
                 subprocess.run([sys.executable, "-m", *arguments], env=environment, check=True)
         finally:

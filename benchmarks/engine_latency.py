@@ -16,6 +16,7 @@ import argparse
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,17 @@ _APPENDED = {"message.timestamp.type": "LogAppendTime"}
 _PERCENTILES = (50, 90, 99, 100)
 
 
+@dataclass(frozen=True)
+class Record:
+    """A record: when the broker appended it and when the reader had it, ms since the epoch."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
+    appended_ms: int
+    seen_ms: float
+
+
 class Reader:
     """Reads a topic from its beginning and notes when each record came."""
 
@@ -42,34 +54,41 @@ class Reader:
         self._consumer = Consumer(config | {"enable.partition.eof": True})
         name = topics.topic(resource)
         self._consumer.assign([TopicPartition(name, partition, 0) for partition in range(PARTITIONS)])
-        self.records: list[tuple[Message, float]] = []
+        self.messages: list[tuple[Message, float]] = []
         self._ended: set[int] = set()
 
     def take(self) -> None:
         """Read what is there."""
         for message in self._consumer.consume(5_000, 0.02):
-            if message.error() is not None:
-                self._ended.add(message.partition())
-            else:
-                self.records.append((message, time.time() * 1000))
+            if message.error() is None:
+                self.messages.append((message, time.time() * 1000))
+            elif (partition := message.partition()) is not None:
+                self._ended.add(partition)
 
     def take_all(self) -> None:
         """Read to the end of every partition."""
         while len(self._ended) < PARTITIONS:
             self.take()
 
+    def records(self) -> list[Record]:
+        """Return what was read."""
+        return [
+            Record(message.partition() or 0, message.key() or b"", message.value(), message.timestamp()[1], seen)
+            for message, seen in self.messages
+        ]
+
 
 def closing_appends(reader: Reader) -> dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return by partition the highest event time so far and the append time of each event, both in ms."""
     schema = codec.parse((ROOT / "schemas" / "heart_rate" / "realtime.avsc").read_text(encoding="utf-8"))
     decoder = codec.Decoder(schema, lambda _: schema)
-    found = {}
+    records, found = reader.records(), {}
     for partition in range(PARTITIONS):
-        messages = [message for message, _ in reader.records if message.partition() == partition]
-        decoded = decoder.decode([message.value() for message in messages])
+        of_partition = [record for record in records if record.partition == partition]
+        decoded = decoder.decode([record.value for record in of_partition])
         assert not decoded.rejects
         times = decoded.batch.column("event_time").cast("int64").to_numpy()
-        found[partition] = np.maximum.accumulate(times), np.array([message.timestamp()[1] for message in messages])
+        found[partition] = np.maximum.accumulate(times), np.array([record.appended_ms for record in of_partition])
     return found
 
 
@@ -77,14 +96,14 @@ def latencies(events: Reader, alerts: Reader, since_ms: float) -> tuple[list[flo
     """Return append and visible latencies (ms) of the alerts whose window began after the warm-up."""
     closed = closing_appends(events)
     appended, visible = [], []
-    for message, seen_ms in alerts.records:
-        window_start = int.from_bytes(message.key()[-8:], "big")
-        times, moments = closed[message.partition()]
+    for record in alerts.records():
+        window_start = int.from_bytes(record.key[-8:], "big")
+        times, moments = closed[record.partition]
         position = int(np.searchsorted(times, window_start + WINDOW_MS + GRACE_MS))
         if window_start < since_ms or position == len(times):
             continue
-        appended.append(message.timestamp()[1] - moments[position])
-        visible.append(seen_ms - moments[position])
+        appended.append(record.appended_ms - moments[position])
+        visible.append(record.seen_ms - moments[position])
     return appended, visible
 
 

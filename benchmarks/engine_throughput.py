@@ -4,8 +4,14 @@ Run against a platform that is up (`heartwatch up --parts kafka,registry`):
 
     python -m benchmarks.engine_throughput --events 3000000 --users 20000
 
+Several numbers of events or users give a table of how rate, CPU and memory grow, one line for each pair:
+
+    python -m benchmarks.engine_throughput --events 300000 3000000 30000000 --users 2000 2000000
+
 All ratios are of one run. CPU is the engine process's own (psutil), from the moment when the query is created until the last
 event is processed, so it includes reading the table and the first batches' compilation. The broker's CPU is not counted.
+Memory is the process's resident memory when a quarter, half and all of the events were processed: it follows the people and
+the open windows, not the events.
 """
 
 from __future__ import annotations
@@ -226,51 +232,115 @@ class EngineProcess:
         self._process.wait(60)
 
 
-def engine(topics: Topics, guarantee: str) -> tuple[Measured, Measured, int]:
-    """Drain the topic through the query; return figures from its creation on, those of the steady part, and memory (bytes)."""
+@dataclass(frozen=True)
+class Drained:
+    """A drain through the query: from its creation on, its steady part, and memory (bytes) at a quarter, half and the end."""
+
+    whole: Measured
+    steady: Measured
+    memory: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far the engine was: wall clock and CPU seconds, events processed, resident memory (bytes)."""
+
+    wall: float
+    cpu: float
+    seen: int
+    memory: int
+
+
+def engine(topics: Topics, guarantee: str) -> Drained:
+    """Drain the topic through the query."""
     properties = {"auto.offset.reset": "earliest", "processing.guarantee": guarantee}
     with tempfile.TemporaryDirectory() as folder:
         process = EngineProcess(topics.settings, Path(folder))
         begun, cpu = time.perf_counter(), process.cpu_seconds()
         process.create_query(topics, properties)
-        marks: list[tuple[float, float, int]] = []
-        while not marks or marks[-1][2] < topics.events:
+        marks: list[Mark] = []
+        while not marks or marks[-1].seen < topics.events:
             time.sleep(0.1)
             description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {}, {})[0]["sourceDescription"]
             seen = int(description["statisticsMap"].get("consumer-total-messages", {"value": 0})["value"])
             if seen:
-                marks.append((time.perf_counter(), process.cpu_seconds(), seen))
-        memory = process.usage.memory_info().rss
+                now = time.perf_counter()
+                marks.append(Mark(now, process.cpu_seconds(), seen, process.usage.memory_info().rss))
         process.stop()
-    (first_wall, first_cpu, first_seen), (last_wall, last_cpu, _) = marks[0], marks[-1]
-    rest = topics.events - first_seen
+    first, last = marks[0], marks[-1]
+    rest = topics.events - first.seen
     name = f"engine, {guarantee}"
-    return (
-        Measured(name, topics.events / (last_wall - begun), (last_cpu - cpu) / topics.events * 1e6),
-        Measured(f"{name}, steady", rest / (last_wall - first_wall), (last_cpu - first_cpu) / rest * 1e6),
-        memory,
+    quarter, half = (next(mark for mark in marks if mark.seen >= topics.events * part) for part in (0.25, 0.5))
+    return Drained(
+        Measured(name, topics.events / (last.wall - begun), (last.cpu - cpu) / topics.events * 1e6),
+        Measured(f"{name}, steady", rest / (last.wall - first.wall), (last.cpu - first.cpu) / rest * 1e6),
+        (quarter.memory, half.memory, last.memory),
     )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The engine and two bare consumers on one topic."""
+
+    users: int
+    events: int
+    bare: Measured
+    batches: Measured
+    drained: Drained
+
+    def lines(self) -> list[str]:
+        """Return the report of one run."""
+        steady = self.drained.steady
+        return [
+            *map(str, (self.bare, self.batches, self.drained.whole, steady)),
+            f"steady rate / bare consume: {steady.rate / self.bare.rate:.2f};"
+            f" / bare batch consumer: {steady.rate / self.batches.rate:.2f}",
+            f"steady CPU / bare consume: {steady.cpu / self.bare.cpu:.2f}; memory {self._memory()} MiB",
+        ]
+
+    def row(self) -> str:
+        """Return one line of the table of growth."""
+        whole, steady = self.drained.whole, self.drained.steady
+        ratio = steady.rate / self.bare.rate
+        return (
+            f"{self.events:>11,} {self.users:>10,} {whole.rate:>12,.0f} {ratio:>13.2f} {whole.cpu:>10.2f} {steady.cpu:>10.2f}"
+            f"   {self._memory()}"
+        )
+
+    def _memory(self) -> str:
+        return " / ".join(f"{memory / 2**20:,.0f}" for memory in self.drained.memory)
+
+
+_HEADING = (
+    f"{'events':>11} {'users':>10} {'events/s':>12} {'steady/bare':>13} {'CPU s/M':>10} {'steady':>10}"
+    "   MiB at a quarter / half / all of the events"
+)
+
+
+def compare(settings: Settings, events: int, users: int, per_second: int, guarantee: str) -> Compared:
+    """Fill topics, drain them in the three ways, and delete them."""
+    topics = Topics(settings, users)
+    try:
+        topics.fill(events, per_second)
+        return Compared(users, events, bare_consume(topics), bare_batches(topics), engine(topics, guarantee))
+    finally:
+        topics.delete()
 
 
 def main() -> None:
     """Run and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=3_000_000)
-    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--events", type=int, nargs="+", default=[3_000_000])
+    parser.add_argument("--users", type=int, nargs="+", default=[20_000])
     parser.add_argument("--per-second", type=int, default=100_000, help="events a second of event time")
     parser.add_argument("--guarantee", default="exactly_once_v2", choices=["exactly_once_v2", "at_least_once"])
     options = parser.parse_args()
-    topics = Topics(load_settings(), options.users)
-    topics.fill(options.events, options.per_second)
-    bare, batches = bare_consume(topics), bare_batches(topics)
-    whole, steady, memory = engine(topics, options.guarantee)
-    topics.delete()
-    for line in (bare, batches, whole, steady):
-        print(line)
-    print(
-        f"steady rate / bare consume: {steady.rate / bare.rate:.2f}; / bare batch consumer: {steady.rate / batches.rate:.2f}"
-    )
-    print(f"steady CPU / bare consume: {steady.cpu / bare.cpu:.2f}; memory {memory / 2**20:,.0f} MiB")
+    pairs, settings = [(events, users) for users in options.users for events in options.events], load_settings()
+    if len(pairs) > 1:
+        print(_HEADING)
+    for events, users in pairs:
+        compared = compare(settings, events, users, options.per_second, options.guarantee)
+        print("\n".join(compared.lines() if len(pairs) == 1 else [compared.row()]), flush=True)
 
 
 if __name__ == "__main__":
