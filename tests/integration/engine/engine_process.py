@@ -65,6 +65,13 @@ class EngineProcess:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(30)
 
+    def stacks(self) -> str:
+        """Say what each of its threads is at, and end it: Python writes that when it is aborted."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGABRT)
+        self._process.wait(30)
+        return self.log()[-20_000:]
+
     def log(self) -> str:
         return self._folder.with_suffix(".log").read_text(encoding="utf-8")
 
@@ -84,7 +91,10 @@ class EngineProcess:
             "sessionVariables": variables or {},
             "commandSequenceNumber": after,
         }
-        return httpx.post(f"{self.url}/ksql", json=body, timeout=180)
+        try:
+            return httpx.post(f"{self.url}/ksql", json=body, timeout=180)
+        except httpx.ReadTimeout:
+            raise AssertionError(f"no answer to {sql!r}; where the engine is: {self.stacks()}") from None
 
     def run(
         self,
