@@ -26,7 +26,7 @@ class Change:
         plan: query that it starts.
         stopped: queries that it ends.
         paused: queries that it pauses (True) or resumes.
-        dropped_topic: topic to delete.
+        deleted: source whose topic and subjects are to be deleted.
         nothing: the message where there is nothing to do (IF NOT EXISTS, IF EXISTS), None where there is.
     """
 
@@ -37,7 +37,7 @@ class Change:
     plan: QueryPlan | None = None
     stopped: tuple[str, ...] = ()
     paused: Mapping[str, bool] = field(default_factory=dict)
-    dropped_topic: str | None = None
+    deleted: Source | None = None
     nothing: str | None = None
 
 
@@ -117,10 +117,10 @@ class Changer:
         )
         if source is None:
             return Change(catalog, command, "", nothing=f"Source `{node.name}` does not exist.")
-        topic = source.topic if node.delete_topic else None
+        deleted = source if node.delete_topic else None
         stopped = tuple(set(self._catalog.queries) - set(catalog.queries))
         message = f"Source `{node.name}` (topic: {source.topic}) was dropped."
-        return Change(catalog, command, message, stopped=stopped, dropped_topic=topic)
+        return Change(catalog, command, message, stopped=stopped, deleted=deleted)
 
     @_of.register
     def _terminate(self, node: ast.TerminateQuery) -> Change:

@@ -213,11 +213,12 @@ class Resources:
                 f"{replicas or there.replication_factor} replication factor (topic has {there.replication_factor})."
             )
 
-    def delete_topic(self, topic: str) -> None:
-        """Delete a topic and its subjects; what isn't there is left out."""
-        self.kafka.delete([topic])
-        for side in ("key", "value"):
-            self.registry.delete(f"{topic}-{side}")
+    def delete_topic(self, source: Source) -> None:
+        """Delete a source's topic, and its subjects where its formats have any; what isn't there is left out."""
+        self.kafka.delete([source.topic])
+        for side, format_ in (("key", source.key_format), ("value", source.value_format)):
+            if format_.name == "AVRO":
+                self.registry.delete(f"{source.topic}-{side}")
 
     def _sink_size(self, stage: Stage, plan: QueryPlan) -> tuple[int, int | None]:
         all_stages = stages(plan, self._service_id)

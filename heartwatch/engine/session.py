@@ -338,8 +338,8 @@ class Engine:
             raise StatementError(str(error), error_code=SERVER_ERROR) from error
         if isinstance(result, KsqlError):
             raise result
-        if change.dropped_topic is not None:
-            self.resources.delete_topic(change.dropped_topic)
+        if change.deleted is not None:
+            self.resources.delete_topic(change.deleted)
         message, query_id = result
         answer = self._entities.current_status(statement.text, change.command_id, message, query_id, offset)
         self.statuses[change.command_id] = answer["commandStatus"]

@@ -14,6 +14,7 @@ from engine_events import read
 from engine_process import EngineProcess, eventually
 
 from heartwatch.kafka import KafkaAdmin, producer_config
+from heartwatch.registry import Registry
 from heartwatch.settings import Settings
 
 pytestmark = pytest.mark.parts("kafka", "registry")
@@ -149,7 +150,13 @@ def test_queries_are_paused_resumed_terminated_and_dropped(engines: Engines, nam
     made = KafkaAdmin(settings.kafka).describe([f"{name}_E", f"{name}_F"])
     assert made[f"{name}_E"].config == {"retention.ms": "-1"}
     assert made[f"{name}_F"].config == {"cleanup.policy": "compact,delete", "retention.ms": "60000"}
-    engine.run(f"DROP STREAM {name}_F DELETE TOPIC; DROP STREAM {name}_E DELETE TOPIC;")
+    engine.run(f"CREATE STREAM {name}_G WITH (VALUE_FORMAT='AVRO') AS SELECT A FROM {name}_E;")
+    registry = Registry(settings.registry)
+    assert registry.subjects(f"{name}_G") == [f"{name}_G-value"]
+    engine.run(
+        f"DROP STREAM {name}_G DELETE TOPIC; DROP STREAM {name}_F DELETE TOPIC; DROP STREAM {name}_E DELETE TOPIC;"
+    )
+    assert registry.subjects(f"{name}_G") == []
     engine.run(f"DROP STREAM {name}_D DELETE TOPIC; DROP STREAM {name};")
     assert engine.run("SHOW QUERIES;")[0]["queries"] == []
     assert KafkaAdmin(settings.kafka).describe([f"{name}_D"]) == {}
