@@ -250,7 +250,6 @@ class StageSession:
         self._owned: dict[int, Owned] = {}
         self._gained: list[int] = []
         self._lost = False
-        self._closed = False
         self._in_transaction = False
         self._uncommitted = self._uncommitted_before = 0
         self._first_output: float | None = None
@@ -287,7 +286,7 @@ class StageSession:
                 "queued.max.messages.kbytes": 1024,
             }
         )
-        self._clients.append(self._group.close)
+        self._clients.append(self._free_group)
         reading = {
             **consumer_config(context.kafka, f"{group}-reader", "error"),
             "enable.partition.eof": True,
@@ -357,7 +356,6 @@ class StageSession:
 
     def close(self) -> None:
         """Abort what isn't committed and close the clients."""
-        self._closed = True
         if self._in_transaction:
             try:
                 self._producer.abort_transaction(_REQUEST_SECONDS)
@@ -371,6 +369,15 @@ class StageSession:
             except Exception as error:
                 # Nothing depends on a client that is given up; the next session has clients of its own.
                 logger.info("query %s: closing a client: %s", self._context.query_id, error)
+
+    def _free_group(self) -> None:
+        """Let the membership's client go without closing it.
+
+        An assignment that comes while it is closed would freeze the process: librdkafka's ``assign`` then never returns
+        (confluentinc/librdkafka issue 4884), and confluent-kafka holds Python's lock over it. Freed, a client calls nothing
+        back. The group isn't told, and needn't be: a static member keeps its partitions.
+        """
+        del self._group
 
     def _serve_group(self) -> None:
         message = self._group.poll(0)
@@ -597,8 +604,6 @@ class StageSession:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Commit before the group goes on: all partitions are given up, and those that come back are read from their commits."""
-        if self._closed:
-            return
         self._commit()
         self._gained = []
         self._drop(list(self._owned))
