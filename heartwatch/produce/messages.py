@@ -104,9 +104,16 @@ class Encoder:
         columns = events.columns if len(rows) == len(partitions) else events.columns.take(pa.array(rows))
         values: list[bytes | None] = list(codec.encode(columns, self.schema, self.schema_id))
         times = _milliseconds(columns.column(self.event_time))
-        due_ms = int(times[0]) if events.due_ms is None and len(times) else events.due_ms or 0
-        messages = Messages(keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), due_ms)
+        messages = Messages(
+            keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), self._due_ms(events)
+        )
         return self._with_raw(messages, events, rows) if events.raw else messages
+
+    def _due_ms(self, events: Events) -> int:
+        """Return when a batch is due: for all shards at the same time, whether they have events in it or not."""
+        if events.due_ms is not None or not events.columns.num_rows:
+            return events.due_ms or 0
+        return int(_milliseconds(events.columns.column(self.event_time).slice(0, 1))[0])
 
     def _keys_and_partitions(self, columns: pa.RecordBatch) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.int32]]:
         """Hash and convert each distinct key once: a batch holds the same users many times."""

@@ -125,8 +125,8 @@ class ClosingSource:
             return events
         return self._closing(index)
 
-    def _closing(self, end: int) -> Events:
-        """Look back from the end of the source until each partition has been seen."""
+    def _closing(self, end: int) -> Events | None:
+        """Look back from the end of the source until each partition has been seen; None where the shard had no event."""
         seen = pl.DataFrame()
         newest, index = 0, end
         while index > max(0, end - _LOOK_BACK) and not self._has_all(seen):
@@ -135,8 +135,13 @@ class ClosingSource:
             if events is None or not events.columns.num_rows:
                 continue
             frame = self._with_partition(events.columns)
+            if frame.is_empty():
+                # All of this batch goes to other shards.
+                continue
             newest = max(newest, int(frame[self._event_time].dt.epoch("ms").max()))  # type: ignore[arg-type]
             seen = pl.concat([frame, seen]) if seen.height else frame
+        if seen.is_empty():
+            return None
         last = (
             seen.unique(["__partition", self._key], keep="last", maintain_order=True)
             .group_by("__partition", maintain_order=True)

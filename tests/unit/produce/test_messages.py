@@ -72,6 +72,16 @@ def test_a_batch_without_events_of_the_shard_is_empty() -> None:
     assert len(encoder(0).encode(Events(columns(0)))) == 0
 
 
+def test_a_batch_is_due_at_the_same_time_for_every_shard() -> None:
+    one = columns(1)
+    home = int(partitions_of(one.column("device"), PARTITIONS)[0])
+    for chosen in range(PARTITIONS):
+        messages = encoder(chosen).encode(Events(one))
+        assert (len(messages), messages.due_ms) == (int(chosen == home), START)
+    assert encoder(0).encode(Events(one, due_ms=7)).due_ms == 7
+    assert encoder(0).encode(Events(columns(0))).due_ms == 0
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(codec.CodecError, match="'value'"):
         encoder(0, 1, 2, 3).encode(Events(columns(5).drop_columns(["value"])))

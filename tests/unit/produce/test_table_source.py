@@ -7,8 +7,9 @@ import pytest
 
 from heartwatch import codec
 from heartwatch.historical.rejects import RejectFile
+from heartwatch.partitioning import partitions_of
 from heartwatch.produce.run import Source
-from heartwatch.produce.table_source import SourceError, StampedNow, TableSource, read_events
+from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events
 
 SCHEMA = codec.arrow_schema(
     codec.parse(
@@ -48,6 +49,19 @@ def test_events_may_be_stamped_when_they_are_sent() -> None:
     clock = iter([70, 77])
     source = StampedNow(TableSource(table(1, 2, 3), "at", 2), "at", lambda: next(clock))
     assert times(source, 3) == [[70, 70], [77]]
+
+
+def test_a_shard_closes_the_windows_of_its_own_partitions_only() -> None:
+    source = TableSource(table(*range(40), *[40] * 10), "at", 40)
+    homes = partitions_of(pa.array(["d40"]), 4).tolist()
+    others = [partition for partition in range(4) if partition not in homes]
+    closed = ClosingSource(source, "device", "at", 4, others, later_ms=1_000)
+    # The last batch goes to another shard: who closes was seen in the one before.
+    (closing,) = times(closed, 4)[2:]
+    assert closing
+    assert max(closing) < 40 + 1_000
+    lonely = ClosingSource(TableSource(table(*[40] * 10), "at", 40), "device", "at", 4, others, later_ms=1_000)
+    assert times(lonely, 4) == [[40] * 10], "a shard that sends nothing has nothing to close"
 
 
 def test_a_source_without_events_is_refused() -> None:
