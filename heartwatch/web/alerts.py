@@ -119,10 +119,8 @@ class Episodes:
 
     def _add(self, alert: Alert) -> None:
         number = self._latest.get(alert.subject)
-        before = self._kept.pop(number, None) if number is not None else None
+        before = self._kept.get(number) if number is not None else None
         if number is None or before is None or not _follows(alert, before):
-            if before is not None and number is not None:
-                self._kept[number] = before
             self._number = number = self._number + 1
             self._latest[alert.subject] = number
             self._kept[number] = Episode(alert, alert.begin_ms, 1, alert.average)
@@ -130,6 +128,7 @@ class Episodes:
             self._kept[number] = _longer(before, alert)
         while len(self._kept) > self._most:
             _, gone = self._kept.popitem(last=False)
+            self._kept.move_to_end(number)
             self._forget(gone)
 
     def _forget(self, gone: Episode) -> None:

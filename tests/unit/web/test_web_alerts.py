@@ -63,6 +63,11 @@ def test_an_episode_that_grows_outlives_newer_ones_that_do_not() -> None:
     ],
 )
 def test_an_episode_goes_on_while_another_window_may_follow(now: int, live: bool, state: State) -> None:
+def test_a_second_episode_does_not_make_the_first_one_outlive_newer_ones() -> None:
+    found = collected([alert("a", 1), alert("b", 2), alert("a", 9)], most=2)
+    assert [(one.subject, one.since_ms) for one in found] == [("a", 9 * WINDOW), ("b", 2 * WINDOW)]
+
+
     (one,) = collected([alert("a", 1)])
     assert state_of(one, now * WINDOW, live) is state
 
