@@ -15,10 +15,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.batch_consumer import BatchConsumer, MessageBatch, open_batch_consumer
 from heartwatch.codec import AvroSchema, Decoder, UnknownSchemaError, parse
-from heartwatch.kafka import QUIET, OffsetReader, Partition, consumer_config
+from heartwatch.kafka import QUIET, OffsetReader, Partition, UnknownTopicError, consumer_config
 from heartwatch.registry import NotRegisteredError, Registry
 from heartwatch.settings import Settings
 from heartwatch.web.parts import REQUEST_SECONDS
@@ -126,9 +128,9 @@ class Episodes:
             self._kept[number] = Episode(alert, alert.begin_ms, 1, alert.average)
         else:
             self._kept[number] = _longer(before, alert)
+            self._kept.move_to_end(number)
         while len(self._kept) > self._most:
             _, gone = self._kept.popitem(last=False)
-            self._kept.move_to_end(number)
             self._forget(gone)
 
     def _forget(self, gone: Episode) -> None:
@@ -231,7 +233,10 @@ class AlertsPart:
         self._decoder = decoder(settings, analytic, "alerts")
         self._offsets = OffsetReader(settings.kafka, REQUEST_SECONDS)
         self._consumer: BatchConsumer | None = None
-        self._ends: dict[Partition, int] = {}
+        # Where the topic ended when the page began to read; None before.
+        self._old: dict[Partition, int] | None = None
+        # From where on nothing was taken yet.
+        self._next: dict[Partition, int] = {}
         self._episodes = Episodes(settings.web.remembered_alerts)
         self._reading = AlertsReading()
 
@@ -246,10 +251,10 @@ class AlertsPart:
         consumer = self._consumer or self._open()
         try:
             deadline = time.monotonic() + REQUEST_SECONDS
-            while len(batch := consumer.poll(_POLL_SECONDS, _LIMIT)) and time.monotonic() < deadline:
+            while time.monotonic() < deadline and len(batch := consumer.poll(_POLL_SECONDS, _LIMIT)):
                 self._take(batch)
         except Exception:
-            # The topic was made anew, or its schema is away: begin afresh.
+            # The topic was made anew, or its schema is away: another client goes on after what was taken.
             self.close()
             raise
         return self._reading
@@ -263,25 +268,43 @@ class AlertsPart:
     def _open(self) -> BatchConsumer:
         most = self._settings.web.remembered_alerts
         self._offsets = OffsetReader(self._settings.kafka, REQUEST_SECONDS)
-        ends = self._offsets.ends([self._topic])
+        try:
+            ends = self._offsets.ends([self._topic])
+        except UnknownTopicError:
+            self._begin_anew()
+            raise
+        if self._old is None:
+            # What is there when the page begins to read is shown, but no news.
+            self._old = dict(ends)
+        elif any(end < self._next.get(where, 0) for where, end in ends.items()):
+            self._begin_anew()
+        self._next = {where: max(self._next.get(where, 0), end - most) for where, end in ends.items()}
         consumer = open_batch_consumer(consumer_config(self._settings.kafka, "heartwatch-web") | QUIET)
-        consumer.assign([(topic, partition, max(0, end - most)) for (topic, partition), end in ends.items()])
-        # What is there when the page begins to read is shown, but no news.
-        self._ends = self._ends or ends
-        self._episodes = Episodes(most)
+        consumer.assign([(*where, offset) for where, offset in self._next.items()])
         self._consumer = consumer
         return consumer
 
+    def _begin_anew(self) -> None:
+        """Forget the alerts of a topic that is gone: all that another one of its name has is news."""
+        self._old, self._next = {}, {}
+        self._episodes = Episodes(self._settings.web.remembered_alerts)
+        self._reading = AlertsReading(total=self._reading.total, version=self._reading.version + 1)
+
     def _take(self, batch: MessageBatch) -> None:
         decoded = self._decoder.decode(batch.value.to_pylist())
+        spans = _spans(batch)
+        if any(begin < self._next.get((self._topic, partition), 0) for partition, (begin, _) in spans.items()):
+            self._begin_anew()
+        old = self._old or {}
         rows = decoded.batch.to_pylist()
         alerts = [alert for alert in (alert_of(row, self._page) for row in rows) if alert is not None]
         self._episodes.add(alerts)
         before = self._reading
         news = sum(
-            int(offset) >= self._ends.get((self._topic, int(partition)), 0)
+            int(offset) >= old.get((self._topic, int(partition)), 0)
             for partition, offset in zip(batch.partition[decoded.indices], batch.offset[decoded.indices], strict=True)
         )
+        self._next |= {(self._topic, partition): end for partition, (_, end) in spans.items()}
         self._reading = AlertsReading(
             total=before.total + news,
             episodes=self._episodes.newest_first(),
@@ -289,6 +312,15 @@ class AlertsPart:
             latest_ms=max([before.latest_ms, *(alert.end_ms for alert in alerts)]),
             rejected=before.rejected + len(decoded.rejects) + len(rows) - len(alerts),
         )
+
+
+def _spans(batch: MessageBatch) -> dict[int, tuple[int, int]]:
+    """Return the first offset of each partition in a batch, and the one after the last."""
+    spans = {}
+    for partition in np.unique(batch.partition).tolist():
+        offsets = batch.offset[batch.partition == partition]
+        spans[partition] = int(offsets[0]), int(offsets[-1]) + 1
+    return spans
 
 
 def decoder(settings: Settings, analytic: Analytic, resource: str) -> Decoder:
