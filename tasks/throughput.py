@@ -15,7 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
+from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader, Partition
 from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
 from heartwatch.settings import Settings, load_settings
@@ -82,6 +82,8 @@ class Sampler:
             for resource in analytic.sink_topics()
         ]
         self._readers: list[_Reader] = []
+        # Retention may remove what nobody reads: what is before these can't be read any more.
+        self._firsts: dict[Partition, int] = {}
         self.event_notes: list[Note] = []
         self.result_notes: list[Note] = []
         if self.deployed:
@@ -121,10 +123,11 @@ class Sampler:
         Raises:
             KafkaClientError: the brokers could not be asked.
         """
-        ends = self._offsets.ends([self._realtime, self._alerts])
+        spans = self._offsets.spans([self._realtime, self._alerts])
         heads: dict[str, dict[int, int]] = {self._realtime: {}, self._alerts: {}}
-        for (topic, partition), end in ends.items():
+        for (topic, partition), (first, end) in spans.items():
             heads[topic][partition] = end
+            self._firsts[topic, partition] = first
         now = time.time()
         self.event_notes.append(Note(now, heads[self._realtime]))
         self.result_notes.append(Note(now, heads[self._alerts]))
@@ -179,7 +182,14 @@ class Sampler:
         """Read by partition what came between the first note and the last, the newest records where there are too many."""
         first, last = notes[0].ends, notes[-1].ends
         ranges = {
-            partition: (max(0, first.get(partition, 0) - look_back, end - _MOST_EVENTS // len(last)), end)
+            partition: (
+                max(
+                    self._firsts.get((topic, partition), 0),
+                    first.get(partition, 0) - look_back,
+                    end - _MOST_EVENTS // len(last),
+                ),
+                end,
+            )
             for partition, end in last.items()
             if end > first.get(partition, 0)
         }
@@ -192,8 +202,11 @@ class Sampler:
 
     def _past_markers(self, topic: str, found: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
         """Return the positions, moved to the end where no record lies between."""
-        left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
-        near = {partition: span for partition, span in left.items() if 0 < span[1] - span[0] <= _MOST_MARKERS}
+        left = {
+            partition: (max(self._firsts.get((topic, partition), 0), found.get(partition, 0)), end)
+            for partition, end in ends.items()
+        }
+        near = {partition: span for partition, span in left.items() if span[1] - span[0] <= _MOST_MARKERS}
         waiting = {int(one) for part in read_ranges(self._kafka, topic, near) for one in np.unique(part.partition)}
         return found | {partition: end for partition, (_, end) in near.items() if partition not in waiting}
 

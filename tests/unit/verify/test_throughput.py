@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from heartwatch.batch_consumer import BatchConsumerError
+from heartwatch.kafka import GroupOffset, Partition
+from heartwatch.ksqldb import KsqldbError
 from heartwatch.monitoring import Sample
-from heartwatch.settings import ObjectiveSettings
+from heartwatch.settings import ObjectiveSettings, load_settings
 from heartwatch.verify.throughput import behind, breaches, headline, is_idle, is_running, stage_rates, steady
+from heartwatch.verify.topics import Records
+from tasks import throughput
 
 IN, QUERY, OUT = "realtime topic", "query", "alerts topic"
 
@@ -112,3 +122,59 @@ def test_positions_add_up_over_partitions() -> None:
 def test_one_sample_gives_no_rate() -> None:
     with pytest.raises(ValueError, match="at least two"):
         stage_rates(RUN[:1])
+
+
+class Emptied:
+    """Brokers whose retention removed all of a topic up to offset 5,000; the last offsets of it are transactions' markers."""
+
+    first, end, position = 5_000, 5_000, 4_998
+
+    def describe(self, names: Iterable[str]) -> dict[str, None]:
+        return dict.fromkeys(names)
+
+    def groups(self, _: str) -> list[str]:
+        return []
+
+    def spans(self, topics: Iterable[str]) -> dict[Partition, tuple[int, int]]:
+        return {(topic, 0): (self.first, self.end) for topic in topics}
+
+    def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
+        return {where: end for where, (_, end) in self.spans(topics).items()}
+
+    def committed(self, _: str, topic: str) -> dict[Partition, GroupOffset]:
+        return {(topic, 0): GroupOffset(self.position, None)}
+
+    def read(self, _: Any, topic: str, ranges: Mapping[int, tuple[int, int]], **__: Any) -> Iterator[Records]:
+        for begin, end in ranges.values():
+            if begin < min(end, self.first):
+                raise BatchConsumerError(f"{topic}: no offset {begin}")
+            offsets = np.arange(begin, end)
+            column = pa.array([b"7" + bytes(8)] * len(offsets), pa.large_binary())
+            yield Records(np.zeros(len(offsets), dtype=np.int32), offsets, offsets, column, column)
+
+
+@pytest.fixture
+def emptied(monkeypatch: pytest.MonkeyPatch) -> Emptied:
+    def away(*_: Any, **__: Any) -> Any:
+        raise KsqldbError("away")
+
+    brokers = Emptied()
+    monkeypatch.setattr(throughput, "KafkaAdmin", lambda *_, **__: brokers)
+    monkeypatch.setattr(throughput, "OffsetReader", lambda *_: brokers)
+    monkeypatch.setattr(throughput.Ksqldb, "streams", away)
+    monkeypatch.setattr(throughput, "read_ranges", brokers.read)
+    return brokers
+
+
+def test_what_retention_removed_is_no_work_for_a_stage(emptied: Emptied) -> None:
+    sample = throughput.Sampler(load_settings()).sample(settled=True)
+    assert sample.heads
+    assert {stage: sample.positions[stage] for stage in sample.heads} == dict.fromkeys(sample.heads, 5_000)
+
+
+def test_results_are_timed_where_nothing_before_them_is_left(emptied: Emptied) -> None:
+    sampler = throughput.Sampler(load_settings())
+    sampler.note()
+    emptied.end += 1
+    sampler.note()
+    assert [one.offset for one in sampler.latencies(10_000, 10_000)] == [5_000]
