@@ -106,17 +106,18 @@ class KafkaPart:
 
     def _sample(self) -> Sample:
         realtime, alerts = self._analytic.topic("realtime"), self._analytic.topic("alerts")
-        ends = self._offsets.ends([realtime, alerts])
-        heads = {
-            topic: {partition: end for (name, partition), end in ends.items() if name == topic}
+        spans = self._offsets.spans([realtime, alerts])
+        there = {
+            topic: {partition: span for (name, partition), span in spans.items() if name == topic}
             for topic in (realtime, alerts)
         }
+        heads = {topic: {partition: end for partition, (_, end) in ranges.items()} for topic, ranges in there.items()}
         positions = {ARRIVING: sum(heads[realtime].values())}
         behind_heads: dict[str, int] = {}
         for stage, topic, groups in self._readers():
             found = self._positions(groups, topic)
             positions[stage], behind_heads[stage] = behind(found, heads[topic])
-            if self._only_markers_left(stage, topic, found, heads[topic]):
+            if self._only_markers_left(stage, topic, found, there[topic]):
                 behind_heads[stage] = positions[stage]
         positions[RESULTS] = sum(heads[alerts].values())
         return Sample(time.time(), positions, behind_heads)
@@ -142,16 +143,19 @@ class KafkaPart:
                 positions[partition] = max(positions.get(partition, 0), committed.position)
         return positions
 
-    def _only_markers_left(self, stage: str, topic: str, found: dict[int, int], ends: dict[int, int]) -> bool:
+    def _only_markers_left(
+        self, stage: str, topic: str, found: dict[int, int], there: Mapping[int, tuple[int, int]]
+    ) -> bool:
         """Whether a stage has read all of a topic but markers of transactions, which nobody commits.
 
-        Looked at once for each end of a topic that has been still for a while.
+        Looked at once for each end of a topic that has been still for a while. What retention removed can't be looked at.
         """
+        ends = {partition: end for partition, (_, end) in there.items()}
         since, known = self._ends.get(topic, (time.monotonic(), ends))
         self._ends[topic] = since, _ = (since if known == ends else time.monotonic(), ends)
         if time.monotonic() - since < _SETTLED_SECONDS:
             return False
-        left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
+        left = {partition: (max(first, found.get(partition, 0)), end) for partition, (first, end) in there.items()}
         if self._settled.get(stage, ({}, False))[0] != left:
             self._settled[stage] = (left, self._has_no_record(topic, left))
         return self._settled[stage][1]

@@ -97,16 +97,16 @@ class Traces:
             return found
 
     def _read(self, subject: str, known: Trace | None, around_ms: int) -> Trace:
-        ends = OffsetReader(self._settings.kafka, REQUEST_SECONDS).ends([self._topic])
+        spans = OffsetReader(self._settings.kafka, REQUEST_SECONDS).spans([self._topic])
         if known is None:
-            partition = int(partitions_of(pa.array([subject]), len(ends))[0])
+            partition = int(partitions_of(pa.array([subject]), len(spans))[0])
             known = Trace(
                 subject, partition, self._first_offset(partition, around_ms - _BACK_MS), own=self._own(subject)
             )
-        end = ends[self._topic, known.partition]
-        # A topic that was made anew begins at 0 again.
+        first, end = spans[self._topic, known.partition]
+        # A topic that was made anew begins at 0 again; of one that is old the first records are gone.
         begin = known.next_offset if known.next_offset <= end else 0
-        span = (max(begin, end - _MOST_OFFSETS), end)
+        span = (max(begin, first, end - _MOST_OFFSETS), end)
         return replace(self._extended(known, span), next_offset=end, read_at=time.monotonic())
 
     def _first_offset(self, partition: int, at_ms: int) -> int:
@@ -171,7 +171,7 @@ class AreasPart:
         self._kafka, self._page = settings.kafka, page
         self._topic = analytic.topic("realtime")
         self._decoder = decoder(settings, analytic, "realtime")
-        self._ends: dict[tuple[str, int], int] = {}
+        self._spans: dict[tuple[str, int], tuple[int, int]] = {}
         self._reading = AreasReading()
 
     def read(self) -> AreasReading:
@@ -182,15 +182,17 @@ class AreasPart:
             KafkaClientError: the brokers don't answer.
             TopicError: the topic can't be read.
         """
-        ends = OffsetReader(self._kafka, REQUEST_SECONDS).ends([self._topic])
-        if ends != self._ends:
-            tails = {partition: (max(0, end - _TAIL_OFFSETS), end) for (_, partition), end in ends.items()}
+        spans = OffsetReader(self._kafka, REQUEST_SECONDS).spans([self._topic])
+        if spans != self._spans:
+            tails = {
+                partition: (max(first, end - _TAIL_OFFSETS), end) for (_, partition), (first, end) in spans.items()
+            }
             values = [
                 value
                 for records in read_ranges(self._kafka, self._topic, tails, REQUEST_SECONDS)
                 for value in records.value.to_pylist()
             ]
-            self._reading, self._ends = areas_of(self._decoder.decode(values).batch, self._page), ends
+            self._reading, self._spans = areas_of(self._decoder.decode(values).batch, self._page), spans
         return self._reading
 
 

@@ -1,0 +1,68 @@
+"""What the page's readers make of brokers that are well but no longer have everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from heartwatch.analytic import Analytic
+from heartwatch.batch_consumer import BatchConsumerError
+from heartwatch.kafka import GroupOffset, Partition
+from heartwatch.settings import load_settings
+from heartwatch.verify.topics import Records
+from heartwatch.web import parts, people
+
+
+class Emptied:
+    """Brokers whose retention removed all of a topic up to offset 5,000; the last offsets of it are transactions' markers."""
+
+    end, position = 5_000, 4_998
+
+    def spans(self, topics: Iterable[str]) -> dict[Partition, tuple[int, int]]:
+        return {(topic, 0): (self.end, self.end) for topic in topics}
+
+    def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
+        return {where: end for where, (_, end) in self.spans(topics).items()}
+
+    def committed(self, _: str, topic: str) -> dict[Partition, GroupOffset]:
+        return {(topic, 0): GroupOffset(self.position, None)}
+
+    def read(
+        self, _: Any, topic: str, ranges: Mapping[int, tuple[int, int]], *__: Any, **___: Any
+    ) -> Iterator[Records]:
+        for begin, end in ranges.values():
+            if begin < min(end, self.end):
+                raise BatchConsumerError(f"{topic}: no offset {begin}")
+        yield from ()
+
+
+@pytest.fixture
+def emptied(monkeypatch: pytest.MonkeyPatch) -> Emptied:
+    brokers = Emptied()
+    for module in (parts, people):
+        monkeypatch.setattr(module, "OffsetReader", lambda *_: brokers)
+        monkeypatch.setattr(module, "read_ranges", brokers.read)
+    return brokers
+
+
+ANALYTIC = Analytic.load("heart_rate", 1)
+assert ANALYTIC.page is not None
+PAGE = ANALYTIC.page
+
+
+def test_kafka_is_well_when_retention_removed_what_was_read(emptied: Emptied, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = tuple(parts.TopicShape(ANALYTIC.topic(resource), 1, 0, 0) for resource in ANALYTIC.topics)
+    monkeypatch.setattr(parts.KafkaPart, "_read_shape", lambda _: ((), shapes))
+    monkeypatch.setattr(parts, "_SETTLED_SECONDS", 0.0)
+    sample = parts.KafkaPart(load_settings(), ANALYTIC).read().sample
+    assert sample is not None
+    assert {stage: sample.positions[stage] for stage in sample.heads} == sample.heads, "nothing is left to read"
+
+
+def test_nobody_is_anywhere_when_retention_removed_all_samples(emptied: Emptied) -> None:
+    assert people.AreasPart(load_settings(), ANALYTIC, PAGE).read() == people.AreasReading()
+    trace = people.Trace("7", 0, 100)
+    traces = people.Traces(load_settings(), ANALYTIC, PAGE)
+    assert traces._read("7", trace, 0).next_offset == 5_000
