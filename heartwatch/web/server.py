@@ -238,13 +238,15 @@ def application(settings: Settings) -> FastAPI:
 
 
 def _add_routes(app: FastAPI, gate: Gate, seconds: int, state: Any) -> None:
+    # The gate is the event loop's alone: tries at the same time in threads would be counted too late, and its caches are not
+    # made for threads. Nothing here waits.
     @app.get("/health")
     def health() -> JSONResponse:
         """Say that the page is there, and which parts are; the latter is no matter of the page's health."""
         return JSONResponse(state())
 
     @app.post("/sign-in")
-    def sign_in(
+    async def sign_in(
         request: Request, form_token: Annotated[str, Form()] = "", secret: Annotated[str, Form()] = ""
     ) -> Response:
         """Sign a browser in."""
@@ -260,7 +262,7 @@ def _add_routes(app: FastAPI, gate: Gate, seconds: int, state: Any) -> None:
         return response
 
     @app.post("/sign-out")
-    def sign_out(request: Request, form_token: Annotated[str, Form()] = "") -> Response:
+    async def sign_out(request: Request, form_token: Annotated[str, Form()] = "") -> Response:
         """End a browser's session."""
         try:
             gate.sign_out(request.cookies.get(COOKIE), form_token)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from heartwatch.web.access import AccessError, Gate, People, TooManyTriesError
 from heartwatch.web.pages import require
+from heartwatch.web.server import _add_routes
 
 
 class Clock:
@@ -87,6 +93,35 @@ def test_wrong_secrets_from_everywhere_are_counted_together(gate: Gate) -> None:
             gate.sign_in(session.session_id, session.form_token, "wrong", f"10.0.0.{number}")
     with pytest.raises(TooManyTriesError):
         gate.sign_in(session.session_id, session.form_token, "wrong", "10.0.1.1")
+
+
+class SlowlyComparing(Gate):
+    """Lets other threads run between looking at the wrong tries and counting another one."""
+
+    compared = 0
+
+    @property
+    def is_open(self) -> bool:
+        self.compared += 1
+        time.sleep(0.02)
+        return True
+
+
+def test_guesses_at_the_same_time_are_counted_too() -> None:
+    gate, app = SlowlyComparing("the secret", 600), FastAPI()
+    _add_routes(app, gate, 600, dict)
+    session = gate.visit(None)
+
+    async def guess() -> list[str]:
+        transport = httpx.ASGITransport(app)
+        cookies = {"heartwatch_session": session.session_id}
+        form = {"form_token": session.form_token, "secret": "a guess"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://page", cookies=cookies) as client:
+            answers = await asyncio.gather(*(client.post("/sign-in", data=form) for _ in range(30)))
+        return [answer.headers["location"].split("=")[1] for answer in answers]
+
+    answers = asyncio.run(guess())
+    assert (gate.compared, answers.count("secret"), answers.count("tries")) == (5, 5, 25)
 
 
 def test_a_session_ends_by_itself(gate: Gate, clock: Clock) -> None:
