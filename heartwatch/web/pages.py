@@ -6,6 +6,7 @@ import asyncio
 import logging
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
@@ -80,6 +81,8 @@ class Pages:
         self._prefect = PrefectApi(settings)
         self._board = Board(settings, analytic, analytic.page, self._prefect)
         self._traces = Traces(settings, analytic, analytic.page)
+        # Of its own: while Kafka hangs, people who are looked at must not keep the threads that stop the producers.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="people")
         self._operations, self._console = Operations(self._prefect), KsqlConsole(settings)
         self._people = People()
         self._brokers: set[str] = set()
@@ -93,6 +96,7 @@ class Pages:
     def stop(self) -> None:
         """Stop reading."""
         self._live.stop()
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
     def state(self) -> dict[str, Any]:
         """Return how many look, and which parts answer."""
@@ -310,7 +314,8 @@ class Pages:
         mine = page.mine(snapshot)
         around = mine[0].since_ms if mine else snapshot.now_ms
         try:
-            found = await asyncio.to_thread(self._traces.trace, page.subject, around)
+            reading = asyncio.get_running_loop().run_in_executor
+            found = await reading(self._reading, self._traces.trace, page.subject, around)
         except Exception as error:
             # Which person it was is nobody's business.
             logger.warning("a person's samples can't be read: %s", type(error).__name__)

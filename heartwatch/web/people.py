@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -64,7 +63,7 @@ class Traces:
     """Reads people's samples from their partition of the realtime topic, one person at a time.
 
     Only what came since the last look is read again, and never more than a bounded number of offsets, so that looking at people
-    costs the pipeline little.
+    costs the pipeline little. Not to be used by two threads at once.
     """
 
     def __init__(self, settings: Settings, analytic: Analytic, page: PageDefinition) -> None:
@@ -73,8 +72,6 @@ class Traces:
         self._topic = analytic.topic("realtime")
         self._decoder = decoder(settings, analytic, "realtime")
         self._known: TTLCache[str, Trace] = TTLCache(_KEPT_PEOPLE, _KEPT_SECONDS)
-        # One at a time, whoever asks.
-        self._lock = threading.Lock()
 
     def trace(self, subject: str, around_ms: int) -> Trace:
         """Return a person's latest samples.
@@ -88,13 +85,12 @@ class Traces:
             TopicError: the topic can't be read.
             PostgresError: the own range can't be read.
         """
-        with self._lock:
-            known = self._known.get(subject)
-            if known is not None and time.monotonic() - known.read_at < _FRESH_SECONDS:
-                return known
-            found = self._read(subject, known, around_ms)
-            self._known[subject] = found
-            return found
+        known = self._known.get(subject)
+        if known is not None and time.monotonic() - known.read_at < _FRESH_SECONDS:
+            return known
+        found = self._read(subject, known, around_ms)
+        self._known[subject] = found
+        return found
 
     def _read(self, subject: str, known: Trace | None, around_ms: int) -> Trace:
         spans = OffsetReader(self._settings.kafka, REQUEST_SECONDS).spans([self._topic])

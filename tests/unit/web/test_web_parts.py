@@ -1,7 +1,9 @@
-"""What the page's readers make of brokers that are well but no longer have everything."""
+"""What the page's readers make of parts that are well but no longer have everything, and of parts that hang."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,8 @@ from heartwatch.kafka import GroupOffset, Partition
 from heartwatch.settings import load_settings
 from heartwatch.verify.topics import Records
 from heartwatch.web import parts, people
+from heartwatch.web.access import Gate
+from heartwatch.web.pages import Pages, PersonPage
 
 
 class Emptied:
@@ -66,3 +70,24 @@ def test_nobody_is_anywhere_when_retention_removed_all_samples(emptied: Emptied)
     trace = people.Trace("7", 0, 100)
     traces = people.Traces(load_settings(), ANALYTIC, PAGE)
     assert traces._read("7", trace, 0).next_offset == 5_000
+
+
+def test_people_who_are_looked_at_while_kafka_hangs_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+
+    def hang(*_: Any) -> people.Trace:
+        goes_on.wait(20)
+        return people.Trace("7", 0, 0)
+
+    async def look() -> str:
+        pages = Pages(load_settings(), Gate("", 60))
+        looking = [asyncio.create_task(pages._refresh(PersonPage(PAGE, str(one)))) for one in range(50)]
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(lambda: "stopped"), 5)
+        finally:
+            goes_on.set()
+            await asyncio.gather(*looking)
+
+    monkeypatch.setattr(people.Traces, "trace", hang)
+    monkeypatch.setattr(PersonPage, "show", lambda *_: None)
+    assert asyncio.run(look()) == "stopped"
