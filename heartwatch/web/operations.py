@@ -95,7 +95,7 @@ class Answer:
 
 
 class _ImpatientTransport(httpx.HTTPTransport):
-    """Gives up an answer that stays silent, a query's without end too."""
+    """Gives up an answer that stays silent or never ends, a query's without end too."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request (httpx' interface)."""
@@ -103,7 +103,27 @@ class _ImpatientTransport(httpx.HTTPTransport):
             **request.extensions,
             "timeout": {**request.extensions.get("timeout", {}), "read": _QUERY_SECONDS},
         }
-        return super().handle_request(request)
+        response = super().handle_request(request)
+        assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - that is what this transport gives
+        response.stream = _BoundedStream(response.stream)
+        return response
+
+
+class _BoundedStream(httpx.SyncByteStream):
+    """An answer's body that counts as silent some time after it began: ksqlDB sends empty lines while a topic has no records."""
+
+    def __init__(self, body: httpx.SyncByteStream) -> None:
+        self._body = body
+        self._deadline = time.monotonic() + _QUERY_SECONDS
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._body:
+            yield part
+            if time.monotonic() > self._deadline:
+                raise httpx.ReadTimeout(f"the answer went on for {_QUERY_SECONDS:g} s")
+
+    def close(self) -> None:
+        self._body.close()
 
 
 class KsqlConsole:
@@ -135,14 +155,16 @@ class KsqlConsole:
 
 
 def _taken(names: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> Answer:
-    deadline, taken = time.monotonic() + _QUERY_SECONDS, []
+    deadline, taken, ended = time.monotonic() + _QUERY_SECONDS, [], False
     with suppress(httpx.ReadTimeout):
         for row in islice(rows, _MOST_ROWS):
             taken.append(row)
             if time.monotonic() > deadline:
                 break
+        else:
+            ended = len(taken) < _MOST_ROWS
     count = f"{len(taken):,} row{'' if len(taken) == 1 else 's'}"
-    cut = " The first ones only: it was cut off." if len(taken) == _MOST_ROWS or time.monotonic() > deadline else ""
+    cut = "" if ended else " The first ones only: it was cut off."
     return Answer(names, tuple(taken), f"{count}.{cut}")
 
 
