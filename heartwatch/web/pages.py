@@ -45,6 +45,7 @@ _PROBLEMS = {
     "form": "The form was too old. Try again.",
 }
 _PERSON_SECONDS = 5.0
+_LINKS_SECONDS = 300.0
 # Icons as paths, so that nobody loads a font of thousands for the sake of these.
 _CONTRAST = "M12 2a10 10 0 1 0 0 20a10 10 0 0 0 0-20zm0 2v16a8 8 0 0 1 0-16z"
 _PRINTER = "M7 3h10v4H7zM4 8h16a2 2 0 0 1 2 2v6h-4v-2H6v2H2v-6a2 2 0 0 1 2-2zM8 16h8v5H8z"
@@ -237,16 +238,10 @@ class Pages:
     def alerts(self) -> None:
         """Show the alerts, to filter and to search."""
         wanted = Wanted()
-        kept: list[Any] = [None, ""]
+        some = SomeAlerts(wanted, self._episodes)
 
         def make(snapshot: Snapshot) -> str:
-            if wanted.everything:
-                return str(self._views["episodes"](snapshot))
-            # Made anew when the alerts or what is wanted of them change, not with every snapshot.
-            key = (snapshot.alerts.version, snapshot.now_ms, snapshot.is_live, *astuple(wanted))
-            if kept[0] != key:
-                kept[:] = [key, self._episodes(snapshot, wanted.matching(snapshot.alerts.episodes, snapshot.now_ms))]
-            return str(kept[1])
+            return str(self._views["episodes"](snapshot)) if wanted.everything else some.html(snapshot)
 
         def content() -> bytes:
             snapshot = self._live.snapshot
@@ -432,6 +427,29 @@ class Pages:
                 said.set_content(str(Markup('<p class="problem" role="alert">{}</p>').format(str(error))))
 
         return checked
+
+
+class SomeAlerts:
+    """Those alerts that one viewer looks for."""
+
+    def __init__(self, wanted: Wanted, make: Callable[[Snapshot, Sequence[Episode]], str]) -> None:
+        """Begin without any.
+
+        Args:
+            wanted: what the viewer looks for; it may change.
+            make: makes HTML of the alerts found.
+        """
+        self._wanted, self._make = wanted, make
+        self._kept: tuple[Any, str] = (None, "")
+
+    def html(self, snapshot: Snapshot) -> str:
+        """Return the alerts, made anew when they or what is wanted of them change, and before their links get too old."""
+        links = snapshot.at // _LINKS_SECONDS
+        key = (snapshot.alerts.version, snapshot.now_ms, snapshot.is_live, links, *astuple(self._wanted))
+        if self._kept[0] != key:
+            found = self._wanted.matching(snapshot.alerts.episodes, snapshot.now_ms)
+            self._kept = (key, self._make(snapshot, found))
+        return self._kept[1]
 
 
 class PersonPage:

@@ -20,9 +20,10 @@ from heartwatch.monitoring import Sample
 from heartwatch.settings import load_settings
 from heartwatch.web import charts, tables, views
 from heartwatch.web.access import People
-from heartwatch.web.alerts import Alert, AlertsReading, Episode
+from heartwatch.web.alerts import Alert, AlertsReading, Episode, Wanted
 from heartwatch.web.board import Point, Series, Snapshot, recent_rates, series
 from heartwatch.web.operations import Order, run_of
+from heartwatch.web.pages import SomeAlerts
 from heartwatch.web.parts import (
     FlowRun,
     KafkaReading,
@@ -265,3 +266,15 @@ def test_a_part_that_goes_and_comes_is_told_with_the_time_of_the_change() -> Non
     assert watch.health.since == down.since
     watch.read_once()
     assert (watch.health.up, watch.health.reason, watch.value) == (True, "", 2)
+
+
+def test_links_of_a_search_hold_however_long_nothing_happens() -> None:
+    now = 0.0
+    people = People(clock=lambda: now)
+    found = SomeAlerts(Wanted(text="7"), lambda shown, some: views.episodes(some, 1, shown, people, PAGE))
+    alert = Alert("7", "10001", 40.7, -74.0, 10_000, 20_000, 150.0, 50.0, 110.0)
+    shown = replace(snapshot(), alerts=AlertsReading(1, (Episode(alert, 10_000, 1, 150.0),), 1, 20_000, 0))
+    for _ in range(10):
+        (token,) = re.findall(r"/person/([\w-]+)", found.html(replace(shown, at=now)))
+        assert people.subject(token) == "7"
+        now += 600
