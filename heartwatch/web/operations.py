@@ -40,6 +40,29 @@ class Order:
     events_per_second: float | None = None
 
 
+class OrderError(Exception):
+    """What was typed is no order; the message says what is missing."""
+
+
+def order_of(whole: bool, people: float | None, events: float | None, events_per_second: float | None) -> Order:
+    """Return what was typed as an order.
+
+    Args:
+        whole: the whole pipeline, or the producers alone.
+        people: from the form; None where the field is empty.
+        events: from the form; None where the field is empty.
+        events_per_second: from the form; None for no limit.
+
+    Raises:
+        OrderError: a number is missing or too small.
+    """
+    for name, value in (("people", people), ("events", events)):
+        if value is None or value < 1:
+            raise OrderError(f"Say how many {name}: at least 1.")
+    assert people is not None and events is not None  # noqa: S101, PT018 - looked at above
+    return Order(whole, int(people), int(events), events_per_second)
+
+
 def run_of(order: Order) -> tuple[str, dict[str, Any]]:
     """Return the deployment that an order means, as ``flow/deployment``, and its parameters."""
     parameters: dict[str, Any] = {"people": order.people, "events": order.events}

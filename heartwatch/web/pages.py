@@ -31,7 +31,7 @@ from heartwatch.web.alerts import Episode, Wanted, by_area
 from heartwatch.web.board import Board, Snapshot
 from heartwatch.web.framework import preload_charts
 from heartwatch.web.live import Live, View, options_once
-from heartwatch.web.operations import KsqlConsole, Operations, Order
+from heartwatch.web.operations import KsqlConsole, Operations, OrderError, order_of
 from heartwatch.web.parts import FlowRun, PrefectApi, PrefectError
 from heartwatch.web.people import Trace, Traces
 from heartwatch.web.views import Once
@@ -385,7 +385,7 @@ class Pages:
         said = ui.html("", sanitize=False).props("role=status aria-live=polite").classes("said")
 
         async def run() -> None:
-            order = Order(bool(what.value), int(people.value or 1), int(events.value or 1), rate.value)
+            order = order_of(bool(what.value), people.value, events.value, rate.value)
             name, url = await asyncio.to_thread(self._operations.run, order)
             link = Markup('<p>Started: <a href="{}">{}</a></p>').format(url, name)
             said.set_content(str(link))
@@ -423,7 +423,7 @@ class Pages:
             try:
                 require(self._gate, session, client.environ or {})
                 await act()
-            except (AccessError, PrefectError, KsqldbError) as error:
+            except (AccessError, OrderError, PrefectError, KsqldbError) as error:
                 said.set_content(str(Markup('<p class="problem" role="alert">{}</p>').format(str(error))))
 
         return checked

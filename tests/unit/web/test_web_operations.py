@@ -56,3 +56,10 @@ def test_a_topic_that_falls_silent_is_printed_for_some_seconds_only(
     answer = operations.KsqlConsole(settings).run("PRINT 'a_topic';")
     assert (answer.rows, "cut off" in answer.sentence) == ((("key: 7, value: 1",),), True)
     assert Ksql.left.wait(10), "the console left before the server ended"
+
+
+@pytest.mark.parametrize(("people", "events", "missing"), [(None, 5, "people"), (5, None, "events"), (5, 0, "events")])
+def test_an_empty_field_starts_no_run(people: float | None, events: float | None, missing: str) -> None:
+    with pytest.raises(operations.OrderError, match=missing):
+        operations.order_of(True, people, events, None)
+    assert operations.order_of(False, 5.0, 7.0, 10) == operations.Order(False, 5, 7, 10)
