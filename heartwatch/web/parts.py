@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ _SHAPE_SECONDS = 5.0
 _MOST_MARKERS = 1_000
 _SETTLED_SECONDS = 3.0
 _RUNS_SHOWN = 12
+_SCHEDULES_SECONDS = 60.0
 _REMEMBERED_SECONDS = 3_600
 _SHARD_FLOW = "produce-shard"
 _FAILED = {"FAILED", "CRASHED"}
@@ -350,6 +352,8 @@ class PrefectPart:
         """Prepare."""
         self._api = api
         self._flows: dict[str, str] = {}
+        self._by_hand: list[str] = []
+        self._by_hand_at = -math.inf
 
     def read(self) -> PrefectReading:
         """Ask Prefect.
@@ -374,11 +378,25 @@ class PrefectPart:
     def _runs(self) -> list[FlowRun]:
         query = {
             "sort": "EXPECTED_START_TIME_DESC",
-            "limit": 5 * _RUNS_SHOWN,
             "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}},
         }
-        runs = self._asked(query)
-        return [run for run in runs if not run.scheduled or run.state in _FAILED][:_RUNS_SHOWN]
+        recent = [
+            run for run in self._asked({**query, "limit": 5 * _RUNS_SHOWN}) if not run.scheduled or run.state in _FAILED
+        ]
+        # Those of schedules are so many that what people started an hour ago isn't among the recent ones.
+        by_hand = self._flows_without_schedule()
+        others = self._asked({**query, "limit": _RUNS_SHOWN, "flows": {"id": {"any_": by_hand}}}) if by_hand else []
+        found = {run.run_id: run for run in (*recent, *others)}
+        newest = sorted(found.values(), key=lambda run: run.began or datetime.now(UTC), reverse=True)
+        return newest[:_RUNS_SHOWN]
+
+    def _flows_without_schedule(self) -> list[str]:
+        if time.monotonic() - self._by_hand_at > _SCHEDULES_SECONDS:
+            deployments = self._api.ask("POST", "/deployments/filter", {})
+            scheduled = {one["flow_id"] for one in deployments if any(each["active"] for each in one["schedules"])}
+            flows = {one["id"] for one in self._api.ask("POST", "/flows/filter", {})}
+            self._by_hand, self._by_hand_at = sorted(flows - scheduled), time.monotonic()
+        return self._by_hand
 
     def _last_check(self, flow: str) -> list[FlowRun]:
         ended = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}

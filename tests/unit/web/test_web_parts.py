@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
 
@@ -91,3 +92,36 @@ def test_people_who_are_looked_at_while_kafka_hangs_hold_up_nothing_else(monkeyp
     monkeypatch.setattr(people.Traces, "trace", hang)
     monkeypatch.setattr(PersonPage, "show", lambda *_: None)
     assert asyncio.run(look()) == "stopped"
+
+
+class PrefectWithSchedules:
+    """Prefect's answers: a run that somebody started, and since then one of a scheduled check each minute."""
+
+    flows = ("heart-watch", "verify-throughput")
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def ask(self, _: str, path: str, body: Any) -> Any:
+        if path == "/flows/filter":
+            return [{"id": flow, "name": flow} for flow in self.flows]
+        if path == "/deployments/filter":
+            return [{"flow_id": flow, "schedules": [{"active": True}] * index} for index, flow in enumerate(self.flows)]
+        if path == "/flow_runs/filter":
+            wanted = body.get("flows", {}).get("id", {}).get("any_", self.flows)
+            return [run for run in self.runs() if run["flow_id"] in wanted][: body["limit"]]
+        return 0 if path.endswith("/count") else []
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        for minute in range(300, -1, -1):
+            yield {
+                "id": str(minute),
+                "name": "run",
+                "flow_id": self.flows[minute > 0],
+                "state": {"type": "COMPLETED"},
+                "start_time": (self.began + timedelta(minutes=minute)).isoformat(),
+                "auto_scheduled": minute > 0,
+            }
+
+
+def test_what_people_started_is_shown_however_many_checks_came_since() -> None:
+    reading = parts.PrefectPart(cast("parts.PrefectApi", PrefectWithSchedules())).read()
+    assert [run.flow for run in reading.runs] == ["heart-watch"]
