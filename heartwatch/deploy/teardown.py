@@ -79,7 +79,7 @@ class Teardown:
         """Remove one thing; nothing happens when it is gone already."""
         clients = self._clients
         removals: dict[str, Callable[[str], Any]] = {
-            "query": lambda name: clients.ksqldb.execute(f"TERMINATE {name};"),
+            "query": self._terminate,
             "stream": lambda name: clients.ksqldb.execute(f"DROP STREAM IF EXISTS {quoted(name)};"),
             "table": lambda name: clients.ksqldb.execute(f"DROP TABLE IF EXISTS {quoted(name)};"),
             "connector": lambda name: remove_connector(clients.connect, name),
@@ -91,6 +91,10 @@ class Teardown:
             "iceberg table": self._drop_table,
         }
         removals[change.kind](change.resource)
+
+    def _terminate(self, query: str) -> None:
+        if any(one.query_id == query for one in self._clients.ksqldb.queries()):
+            self._clients.ksqldb.execute(f"TERMINATE {query};")
 
     def _plan_ksql(self) -> Plan:
         sources = [*self._clients.ksqldb.streams(), *self._clients.ksqldb.tables()]

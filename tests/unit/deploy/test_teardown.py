@@ -1,7 +1,11 @@
 """The order in which streams and tables go, and that nothing of another version is among them."""
 
-from heartwatch.deploy.teardown import Footprint, order_sources
-from heartwatch.ksqldb import Source
+from types import SimpleNamespace
+from typing import Any, cast
+
+from heartwatch.deploy.plan import deletions
+from heartwatch.deploy.teardown import Clients, Footprint, Teardown, order_sources, tear_down
+from heartwatch.ksqldb import Query, Source, StatementError
 
 
 def source(name: str, topic: str, kind: str = "STREAM") -> Source:
@@ -18,3 +22,32 @@ def test_readers_go_before_what_they_read():
         source("X", "x"),
     ]
     assert [one.name for one in order_sources(there, footprint)] == ["BY_HAND", "B_V1", "A_V1"]
+
+
+class Ksqldb:
+    """A server that refuses to end a query that it doesn't have, as ksqlDB does."""
+
+    def __init__(self) -> None:
+        self.running = ["CTAS_1"]
+
+    def queries(self) -> list[Query]:
+        return [Query(one, "RUNNING", (), (), "") for one in self.running]
+
+    def execute(self, sql: str) -> list[Any]:
+        query = sql.removeprefix("TERMINATE ").rstrip(";")
+        if query not in self.running:
+            raise StatementError(40001, f"Unknown queryId: {query}", sql)
+        self.running.remove(query)
+        return []
+
+
+def test_a_tear_down_is_repeated_from_its_beginning() -> None:
+    ksqldb = Ksqldb()
+    clients = SimpleNamespace(
+        kafka=None, registry=SimpleNamespace(delete=None), connect=None, ksqldb=ksqldb, postgres=None
+    )
+    teardown = Teardown(cast("Clients", clients), Footprint((), {}, ()), iceberg_tables=False)
+    plan = deletions("query", ["CTAS_1"], "works on the version's streams and tables")
+    for _ in range(2):
+        tear_down(plan, teardown)
+    assert not ksqldb.running
