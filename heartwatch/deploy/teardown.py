@@ -123,12 +123,7 @@ class Teardown:
         subjects = [subject for subject in self._clients.registry.subjects() if subject in wanted]
         found = kafka.describe(topics)
         sinks = [name for name, config in self._footprint.connectors.items() if is_sink(config)]
-        prefixes = tuple(
-            prefix
-            for name in sinks
-            for prefix in (f"connect-{name}", f"cg-control-{name}", f"cg-control-connect-{name}")
-        )
-        groups = [group for group in kafka.groups() if group.startswith(prefixes)] if prefixes else []
+        groups = groups_of(sinks, kafka.groups()) if sinks else []
         plan = deletions("subject", subjects, "describes a topic of the version")
         plan += deletions("topic", [topic for topic in topics if topic in found], "belongs to the version")
         return plan + deletions("consumer group", groups, "its sink is gone")
@@ -180,6 +175,15 @@ def queries_of(sources: Iterable[Source], ksqldb: Ksqldb) -> list[str]:
         ids |= {*description.read_queries, *description.write_queries}
     present: list[Query] = ksqldb.queries()
     return [query.query_id for query in reversed(present) if query.query_id in ids]
+
+
+def groups_of(sinks: Iterable[str], groups: Iterable[str]) -> list[str]:
+    """Return those of some consumer groups that are a sink connector's: the name alone, or followed by a part of its own.
+
+    A version's number may begin another one's: ``…_sink_v1`` and ``…_sink_v12``.
+    """
+    names = [f"{prefix}{sink}" for sink in sinks for prefix in ("connect-", "cg-control-", "cg-control-connect-")]
+    return [group for group in groups if any(group == name or group.startswith(f"{name}-") for name in names)]
 
 
 def find_replication(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from heartwatch.deploy.plan import deletions
-from heartwatch.deploy.teardown import Clients, Footprint, Teardown, order_sources, tear_down
+from heartwatch.deploy.teardown import Clients, Footprint, Teardown, groups_of, order_sources, tear_down
 from heartwatch.ksqldb import Query, Source, StatementError
 
 
@@ -22,6 +22,18 @@ def test_readers_go_before_what_they_read():
         source("X", "x"),
     ]
     assert [one.name for one in order_sources(there, footprint)] == ["BY_HAND", "B_V1", "A_V1"]
+
+
+def test_groups_of_a_version_whose_number_begins_alike_stay() -> None:
+    mine = ["connect-a_sink_v1", "connect-a_sink_v1-coord", "cg-control-a_sink_v1", "cg-control-connect-a_sink_v1-1"]
+    others = [
+        "connect-a_sink_v12",
+        "connect-a_sink_v12-coord",
+        "cg-control-a_sink_v10",
+        "connect-b_sink_v1",
+        "a_sink_v1",
+    ]
+    assert groups_of(["a_sink_v1"], [*others, *mine]) == mine
 
 
 class Ksqldb:
