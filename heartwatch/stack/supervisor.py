@@ -94,13 +94,13 @@ class Supervisor:
         """Notice parts that died, and restart them."""
         started = time.monotonic()
         while not self._ended.wait(_POLL_SECONDS):
-            for name in self._died():
-                threading.Thread(target=self._revive, args=(name,), daemon=True).start()
+            for name, halt in self._died().items():
+                threading.Thread(target=self._revive, args=(name, halt), daemon=True).start()
             idle = not self._state.parts and time.monotonic() - started > _IDLE_SECONDS
             if idle:
                 return
 
-    def _died(self) -> list[str]:
+    def _died(self) -> dict[str, threading.Event]:
         with self._records:
             dead = [
                 name
@@ -109,9 +109,9 @@ class Supervisor:
             ]
             for name in dead:
                 self._state.parts[name].state = PartState.RESTARTING
-        return dead
+            return {name: self._halts[name] for name in dead}
 
-    def _revive(self, name: str) -> None:
+    def _revive(self, name: str, halt: threading.Event) -> None:
         """Start a part that died, after a pause that grows with its recent deaths; give up after too many."""
         now = time.monotonic()
         deaths = [moment for moment in self._deaths.get(name, []) if now - moment < RESTART_WINDOW_SECONDS]
@@ -124,23 +124,28 @@ class Supervisor:
             )
             return
         # The first restart comes at once.
-        if not self._halts[name].wait((2.0 ** len(deaths) - 1) / 2) and not self._ended.is_set():
-            self._restart(name)
+        if not halt.wait((2.0 ** len(deaths) - 1) / 2) and not self._ended.is_set():
+            self._restart(name, halt)
 
-    def _restart(self, name: str) -> None:
+    def _restart(self, name: str, halt: threading.Event) -> None:
+        """Start a part anew, unless somebody stops it meanwhile: then it is theirs, and they may have started it again."""
         with self._change() as state:
             record = state.parts[name]
-            if record.state is not PartState.RESTARTING:
+            if record.state is not PartState.RESTARTING or halt.is_set():
                 return
             record.restarts += 1
         try:
             self._clear(name)
-            self._launch(name, PartState.RESTARTING)
-        except PlatformError as error:
-            logger.warning("%s", error)
-            self._terminate(name)
+            self._launch(name, halt, PartState.RESTARTING)
+        except Exception as error:
+            # Whatever went wrong: a part that nobody tries to start any more would be waited for without end.
+            logger.warning("%s can't be restarted: %s", name, error)
+            with self._records:
+                process = None if halt.is_set() else self._processes[name]
+            if process is not None:
+                self._terminate(name, process)
             with self._change():
-                if record.state is PartState.RESTARTING and not self._halts[name].is_set():
+                if not halt.is_set():
                     # A part that doesn't come up counts as dead once more.
                     record.state, record.error = PartState.RUNNING, str(error)
 
@@ -228,7 +233,7 @@ class Supervisor:
         with ThreadPoolExecutor(count) as executor:
             running: dict[Future[None], str] = {}
             while sorter.is_active():
-                running |= {executor.submit(self._launch, name): name for name in sorter.get_ready()}
+                running |= {executor.submit(self._launch, name, self._halts[name]): name for name in sorter.get_ready()}
                 finished, _ = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in finished:
                     name = running.pop(future)
@@ -271,25 +276,31 @@ class Supervisor:
             packages=Packages(),
         )
 
-    def _launch(self, name: str, state_meanwhile: PartState = PartState.STARTING) -> None:
+    def _launch(self, name: str, halt: threading.Event, state_meanwhile: PartState = PartState.STARTING) -> None:
         """Start one part and wait until it is healthy.
+
+        Args:
+            name: the part.
+            halt: set when this start is no longer wanted; a later start of the part has another one.
+            state_meanwhile: the part's state until then.
 
         Raises:
             PartError: it ended, or didn't become healthy in time.
         """
         part, context = self._parts[name], self._context()
         with self._change() as state:
+            self._check_wanted(name, halt)
             record = state.parts.setdefault(name, PartRecord())
             record.state, record.error, record.process = state_meanwhile, "", None
         part.prepare(context)
-        self._spawn(part, context)
-        self._wait_until_healthy(part, context)
+        process = self._spawn(part, context, halt)
+        self._wait_until_healthy(part, context, process, halt)
         part.configure(context)
         with self._change() as state:
-            self._check_wanted(name)
+            self._check_wanted(name, halt)
             state.parts[name].state = PartState.RUNNING
 
-    def _spawn(self, part: Part, context: Context) -> None:
+    def _spawn(self, part: Part, context: Context, halt: threading.Event) -> subprocess.Popen[bytes]:
         log = context.log(part.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists() and log.stat().st_size > _LOG_BYTES:
@@ -298,7 +309,7 @@ class Supervisor:
         user: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
         # A stop that comes meanwhile either prevents the process or finds it.
         with log.open("ab") as output, self._change() as state:
-            self._check_wanted(part.name)
+            self._check_wanted(part.name, halt)
             try:
                 process = subprocess.Popen(
                     part.command(context),
@@ -314,13 +325,15 @@ class Supervisor:
                 raise PartError(f"{part.name} can't be started: {error}") from error
             self._processes[part.name] = process
             state.parts[part.name].process = ProcessId.of(process.pid)
+        return process
 
-    def _wait_until_healthy(self, part: Part, context: Context) -> None:
-        process = self._processes[part.name]
+    def _wait_until_healthy(
+        self, part: Part, context: Context, process: subprocess.Popen[bytes], halt: threading.Event
+    ) -> None:
         deadline = time.monotonic() + part.start_seconds
         reason = ""
         while time.monotonic() < deadline:
-            self._check_wanted(part.name)
+            self._check_wanted(part.name, halt)
             if process.poll() is not None:
                 raise PartError(
                     f"{part.name} ended with code {process.returncode}; see {str(context.log(part.name))!r}"
@@ -331,13 +344,13 @@ class Supervisor:
                 reason = str(error)
             else:
                 return
-            self._halts[part.name].wait(_POLL_SECONDS)
+            halt.wait(_POLL_SECONDS)
         raise PartError(
             f"{part.name} wasn't healthy after {part.start_seconds:.0f} s ({reason}); see {str(context.log(part.name))!r}"
         )
 
-    def _check_wanted(self, name: str) -> None:
-        if self._ended.is_set() or self._halts[name].is_set():
+    def _check_wanted(self, name: str, halt: threading.Event) -> None:
+        if self._ended.is_set() or halt.is_set():
             raise PartError(f"the start of {name} was interrupted")
 
     # --- stopping ---------------------------------------------------------------------------------------------------
@@ -353,13 +366,12 @@ class Supervisor:
         with self._change() as state:
             self._halts[name].set()
             state.parts[name].state = PartState.STOPPING
-        self._terminate(name)
+        self._terminate(name, self._processes.get(name))
         processes.kill(processes.marked(self.home, name))
         with self._change() as state:
             state.parts[name].state, state.parts[name].process = PartState.STOPPED, None
 
-    def _terminate(self, name: str) -> None:
-        process = self._processes.get(name)
+    def _terminate(self, name: str, process: subprocess.Popen[bytes] | None) -> None:
         if process is None or process.poll() is not None:
             return
         part, context = self._parts[name], self._context()
