@@ -15,6 +15,8 @@ Value = TypeVar("Value")
 
 _REASON_LENGTH = 300
 _UNWATCHED_FACTOR = 5.0
+# Longer than a reading takes whose every request just makes it.
+_PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,6 @@ class Watch(Generic[Value]):
     """Reads one part for as long as the page runs; a part that hangs or fails holds up no other.
 
     Attributes:
-        health: whether the part answers.
         value: what it said last; kept while it is away. None before the first answer.
         read_at: when it said so, seconds since the epoch; 0 before.
     """
@@ -58,13 +59,22 @@ class Watch(Generic[Value]):
             interval_seconds: time between two readings while somebody looks; five times that while nobody does.
             on_read: called in the reading thread after each reading.
         """
-        self.health = Health(part, None, time.time())
+        self._health = Health(part, None, time.time())
+        self._asked_at: float | None = None
         self.value: Value | None = None
         self.read_at = 0.0
         self._read, self._interval, self._on_read = read, interval_seconds, on_read
         self._stop, self._wake = threading.Event(), threading.Event()
         self._watched = False
         self._thread = threading.Thread(target=self._run, name=f"watch-{part}", daemon=True)
+
+    @property
+    def health(self) -> Health:
+        """Whether the part answers; one that leaves a reading without an end for long doesn't."""
+        known, asked = self._health, self._asked_at
+        if known.up is False or asked is None or time.time() - asked < _PATIENCE_SECONDS:
+            return known
+        return Health(known.part, False, asked, "it was asked and hasn't answered since")
 
     def start(self) -> None:
         """Begin to read."""
@@ -84,6 +94,7 @@ class Watch(Generic[Value]):
 
     def read_once(self) -> None:
         """Ask the part now and take note of what came of it."""
+        self._asked_at = time.time()
         try:
             self.value = self._read()
         except Exception as error:
@@ -92,13 +103,14 @@ class Watch(Generic[Value]):
         else:
             self.read_at = time.time()
             self._note(True, "")
+        self._asked_at = None
         self._on_read()
 
     def _note(self, up: bool, reason: str) -> None:
-        before = self.health
+        before = self._health
         short = " ".join(reason.split())[:_REASON_LENGTH]
         since = before.since if before.up is up else time.time()
-        self.health = Health(before.part, up, since, short)
+        self._health = Health(before.part, up, since, short)
         if before.up is not up:
             logger.log(
                 logging.INFO if up else logging.WARNING, "%s is %s", before.part, "up" if up else f"away: {short}"

@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import orjson
 import polars as pl
@@ -18,7 +19,7 @@ from heartwatch.connect import ConnectorStatus, TaskStatus
 from heartwatch.ksqldb import Query, Statistics
 from heartwatch.monitoring import Sample
 from heartwatch.settings import load_settings
-from heartwatch.web import charts, tables, views
+from heartwatch.web import charts, tables, views, watching
 from heartwatch.web.access import People
 from heartwatch.web.alerts import Alert, AlertsReading, Episode, Wanted
 from heartwatch.web.board import Point, Series, Snapshot, recent_rates, series
@@ -266,6 +267,31 @@ def test_a_part_that_goes_and_comes_is_told_with_the_time_of_the_change() -> Non
     assert watch.health.since == down.since
     watch.read_once()
     assert (watch.health.up, watch.health.reason, watch.value) == (True, "", 2)
+
+
+def test_a_part_that_leaves_a_reading_without_an_end_is_away_since_it_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, seen = 1_000.0, []
+
+    def hang() -> int:
+        nonlocal now
+        seen.append(watch.health)
+        now += 40
+        seen.append(watch.health)
+        return 1
+
+    monkeypatch.setattr(watching, "time", SimpleNamespace(time=lambda: now))
+    watch = Watch("Postgres", lambda: 1, 1)
+    watch.read_once()
+    now += 5
+    watch._read = hang
+    watch.read_once()
+    assert [(one.up, one.since) for one in (*seen, watch.health)] == [
+        (True, 1_000.0),
+        (False, 1_005.0),
+        (True, 1_000.0),
+    ]
 
 
 def test_links_of_a_search_hold_however_long_nothing_happens() -> None:
