@@ -51,21 +51,24 @@ class Postgres(Part):
         if (data / "PG_VERSION").exists():
             return
         account = self.account(context)
-        # What an interrupted initdb left.
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(parents=True, mode=0o700)
+        # Its place when it is whole: initdb writes the version first and the rest after it.
+        making = data.with_name(f"{data.name}-new")
+        for left in (data, making):
+            shutil.rmtree(left, ignore_errors=True)
+        making.mkdir(parents=True, mode=0o700)
         if account:
             _check_owner(data.parent)
-            os.chown(data, account.uid, account.gid)
+            os.chown(making, account.uid, account.gid)
         password = data.with_name("postgres-password")
         try:
             password.touch(mode=0o600)
             password.write_text(context.secrets["postgres"]["password"], encoding="utf-8")
             if account:
                 os.chown(password, account.uid, account.gid)
-            _initdb(data, password, account)
+            _initdb(making, password, account)
         finally:
             password.unlink(missing_ok=True)
+        making.rename(data)
 
     def command(self, context: Context) -> list[str]:
         """Return the command line."""

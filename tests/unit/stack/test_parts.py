@@ -6,6 +6,7 @@ import pytest
 
 from heartwatch.stack import parts
 from heartwatch.stack.errors import PartError
+from heartwatch.stack.parts import postgres
 from heartwatch.stack.parts.base import Context
 from heartwatch.stack.parts.connect import worker_properties
 from heartwatch.stack.parts.kafka import broker_properties, in_sync, kafka_uuid, render
@@ -104,3 +105,25 @@ def test_kafka_ids_are_stable_different_and_never_look_like_an_option() -> None:
     assert len(set(found)) == 500
     assert all(len(text) == 22 and not text.startswith("-") for text in found)
     assert found[0] == kafka_uuid("00112233445566778899aabbccddeeff", "purpose 0")
+
+
+def test_a_database_that_was_half_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def half(data: Path, _: Path, __: object) -> None:
+        made.append(data)
+        # initdb writes this first.
+        (data / "PG_VERSION").write_text("18")
+        if len(made) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(postgres, "_initdb", half)
+    monkeypatch.setattr(postgres, "data_folder", lambda _: tmp_path / "postgres")
+    monkeypatch.setattr(postgres.Postgres, "account", lambda *_: None)
+    part = postgres.Postgres()
+    with pytest.raises(KeyboardInterrupt):
+        part.prepare(context())
+    for _ in range(2):
+        part.prepare(context())
+    assert len(made) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["postgres"]
