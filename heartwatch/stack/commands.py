@@ -20,6 +20,7 @@ from heartwatch.settings import ROOT, load_settings
 from heartwatch.stack.errors import PartError
 from heartwatch.stack.packages import Packages, write_lock
 from heartwatch.stack.platform import PartStatus, Platform, Progress
+from heartwatch.stack.platform import clean as clean_home
 from heartwatch.stack.state import PartRecord, PartState
 
 _STYLES = {
@@ -127,9 +128,7 @@ def restart(part: str, /) -> None:
 
 def clean() -> None:
     """Stop the platform and remove all its data; downloaded packages stay."""
-    platform = Platform(load_settings().home)
-    platform.clean()
-    print(f"removed {platform.home}")
+    print(f"removed {clean_home(load_settings().home)}")
 
 
 @packages.command

@@ -13,3 +13,7 @@ class PackageError(PlatformError):
 
 class PartError(PlatformError):
     """One part can't be started, stopped or found."""
+
+
+class DamagedStateError(PlatformError):
+    """The file that says what of the platform runs, and where, can't be read."""

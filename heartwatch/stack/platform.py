@@ -21,7 +21,7 @@ import psutil
 from heartwatch.settings import ROOT
 from heartwatch.stack import parts as catalog
 from heartwatch.stack import processes
-from heartwatch.stack.errors import PartError, PlatformError
+from heartwatch.stack.errors import DamagedStateError, PartError, PlatformError
 from heartwatch.stack.packages import Packages
 from heartwatch.stack.parts import Context
 from heartwatch.stack.parts.base import NotHealthyError
@@ -354,6 +354,38 @@ class Platform:
         return {
             name: value for part in self.wanted for name, value in self._parts[part].client_variables(context).items()
         }
+
+
+def clean(home: Path) -> Path:
+    """Stop the platform of a home and remove it with all data; one whose state is damaged too.
+
+    Returns:
+        the folder that is gone.
+
+    Raises:
+        PlatformError: the supervisor doesn't end, or the folder holds more than a platform.
+    """
+    folder = home.expanduser().resolve()
+    _check_own(folder)
+    try:
+        platform = Platform(folder)
+    except DamagedStateError:
+        # What still runs is known by its mark alone.
+        processes.kill(processes.marked(folder))
+        write_state(folder, State())
+        platform = Platform(folder)
+    platform.clean()
+    return folder
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse to remove a folder that isn't a platform's alone."""
+    holds_more = any(one.is_relative_to(folder) for one in (ROOT, Path.home().resolve()))
+    is_made = any((folder / name).exists() for name in ("state.json", "supervisor.lock"))
+    if holds_more or (folder.exists() and not is_made and folder != ROOT / ".heartwatch"):
+        raise PlatformError(
+            f"{str(folder)!r} isn't a platform's alone: nothing was removed; see that HEARTWATCH_HOME names its folder"
+        )
 
 
 def _memory(process: psutil.Process) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from heartwatch.stack.errors import PlatformError
+from heartwatch.stack.errors import DamagedStateError, PlatformError
 from heartwatch.stack.processes import ProcessId
 
 
@@ -57,7 +57,7 @@ def read_state(home: Path) -> State | None:
     """Read the state file; None when there is none yet.
 
     Raises:
-        PlatformError: the file is damaged.
+        DamagedStateError: the file is damaged.
     """
     path = home / "state.json"
     try:
@@ -67,7 +67,9 @@ def read_state(home: Path) -> State | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PlatformError(f"{str(path)!r} is damaged ({error}); run `heartwatch clean` and start again") from error
+        raise DamagedStateError(
+            f"{str(path)!r} is damaged ({error}); run `heartwatch clean` and start again"
+        ) from error
 
 
 def _process_id(values: Mapping[str, Any] | None) -> ProcessId | None:

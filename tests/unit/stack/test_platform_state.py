@@ -13,6 +13,7 @@ import pytest
 from heartwatch.stack import processes
 from heartwatch.stack.errors import PlatformError
 from heartwatch.stack.parts import all_parts
+from heartwatch.stack.platform import clean
 from heartwatch.stack.processes import ProcessId
 from heartwatch.stack.state import PartRecord, PartState, State, load_secrets, read_state, write_state
 from heartwatch.stack.supervisor import stop_leftovers
@@ -38,6 +39,31 @@ def test_a_damaged_state_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(PlatformError, match=r"state\.json' is damaged"):
         read_state(tmp_path)
+
+
+def test_a_home_with_a_damaged_state_is_cleaned(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "state.json").write_text("{")
+    with start(home, "kafka-1") as process:
+        assert clean(home) == home
+        process.wait(10)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("files", [("letters.txt",), ("letters.txt", "state.json")])
+def test_a_folder_that_holds_more_than_a_platform_is_not_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...]
+) -> None:
+    write_state(tmp_path, State())
+    (tmp_path / "letters.txt").touch()
+    if "state.json" in files:
+        monkeypatch.setenv("HOME", str(tmp_path))
+    else:
+        (tmp_path / "state.json").unlink()
+    with pytest.raises(PlatformError, match="isn't a platform's alone"):
+        clean(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
 
 
 def test_secrets_are_made_once_and_only_for_their_owner(tmp_path: Path) -> None:
