@@ -27,6 +27,7 @@ from heartwatch.simulate.recordings import RecordingError, Replay, read_recordin
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
 from heartwatch.simulate.uniform import UniformError, UniformGenerator
 
+_BATCH_SECONDS = 0.5
 _ENDLESS_TICKS = 2**31  # of two seconds each: 136 years
 
 
@@ -108,12 +109,31 @@ def _open(
     spec: RunSpec, shard: Shard, schema: codec.AvroSchema, event_time: str, schema_id: int, rejects: Path
 ) -> Source:
     if spec.source == "simulator":
-        return GeneratedSource(replace(simulation_of(spec), schema_id=schema_id), spec, shard)
+        size = batch_events_of(spec, spec.people / spec.sample_interval_ms)
+        return GeneratedSource(replace(simulation_of(spec), schema_id=schema_id), spec, shard, size)
     if spec.source == "uniform":
         return UniformSource(UniformGenerator(schema, spec.seed), spec, event_time)
     if spec.source == "recordings":
-        return GeneratedSource(replay_of(spec), spec, shard)
+        replay = replay_of(spec)
+        return GeneratedSource(replay, spec, shard, batch_events_of(spec, replay.events_per_ms))
     return _open_file(spec, schema, event_time, rejects)
+
+
+def batch_events_of(spec: RunSpec, events_per_ms: float) -> int:
+    """Return how many events a batch has: so few that a run with a rate or a speed sends steadily.
+
+    A batch is sent at once when it is due. With as many as at full speed, a slow run would be silent for minutes between two of
+    them, and an engine that closes idle windows by the clock would close those that the next batch goes on with.
+
+    Args:
+        spec: the run.
+        events_per_ms: events a ms of event time, of all shards together.
+    """
+    of_speed = None if spec.speed is None else 1_000 * events_per_ms * spec.speed
+    rates = [rate for rate in (spec.events_per_second, of_speed) if rate is not None]
+    if not rates:
+        return spec.batch_events
+    return max(1, min(spec.batch_events, int(min(rates) / len(shards_of(spec)) * _BATCH_SECONDS)))
 
 
 def ticks_of(spec: RunSpec) -> int:
@@ -171,18 +191,19 @@ def _ranges(path: Path) -> pl.DataFrame:
 class GeneratedSource:
     """Batches of the simulator or of a replay: those people of a shard whose events go to its partitions."""
 
-    def __init__(self, made: Simulation | Replay, spec: RunSpec, shard: Shard) -> None:
+    def __init__(self, made: Simulation | Replay, spec: RunSpec, shard: Shard, batch_events: int) -> None:
         """Prepare; nothing is generated yet.
 
         Args:
             made: the whole simulation or replay.
             spec: the run.
             shard: whose people to take.
+            batch_events: events a batch, about.
         """
         ids = np.arange(1, spec.people + 1, dtype=np.int64)
         homes = partitions_of(pa.array(ids).cast(pa.string()), spec.partitions)
         chosen = ids[np.isin(homes, shard.partitions)]
-        self._batches = made.shard(chosen).batches(spec.batch_events) if len(chosen) else None
+        self._batches = made.shard(chosen).batches(batch_events) if len(chosen) else None
 
     def batch(self, index: int) -> Events | None:
         """Return the batch of an index; None after the last one, and for a shard without people."""
@@ -208,7 +229,8 @@ class UniformSource:
             spec: the run.
             event_time: the timestamp column.
         """
-        self._generator, self._event_time, self._size = generator, event_time, spec.batch_events
+        self._generator, self._event_time = generator, event_time
+        self._size = batch_events_of(spec, spec.people / spec.sample_interval_ms)
         self._start_ms, self._spacing_ms = spec.start_ms, spec.sample_interval_ms / spec.people
         self._total = spec.events * spec.repeat if spec.repeat else None
 
@@ -227,7 +249,10 @@ def _open_file(spec: RunSpec, schema: codec.AvroSchema, event_time: str, rejects
         raise SourceError("source='file' needs path: a .jsonl, .ndjson, .csv or .parquet file of events")
     with RejectFile(rejects) as reject_file:
         events = read_events(Path(spec.path), codec.arrow_schema(schema), event_time, reject_file)
-    return TableSource(events, event_time, spec.batch_events, spec.repeat, start_ms=spec.start_ms or None)
+    stamps = events.column(event_time).cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()
+    events_per_ms = len(stamps) / max(1, int(np.ptp(stamps))) if len(stamps) else 0.0
+    size = batch_events_of(spec, events_per_ms)
+    return TableSource(events, event_time, size, spec.repeat, start_ms=spec.start_ms or None)
 
 
 def _event_time(topic: TopicDefinition) -> str:

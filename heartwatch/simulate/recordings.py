@@ -200,6 +200,12 @@ class Replay:
         """The people of this shard."""
         return np.arange(1, self.people + 1, dtype=np.int64) if self.user_ids is None else self.user_ids
 
+    @property
+    def events_per_ms(self) -> float:
+        """Events of all the replay's people in a ms of event time, about."""
+        mean = sum(one.height / _period_ms(one) for one in self.recordings) / len(self.recordings)
+        return self.people * mean
+
     def batches(self, batch_events: int = 20_000) -> ReplayBatches:
         """Return the shard's batches.
 
@@ -214,14 +220,20 @@ class Replay:
         return ReplayBatches(self, batch_events)
 
 
+def _period_ms(recording: pl.DataFrame) -> int:
+    """Return how long a pass over a recording is: the next one begins one mean distance after the last sample."""
+    stamps = recording["event_time"].dt.epoch("ms")
+    span = int(stamps[-1] - stamps[0])
+    return span + max(1, span // max(1, recording.height - 1))
+
+
 class _Worn:
     """A recording and the people who wear it."""
 
     def __init__(self, recording: pl.DataFrame, people: Ints, shift: Ints, hold_position: bool) -> None:
         stamps = recording["event_time"].dt.epoch("ms").to_numpy()
         self.times = stamps - stamps[0]
-        # The next pass begins one mean distance after the last sample.
-        self.period = int(self.times[-1]) + max(1, int(self.times[-1]) // max(1, len(self.times) - 1))
+        self.period = _period_ms(recording)
         place = np.zeros(len(self.times), dtype=np.int64) if hold_position else np.arange(len(self.times))
         self.latitude, self.longitude = (recording[name].to_numpy()[place] for name in ("latitude", "longitude"))
         self.zipcode = nearest_zipcode(self.latitude, self.longitude)

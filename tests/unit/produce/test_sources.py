@@ -69,6 +69,17 @@ def batches(source: Source):
 
 
 @pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
+@pytest.mark.parametrize("limit", [{"events_per_second": 40}, {"speed": 1}, {"speed": 0.5, "events_per_second": 1_000}])
+def test_a_slow_run_sends_a_little_every_half_second(tmp_path: Path, source: str, limit: dict[str, float]) -> None:
+    run = spec(tmp_path, source, batch_events=20_000, people=50, **limit)
+    for shard in shards_of(run):
+        found = [len(batch.columns) for batch in batches(open_source(run, shard, ANALYTIC, 7, tmp_path / "rejects"))]
+        # Half a second's events and some late ones; the samples of recordings fall on whole seconds.
+        assert max(found) <= 50
+    assert sorted(sent(run, tmp_path)) == sorted(sent(spec(tmp_path, source, people=50), tmp_path))
+
+
+@pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
 def test_shards_together_send_everything_once(tmp_path: Path, source: str) -> None:
     events = sent(spec(tmp_path, source), tmp_path)
     expected = 50 * 50 if source == "recordings" else 500
