@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 DEFAULT_ANALYTIC = "heart_rate"
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,13 @@ class SettingsError(Exception):
     """The settings can't be used; the message names each wrong value and what is allowed."""
 
 
-class KafkaSettings(BaseModel):
+class _Section(BaseModel):
+    """A group of settings; a name that it doesn't have is a mistake, not one to be passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class KafkaSettings(_Section):
     """Brokers and the topics' sizes."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
@@ -33,7 +40,7 @@ class KafkaSettings(BaseModel):
     retention_bytes: int = Field(-1, ge=-1, description="how much of a partition stays, bytes; -1 without limit")
 
 
-class RegistrySettings(BaseModel):
+class RegistrySettings(_Section):
     """Schema Registry (Confluent's API)."""
 
     url: str = Field("http://127.0.0.1:8081", description="base address of the Confluent-compatible API")
@@ -43,7 +50,7 @@ class RegistrySettings(BaseModel):
     )
 
 
-class ConnectSettings(BaseModel):
+class ConnectSettings(_Section):
     """Kafka Connect."""
 
     url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
@@ -67,7 +74,7 @@ class ConnectSettings(BaseModel):
     )
 
 
-class KsqldbSettings(BaseModel):
+class KsqldbSettings(_Section):
     """KSQL servers: real ksqlDB or the embedded engine."""
 
     urls: list[str] = Field(
@@ -81,7 +88,7 @@ class KsqldbSettings(BaseModel):
     )
 
 
-class PostgresSettings(BaseModel):
+class PostgresSettings(_Section):
     """The database of historical ranges."""
 
     host: str = Field("127.0.0.1", description="server")
@@ -95,7 +102,7 @@ class PostgresSettings(BaseModel):
     )
 
 
-class S3Settings(BaseModel):
+class S3Settings(_Section):
     """Object storage of the sink, and the Iceberg catalog over it."""
 
     endpoint: str | None = Field(None, description="address of an S3 server; None for AWS")
@@ -115,7 +122,7 @@ class S3Settings(BaseModel):
     topics_folder: str = Field("topics", description="folder of Confluent's S3 sink in the bucket (its topics.dir)")
 
 
-class PrefectSettings(BaseModel):
+class PrefectSettings(_Section):
     """Prefect."""
 
     api_url: str | None = Field(None, description="API of the server; None uses PREFECT_API_URL")
@@ -123,7 +130,7 @@ class PrefectSettings(BaseModel):
     producers_pool: str = Field("producers", description="work pool of the producers")
 
 
-class PipelineSettings(BaseModel):
+class PipelineSettings(_Section):
     """Which analytic runs, in which version, with which query parameters."""
 
     analytic: str = Field(
@@ -135,7 +142,7 @@ class PipelineSettings(BaseModel):
     variables: dict[str, str] = Field(default_factory=dict, description="overrides of the analytic's KSQL variables")
 
 
-class ProducerSettings(BaseModel):
+class ProducerSettings(_Section):
     """How events are sent."""
 
     machines: list[str] = Field(default_factory=list, description="producer machines; empty: the brokers' machines")
@@ -146,13 +153,13 @@ class ProducerSettings(BaseModel):
     iterations: int = Field(1_000_000, ge=1, description="events that dev mode sends")
 
 
-class ConnectorSettings(BaseModel):
+class ConnectorSettings(_Section):
     """Connector intervals of the original that a JDBC source needs."""
 
     historical_poll_ms: int = Field(3_600_000, ge=100, description="how often a polling source reads the table")
 
 
-class ObjectiveSettings(BaseModel):
+class ObjectiveSettings(_Section):
     """What the scheduled checks hold the pipeline to."""
 
     min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
@@ -164,7 +171,7 @@ class ObjectiveSettings(BaseModel):
     )
 
 
-class WebSettings(BaseModel):
+class WebSettings(_Section):
     """The live page."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -182,7 +189,7 @@ class WebSettings(BaseModel):
     remembered_alerts: int = Field(5_000, ge=100, le=100_000, description="alerts that the page keeps, the newest")
 
 
-class MonitoringSettings(BaseModel):
+class MonitoringSettings(_Section):
     """What the scheduled checks remember and do by themselves."""
 
     retention_days: float = Field(14, gt=0, description="how long the checks' figures are kept, days")
@@ -302,7 +309,26 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         lines = [
-            f"HEARTWATCH_{'__'.join(str(part).upper() for part in item['loc'])}={item.get('input')!r}: {item['msg']}"
+            f"HEARTWATCH_{'__'.join(str(part).upper() for part in item['loc'])}={_shown(item)}: {item['msg']}"
             for item in error.errors()
         ]
-        raise SettingsError("settings can't be used: " + "; ".join(lines)) from error
+        # Its own text would show secrets.
+        raise SettingsError("settings can't be used: " + "; ".join(lines)) from None
+    except SourceError as error:
+        raise SettingsError(
+            f"settings can't be used: {error}; write lists and maps as JSON, such as "
+            "HEARTWATCH_KSQLDB__URLS='[\"http://127.0.0.1:8088\"]'"
+        ) from error
+
+
+def _shown(item: Any) -> str:
+    """Return a wrong value, unless it is a secret or may hold one."""
+    kind: Any = Settings
+    for part in item["loc"]:
+        field = getattr(kind, "model_fields", {}).get(part)
+        if field is None:
+            break
+        kind = field.annotation
+    fields = getattr(kind, "model_fields", {}) if kind is not Settings else {}
+    is_secret = kind is SecretStr or any(field.annotation is SecretStr for field in fields.values())
+    return "(not shown)" if is_secret else repr(item.get("input"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,27 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
         load_settings()
     assert name in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[web]\nsecret = 424242\n", 'web = "424242"\n', "[web]\nsecrets = 424242\n"])
+def test_a_wrong_secret_is_named_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "secrets.toml").write_text(text)
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match="HEARTWATCH_WEB") as caught:
+        load_settings()
+    assert "424242" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_list_that_is_no_json_is_named_with_how_to_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTWATCH_KSQLDB__URLS", "http://127.0.0.1:8088")
+    with pytest.raises(SettingsError, match=r'"ksqldb".*write lists and maps as JSON'):
+        load_settings()
+
+
+def test_a_misspelt_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTWATCH_PIPELINE__VERSOIN", "2")
+    with pytest.raises(SettingsError, match="HEARTWATCH_PIPELINE__VERSOIN='2'"):
+        load_settings()
 
 
 def test_a_broken_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
