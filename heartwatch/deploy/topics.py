@@ -75,6 +75,8 @@ class Topics:
     def __init__(self, admin: KafkaAdmin, wanted: Iterable[TopicState]) -> None:
         self._admin = admin
         self._wanted = list(wanted)
+        # Topics that somebody else made after the plan: taking a failed deploy back must leave them, and their records, there.
+        self._others: set[str] = set()
 
     def plan(self) -> Plan:
         """Compare the wanted topics with those on the brokers.
@@ -92,7 +94,7 @@ class Topics:
             heartwatch.kafka.KafkaClientError: the brokers refused.
         """
         if change.after is None:
-            self._admin.delete([change.resource])
+            self._admin.delete({change.resource} - self._others)
         elif change.before is None:
             self._create(change.resource, change.after)
         else:
@@ -104,6 +106,7 @@ class Topics:
         try:
             self._admin.create([topic])
         except TopicExistsError:
+            self._others.add(name)
             # Made by someone else since the plan. What they made must be what was planned.
             if plan_topic(self._admin.describe([name]).get(name), topic).action != "unchanged":
                 raise

@@ -1,12 +1,15 @@
 """Which topics an analytic needs, and which changes of a topic are refused."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from heartwatch.analytic import Analytic
-from heartwatch.deploy.topics import analytic_topics, plan_topic, service_topics
-from heartwatch.kafka import TopicState
+from heartwatch.deploy.plan import DeployError, apply
+from heartwatch.deploy.topics import Topics, analytic_topics, plan_topic, service_topics
+from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState
 from heartwatch.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(partitions=6, replication_factor=3, min_insync_replicas=2, retention_ms=1_000)
@@ -64,3 +67,36 @@ def test_another_shape_is_refused_with_the_remedy(found: TopicState, reason: str
     change = plan_topic(found, WANTED)
     assert change.action == "refused"
     assert reason in change.reason
+
+
+class Brokers:
+    """Brokers on which somebody else makes a topic between the plan and its execution."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, TopicState] = {}
+
+    def describe(self, names: Iterable[str]) -> dict[str, TopicState]:
+        return {name: self.topics[name] for name in names if name in self.topics}
+
+    def create(self, topics: Sequence[TopicState]) -> None:
+        for topic in topics:
+            if topic.name in self.topics:
+                raise TopicExistsError(topic.name)
+            self.topics[topic.name] = topic
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.topics.pop(name, None)
+
+
+@pytest.mark.parametrize("partitions", [1, 6])
+def test_a_deploy_that_fails_leaves_topics_that_somebody_else_made(partitions: int) -> None:
+    brokers = Brokers()
+    wanted = [TopicState(name, 6, 1) for name in ("mine", "theirs", "late")]
+    topics = Topics(cast("KafkaAdmin", brokers), wanted)
+    plan = topics.plan()
+    brokers.topics["theirs"] = TopicState("theirs", partitions, 1)
+    brokers.topics["late"] = TopicState("late", 1, 1)
+    with pytest.raises(DeployError):
+        apply(plan, topics)
+    assert set(brokers.topics) == {"theirs", "late"}
