@@ -15,7 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader, Partition
+from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
 from heartwatch.settings import Settings, load_settings
@@ -82,8 +82,6 @@ class Sampler:
             for resource in analytic.sink_topics()
         ]
         self._readers: list[_Reader] = []
-        # Retention may remove what nobody reads: what is before these can't be read any more.
-        self._firsts: dict[Partition, int] = {}
         self.event_notes: list[Note] = []
         self.result_notes: list[Note] = []
         if self.deployed:
@@ -123,11 +121,10 @@ class Sampler:
         Raises:
             KafkaClientError: the brokers could not be asked.
         """
-        spans = self._offsets.spans([self._realtime, self._alerts])
+        ends = self._offsets.ends([self._realtime, self._alerts])
         heads: dict[str, dict[int, int]] = {self._realtime: {}, self._alerts: {}}
-        for (topic, partition), (first, end) in spans.items():
+        for (topic, partition), end in ends.items():
             heads[topic][partition] = end
-            self._firsts[topic, partition] = first
         now = time.time()
         self.event_notes.append(Note(now, heads[self._realtime]))
         self.result_notes.append(Note(now, heads[self._alerts]))
@@ -182,17 +179,11 @@ class Sampler:
         """Read by partition what came between the first note and the last, the newest records where there are too many."""
         first, last = notes[0].ends, notes[-1].ends
         ranges = {
-            partition: (
-                max(
-                    self._firsts.get((topic, partition), 0),
-                    first.get(partition, 0) - look_back,
-                    end - _MOST_EVENTS // len(last),
-                ),
-                end,
-            )
+            partition: (max(0, first.get(partition, 0) - look_back, end - _MOST_EVENTS // len(last)), end)
             for partition, end in last.items()
             if end > first.get(partition, 0)
         }
+        ranges = self._still_there(topic, ranges)
         parts: dict[int, list[Records]] = {}
         # The batches hold only what is wanted of them: offsets and times of the events, and the few results' keys.
         for records in read_ranges(self._kafka, topic, ranges):
@@ -202,13 +193,19 @@ class Sampler:
 
     def _past_markers(self, topic: str, found: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
         """Return the positions, moved to the end where no record lies between."""
-        left = {
-            partition: (max(self._firsts.get((topic, partition), 0), found.get(partition, 0)), end)
-            for partition, end in ends.items()
-        }
+        left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
+        left = self._still_there(topic, left)
         near = {partition: span for partition, span in left.items() if span[1] - span[0] <= _MOST_MARKERS}
         waiting = {int(one) for part in read_ranges(self._kafka, topic, near) for one in np.unique(part.partition)}
         return found | {partition: end for partition, (_, end) in near.items() if partition not in waiting}
+
+    def _still_there(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+        """Return ranges without the offsets that retention has removed: nobody can read those, nor has to."""
+        starts = {partition: begin for (_, partition), (begin, _) in self._offsets.spans([topic]).items()}
+        return {
+            partition: (min(end, max(begin, starts.get(partition, 0))), end)
+            for partition, (begin, end) in ranges.items()
+        }
 
     def _positions(self, reader: _Reader) -> dict[int, int]:
         """Return a reader's position in each partition."""
@@ -336,7 +333,11 @@ def _sample_for(sampler: Sampler, seconds: float, interval_seconds: float) -> li
         else:
             samples.append(sampler.sample())
             due += interval_seconds
-    return [*samples, sampler.sample(settled=True)]
+    last = sampler.sample(settled=True)
+    # Rates of two samples a moment apart say nothing: one transaction between them is a peak, none is a standstill.
+    if len(samples) > 1 and last.at - samples[-1].at < interval_seconds / 2:
+        samples.pop()
+    return [*samples, last]
 
 
 def _judge(

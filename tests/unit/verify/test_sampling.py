@@ -1,0 +1,117 @@
+"""How the stages are sampled, on a topic in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from heartwatch.kafka import GroupOffset
+from heartwatch.monitoring import Sample
+from heartwatch.settings import ObjectiveSettings, load_settings
+from heartwatch.verify.latency import Note
+from heartwatch.verify.throughput import breaches, stage_rates
+from heartwatch.verify.topics import Records
+from tasks import throughput
+from tasks.throughput import REALTIME, Sampler, _sample_for
+
+TOPIC = "heart_rate_realtime_v1"
+GROUP = "_confluent-ksql-default_query_Q"
+
+
+class Offsets:
+    """Where a topic begins and ends, and where a group is."""
+
+    def __init__(self, spans: Mapping[int, tuple[int, int]], committed: Mapping[int, int]) -> None:
+        self._spans, self._committed = spans, committed
+
+    def spans(self, topics: list[str]) -> dict[tuple[str, int], tuple[int, int]]:
+        return {(topic, partition): span for topic in topics for partition, span in self._spans.items()}
+
+    def ends(self, topics: list[str]) -> dict[tuple[str, int], int]:
+        return {where: end for where, (_, end) in self.spans(topics).items()}
+
+    def committed(self, group: str, topic: str) -> dict[tuple[str, int], GroupOffset]:
+        return {(topic, partition): GroupOffset(offset, "") for partition, offset in self._committed.items()}
+
+
+def sampler_of(
+    monkeypatch: pytest.MonkeyPatch, spans: Mapping[int, tuple[int, int]], committed: Mapping[int, int]
+) -> Any:
+    """Return a sampler of one query; reading what retention has removed fails, as it does with Kafka."""
+    monkeypatch.setattr(Sampler, "__init__", lambda *_: None)
+    sampler: Any = Sampler(load_settings())
+    sampler._kafka, sampler._offsets = None, Offsets(spans, committed)
+    sampler._realtime, sampler._alerts = TOPIC, "heart_rate_alerts_v1"
+    sampler._readers = [SimpleNamespace(stage="query Q", topic=TOPIC, group=GROUP)]
+    sampler.event_notes, sampler.result_notes = [], []
+
+    def read(_: object, topic: str, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
+        for partition, (begin, end) in ranges.items():
+            assert begin >= spans[partition][0], f"{topic}/{partition} is read from {begin}: out of range"
+            # Each tenth offset holds a marker, as does the last one.
+            offset = np.array([one for one in range(begin, end - 1) if one % 10], dtype=np.int64)
+            nothing = pa.nulls(len(offset), pa.large_binary())
+            yield Records(np.full(len(offset), partition, dtype=np.int32), offset, offset, nothing, nothing)
+
+    monkeypatch.setattr(throughput, "read_ranges", read)
+    return sampler
+
+
+def test_what_retention_has_removed_is_neither_read_nor_work_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A quiet day: all events are gone; the query had committed all of them, but nobody commits the last markers.
+    sampler = sampler_of(monkeypatch, {0: (500, 500), 1: (700, 705)}, {0: 499, 1: 650})
+    sample = sampler.sample(settled=True)
+    assert sample.heads["query Q"] - sample.positions["query Q"] == 55, "partition 1 has records left, 0 has none"
+
+
+def test_events_before_the_first_note_are_read_as_far_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = sampler_of(monkeypatch, {0: (900, 1_050)}, {})
+    sampler.event_notes = [Note(1, {0: 1_000}), Note(2, {0: 1_050})]
+    events = sampler._between(TOPIC, sampler.event_notes, look_back=2_000)
+    assert events[0].offset[0] == 901
+
+
+class Clock:
+    """A time that goes on only when somebody sleeps or asks the brokers, which takes them 20 ms."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class SteadySampler:
+    """Sees 600 events come in each half second, in one transaction."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def note(self) -> None:
+        self._clock.sleep(0.02)
+
+    def sample(self, settled: bool = False) -> Sample:
+        self.note()
+        return Sample(self._clock.now, {REALTIME: 600 * int((self._clock.now + 0.45) / 0.5)}, {})
+
+
+@pytest.mark.parametrize("seconds", [10, 10.3, 9.7])
+def test_the_last_sample_makes_neither_a_peak_nor_a_standstill(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    samples = _sample_for(SteadySampler(clock), seconds, 1)  # type: ignore[arg-type]
+    (rate,) = stage_rates(samples)
+    assert rate.peak_events_per_second < 2_500, (
+        "1,200 come in a second, and at most one transaction more in half of one"
+    )
+    assert breaches([rate], samples, REALTIME, ObjectiveSettings(min_events_per_second=5_000)), "they come all the time"
