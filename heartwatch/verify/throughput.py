@@ -57,7 +57,8 @@ def stage_rates(samples: Sequence[Sample], earlier: Sequence[Sample] = ()) -> li
 
     Args:
         samples: at least two, in order of time.
-        earlier: samples from before, for lags longer than these samples; those of topics that were made anew since don't count.
+        earlier: samples from before, for lags longer than these samples; those of topics that were made anew since don't count,
+            nor do those from before there was a stage.
 
     Raises:
         ValueError: there are fewer than two samples.
@@ -80,7 +81,8 @@ def _rate(stage: str, samples: Sequence[Sample], past: Sequence[Sample]) -> Stag
     head = samples[-1].heads.get(stage)
     if head is None:
         return StageRate(stage, mean, max(rates, default=0.0), None, None)
-    return StageRate(stage, mean, max(rates, default=0.0), head - points[-1][1], _lag_seconds(stage, [*past, *samples]))
+    known = [*(sample for sample in past if stage in sample.heads), *samples]
+    return StageRate(stage, mean, max(rates, default=0.0), head - points[-1][1], _lag_seconds(stage, known))
 
 
 def _lag_seconds(stage: str, samples: Sequence[Sample]) -> float:

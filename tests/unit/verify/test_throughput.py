@@ -52,6 +52,8 @@ def test_lag_in_seconds_is_the_time_since_the_head_was_there() -> None:
     assert stage_rates(stuck)[1].lag_seconds == 30, "at least since the first sample"
     earlier = [sample(0, 0, 0), sample(50, 20, 10)]
     assert stage_rates(stuck, earlier)[1].lag_seconds == 105, "the head was at 10 at 25 s"
+    before_the_query = [Sample(50, {IN: 4_000, OUT: 0}, {})]
+    assert stage_rates(stuck, before_the_query)[1].lag_seconds == 30, "there was no query then"
     made_anew = [sample(0, 0, 0), sample(50, 90_000, 10)]
     assert stage_rates(stuck, made_anew[1:])[1].lag_seconds == 30
 
