@@ -311,10 +311,10 @@ def measure_stages(seconds: float, interval_seconds: float) -> Measured | None:
     sampler, memory = Sampler(settings), Monitoring(settings.postgres, settings.pipeline)
     if not sampler.deployed:
         return None
+    memory.forget(settings.monitoring.retention_days)
     before, first = memory.last_sample(), sampler.sample(settled=True)
     if is_idle(first, before):
         memory.add_samples([first])
-        memory.forget(settings.monitoring.retention_days)
         return None
     samples = _sample_for(sampler, seconds, interval_seconds)
     earlier = memory.samples(samples[0].at - _REMEMBERED_SECONDS)

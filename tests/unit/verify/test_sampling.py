@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyarrow as pa
@@ -94,6 +95,8 @@ class Clock:
 class SteadySampler:
     """Sees 600 events come in each half second, in one transaction."""
 
+    deployed = True
+
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
@@ -115,3 +118,16 @@ def test_the_last_sample_makes_neither_a_peak_nor_a_standstill(monkeypatch: pyte
         "1,200 come in a second, and at most one transaction more in half of one"
     )
     assert breaches([rate], samples, REALTIME, ObjectiveSettings(min_events_per_second=5_000)), "they come all the time"
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_old_rows_are_deleted_whether_or_not_a_run_is_on(monkeypatch: pytest.MonkeyPatch, idle: bool) -> None:
+    clock, memory = Clock(), MagicMock()
+    sampler = SteadySampler(clock)
+    memory.last_sample.return_value = sampler.sample() if idle else None
+    monkeypatch.setattr(throughput, "Sampler", lambda _: sampler)
+    monkeypatch.setattr(throughput, "Monitoring", lambda *_: memory)
+    monkeypatch.setattr(throughput, "_judge", lambda *_: "judged")
+    monkeypatch.setattr(throughput, "time", clock)
+    assert throughput.measure_stages.fn(2, 1) == (None if idle else "judged")
+    memory.forget.assert_called_once_with(load_settings().monitoring.retention_days)
