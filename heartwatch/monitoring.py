@@ -108,7 +108,7 @@ class SinkCheck:
         topic: Kafka topic.
         at: its end, seconds since the epoch.
         proven_rows: rows of the sink that are proven, by this check and before.
-        wrong: records missing, lost or changed, and rows that are there twice or that Kafka never had.
+        wrong: records left out, lost or changed, and rows that are there twice or that Kafka never had.
         dead_letters: all of the topic.
         waiting_seconds: how long records have been waiting for the sink at least.
     """

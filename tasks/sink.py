@@ -16,7 +16,7 @@ from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Monitoring, SinkCheck
 from heartwatch.settings import load_settings
 from heartwatch.verify.dead_letters import DeadLetter, DeadLetterSummary
-from heartwatch.verify.findings import Finding, PartitionProof, SinkProof
+from heartwatch.verify.findings import Finding, Kind, PartitionProof, SinkProof
 from heartwatch.verify.memory import BusyError
 from heartwatch.verify.sinks import Request, prove, schema_lookup
 from tasks.artifacts import picture, publish_markdown, publish_table
@@ -35,6 +35,7 @@ __all__ = [
 
 _MOST_FINDINGS = 100
 _MOST_REASONS = 20
+_AT_RISK = {Kind.MISSING, Kind.LOST, Kind.CHANGED, Kind.OBJECT_GONE, Kind.OBJECT_RESIZED, Kind.UNDECODABLE}
 _PLOTTED_SECONDS = 24 * 3_600
 _PANELS = {
     "rows proven": "proven_rows",
@@ -50,6 +51,7 @@ class SinkReport(BaseModel):
     Attributes:
         topic: Kafka topic.
         proven: whether every record is accounted for and nothing else is there.
+        at_risk: whether records are lost, left out or changed; a sink that is only behind gets them yet.
         sentence: what is wrong, or what is proven.
         records: records that Kafka has in the offsets compared.
         rows: the sink's rows proven: now, and before.
@@ -64,6 +66,7 @@ class SinkReport(BaseModel):
 
     topic: str
     proven: bool
+    at_risk: bool = False
     sentence: str
     records: int
     rows: int
@@ -129,6 +132,7 @@ def make_report(proof: SinkProof, dead_letters: DeadLetterSummary) -> SinkReport
     return SinkReport(
         topic=proof.topic,
         proven=proof.proven,
+        at_risk=any(one.kind in _AT_RISK for one in proof.faults),
         sentence=proof.sentence(),
         records=proof.total("in_kafka"),
         rows=proof.total("in_sink") + proof.total("proven_before"),
@@ -146,6 +150,7 @@ def _totals(proof: SinkProof, dead_letters: DeadLetterSummary) -> dict[str, floa
     names = ("missing", "lost", "gaps", "duplicates", "unexpected", "changed")
     return {
         **{name: proof.total(name) for name in names},
+        "behind": _behind(proof),
         "faults": len(proof.faults),
         "dead_letters": sum(dead_letters.reasons.values()),
         "objects": proof.objects,
@@ -153,6 +158,13 @@ def _totals(proof: SinkProof, dead_letters: DeadLetterSummary) -> dict[str, floa
         "waiting_seconds": proof.waiting_seconds or 0.0,
         "newest_object_age_seconds": proof.age_seconds or 0.0,
     }
+
+
+def _behind(proof: SinkProof) -> int:
+    """Return how many of the missing records come after the sink's last one: all, unless it has left some out."""
+    if not proof.of(Kind.MISSING):
+        return proof.total("missing")
+    return sum(one.count for one in proof.of(Kind.BEHIND))
 
 
 def _partition(proof: PartitionProof) -> dict[str, Any]:
@@ -252,14 +264,11 @@ def publish_sinks_over_time(reports: Sequence[SinkReport], version: int | None =
 
 def _check(report: SinkReport, at: float) -> SinkCheck:
     wrong = sum(report.totals[name] for name in ("missing", "lost", "duplicates", "unexpected", "changed"))
+    wrong -= report.totals["behind"]
     letters, waiting = int(report.totals["dead_letters"]), report.totals["waiting_seconds"]
     return SinkCheck(report.topic, at, report.rows, int(wrong), letters, waiting)
 
 
 def report_incomplete(report: SinkReport) -> None:
-    """Emit the event that automations react to: what is wrong and where, and the topic's numbers.
-
-    Records are at risk when some are lost or changed; a sink that is only behind gets them yet.
-    """
-    at_risk = any(report.totals.get(name, 0) for name in ("lost", "gaps", "changed"))
-    announce(Wrong.SINK_INCOMPLETE, report.topic, report.sentence, report.totals, records_at_risk=at_risk)
+    """Emit the event that automations react to: what is wrong and where, and the topic's numbers."""
+    announce(Wrong.SINK_INCOMPLETE, report.topic, report.sentence, report.totals, records_at_risk=report.at_risk)

@@ -28,10 +28,12 @@ from sinks import (
 from heartwatch import codec
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
+from heartwatch.verify.dead_letters import DeadLetterSummary
 from heartwatch.verify.findings import Finding, Kind, SinkProof, merge_runs
 from heartwatch.verify.proofs import Proofs, SegmentState, Span
 from heartwatch.verify.sink import Check, check_sink
 from heartwatch.verify.topics import Records
+from tasks.sink import _check, make_report
 
 
 def make_check(
@@ -88,6 +90,17 @@ def test_missing_records_are_named_and_counted_in_gaps(catalog: SqlCatalog) -> N
     # Nothing follows on the one: the sink may just be behind; the marker between the others is no record.
     assert found(proof) == [(Kind.MISSING, 0, 3, 5, 2), (Kind.BEHIND, 1, 8, 8, 1)]
     assert "2 missing in partition 0, offsets 3-5" in proof.sentence()
+
+
+def test_a_sink_that_is_only_behind_puts_no_record_at_risk(catalog: SqlCatalog) -> None:
+    append(catalog, "samples", table(written((0, 6), (0, 8), (1, 8))))
+    left_out = make_report(check(catalog), DeadLetterSummary())
+    assert (left_out.at_risk, left_out.totals["missing"], left_out.totals["behind"]) == (True, 3, 2)
+    append(catalog, "samples", table(written().filter((pl.col(PARTITION) == 0) & (pl.col(OFFSET) == 6))))
+    behind = make_report(check(catalog), DeadLetterSummary())
+    assert not behind.proven
+    assert not behind.at_risk
+    assert [_check(report, 0).wrong for report in (left_out, behind)] == [1, 0]
 
 
 def test_no_table_is_no_proof(catalog: SqlCatalog) -> None:
