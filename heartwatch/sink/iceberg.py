@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -113,7 +114,7 @@ class IcebergSink:
         listing = Listing(str(table.metadata.current_snapshot_id or ""))
         ids = {name: table.schema().find_field(name).field_id for name in _positions(table)}
         for path, task in tasks.items():
-            _add(listing, path, task.file, stored.get(_path(path)), ids)
+            _add(listing, path, task, stored.get(_path(path)), ids)
         known = {_path(path) for path in tasks} | {
             _path(one.file_path) for t in tasks.values() for one in t.delete_files
         }
@@ -188,8 +189,8 @@ def _path(location: str) -> str:
     return PyArrowFileIO.parse_location(location)[2]
 
 
-def _add(listing: Listing, path: str, data: DataFile, stored: Stored | None, ids: dict[str, int]) -> None:
-    one = _object(path, data, stored, ids)
+def _add(listing: Listing, path: str, task: FileScanTask, stored: Stored | None, ids: dict[str, int]) -> None:
+    one, data = _object(path, task, stored, ids), task.file
     if stored is None:
         text = f"in the table's manifests with {data.record_count} rows, but not in the store"
         listing.faulty.append(FaultyObject(path, ObjectFault.ABSENT, text, one))
@@ -200,17 +201,26 @@ def _add(listing: Listing, path: str, data: DataFile, stored: Stored | None, ids
     listing.objects[path] = one
 
 
-def _object(path: str, data: DataFile, stored: Stored | None, ids: dict[str, int]) -> SinkObject:
+def _object(path: str, task: FileScanTask, stored: Stored | None, ids: dict[str, int]) -> SinkObject:
+    data = task.file
     lowest, highest = _bounds(data, ids.get(PARTITION)), _bounds(data, ids.get(OFFSET))
     return SinkObject(
         path=path,
-        identity=stored.identity if stored else "",
+        identity=_identity(stored, task) if stored else "",
         size=stored.size if stored else data.file_size_in_bytes,
         written_at=stored.written_at if stored else datetime.fromtimestamp(0, UTC),
         partitions=lowest or (0, _MOST_PARTITIONS),
         offsets=(highest[0], highest[1] + 1) if highest else (0, NO_END),
         rows=data.record_count,
     )
+
+
+def _identity(stored: Stored, task: FileScanTask) -> str:
+    """Return what changes when the object is written again, and when other deletes take rows out of it as it is."""
+    if not task.delete_files:
+        return stored.identity
+    deletes = "\n".join(sorted(one.file_path for one in task.delete_files))
+    return f"{stored.identity}-{sha256(deletes.encode()).hexdigest()[:16]}"
 
 
 def _bounds(data: DataFile, field_id: int | None) -> tuple[int, int] | None:

@@ -42,7 +42,7 @@ class SinkObject:
 
     Attributes:
         path: address of the object, in the store's form.
-        identity: changes when the object is written again (size and time of writing).
+        identity: changes when the object is written again (size and time of writing), or rows of it are deleted elsewhere.
         size: bytes.
         written_at: when the store got it (UTC).
         partitions: lowest and highest Kafka partition of its rows.

@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.table import DataScan, FileScanTask
 from pyiceberg.types import TimestamptzType
 from sinks import (
     DEAD,
@@ -325,6 +328,32 @@ def test_rows_deleted_from_the_table_are_missing(catalog: SqlCatalog, proofs: Pr
     proof = check(catalog, MemoryLog(end=20), proofs=proofs)
     assert [one.kind for one in proof.findings] == [Kind.OBJECT_GONE, Kind.MISSING], "the object was replaced"
     assert found(proof)[1] == (Kind.MISSING, 1, 7, 7, 1)
+
+
+def test_rows_that_a_file_of_deletes_takes_out_are_missing(
+    catalog: SqlCatalog, proofs: Proofs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As other engines delete rows: the object stays as it is, another file says which of its rows don't count.
+    file = next(one for one in data_files(catalog) if pq.read_table(one)[OFFSET][0].as_py() == 0)
+    rows = pq.read_table(file)
+    position = rows[OFFSET].to_pylist().index(7)
+    deletes = tmp_path / "deletes.parquet"
+    pq.write_table(pa.table({"file_path": [f"file://{file}"], "pos": pa.array([position], pa.int64())}), deletes)
+    delete_file = DataFile.from_args(
+        content=DataFileContent.POSITION_DELETES, file_path=f"file://{deletes}", file_format=FileFormat.PARQUET
+    )
+    plan = DataScan.plan_files
+
+    def with_deletes(scan: DataScan) -> list[FileScanTask]:
+        tasks = list(plan(scan))
+        return [
+            FileScanTask(one.file, {delete_file}) if one.file.file_path.endswith(file.name) else one for one in tasks
+        ]
+
+    monkeypatch.setattr(DataScan, "plan_files", with_deletes)
+    for _ in range(2):
+        proof = check(catalog, MemoryLog(end=20), proofs=proofs)
+        assert found(proof) == [(Kind.MISSING, rows[PARTITION][position].as_py(), 7, 7, 1)]
 
 
 def test_records_that_kafka_removed_after_they_were_proven_are_no_loss(catalog: SqlCatalog, proofs: Proofs) -> None:
