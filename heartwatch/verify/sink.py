@@ -161,7 +161,7 @@ def _wait_for_version(check: Check, known: str, deadline: float, clock: Callable
 class _Read:
     """What was read of an object; `problem` says why it can't be read, `wrong` which fields its schema has wrong.
 
-    `batches` are rows that aren't hashed yet.
+    `batches` are rows that aren't hashed yet, `surplus` is how many rows without offsets are left when Kafka's records are over.
     """
 
     one: SinkObject
@@ -169,6 +169,7 @@ class _Read:
     wrong: frozenset[str] = frozenset()
     problem: str = ""
     batches: Sequence[pa.RecordBatch] = ()
+    surplus: int = 0
 
 
 class _Run:
@@ -274,7 +275,7 @@ class _Look:
         By their statistics most new objects have none: only the others are read, and only their rows' places.
         """
         index = self.proofs.index()
-        doubtful = [one for one in new if not one.counted and self._may_stray(one, index)]
+        doubtful = [one for one in new if (self._is_past(one) if one.counted else self._may_stray(one, index))]
         touched = [span for one in new if one.counted for span in self._spans_of([one])]
         beyond: list[pl.DataFrame] = []
         for read in self._in_threads(self._places, doubtful):
@@ -295,12 +296,34 @@ class _Look:
             self._tell_beyond(pl.concat(beyond))
         return touched
 
+    def _is_past(self, one: SinkObject) -> bool:
+        """Whether an object whose rows carry no offsets begins where Kafka has no record yet."""
+        return self.check.limits is None and one.offsets[0] >= self.limits.get(one.partitions[0], (0, 0))[1]
+
     def _may_stray(self, one: SinkObject, index: SegmentIndex) -> bool:
         spans = self._spans_of([one])
         if index.overlapping(spans):
             return True
         past = any(end > self.limits[partition][1] for partition, _, end in spans)
         return self.check.limits is None and (past or one.partitions[1] > max(self.limits, default=-1))
+
+    def _tell_surplus(self, found: _Read, read_to: int) -> None:
+        """Tell rows without offsets that come after all records which they may be: none of Kafka's is left for them.
+
+        Args:
+            found: what was read of their object.
+            read_to: up to where Kafka's records were read.
+        """
+        one, partition = found.one, found.one.partitions[0]
+        if one.offsets[1] > read_to:
+            # The object may go on past what was read: an open transaction's records, or those that a check is limited to.
+            is_end = self.check.limits is None and read_to == self.limits[partition][1]
+            if not is_end or self.check.log.ends()[partition] > read_to:
+                return
+        self.unsettled.add(one.path)
+        self.partitions[partition].unexpected += found.surplus
+        text = f"{one.path}: rows after all that Kafka has from its first offset on"
+        self.findings.append(Finding(Kind.UNEXPECTED, partition, read_to, read_to, found.surplus, text))
 
     def _tell_beyond(self, rows: pl.DataFrame) -> None:
         """Tell rows at offsets that Kafka hasn't reached even now."""
@@ -520,6 +543,8 @@ class _Look:
         reads: list[_Read] = []
         waiting = 0
         for found in self._in_threads(read, self._objects_of(spans)):
+            if found.surplus:
+                self._tell_surplus(found, max(end for _, end in by_partition[found.one.partitions[0]]))
             reads.append(found)
             waiting += sum(batch.num_rows for batch in found.batches)
             if waiting >= _TOGETHER_ROWS:
@@ -545,9 +570,11 @@ class _Look:
                     frames.append(frame if counted else frame.filter(kept))
                 batches, waiting = [], 0
         rows = pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
+        height = rows.height
         if counted and kafka is not None and dead is not None:
             rows = compare.place_counted(rows, kafka, dead, one.partitions[0], one.offsets[0])
-        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong), batches=batches)
+        surplus = height - rows.height
+        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong), batches=batches, surplus=surplus)
 
     def _framed(self, reads: Sequence[_Read], kept: pl.Expr) -> Iterator[pl.DataFrame]:
         """Return the rows of objects as frames, those together that are of one schema; tell the schemas that are wrong."""

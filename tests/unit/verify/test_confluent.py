@@ -58,6 +58,13 @@ def rows_of(partition: int, begin: int, end: int) -> Rows:
     return [event(partition, offset) for offset in written(end=end).filter(here)[OFFSET].to_list()]
 
 
+class Open(MemoryLog):
+    """A topic with an open transaction at its end."""
+
+    def ends(self) -> dict[int, int]:
+        return dict.fromkeys(PARTITIONS, 30)
+
+
 class Folder:
     """A connector's folder with two objects a partition, of offsets 0-5 and 6-19."""
 
@@ -166,6 +173,39 @@ def test_the_same_rows_under_another_offset_are_found(folder: Folder) -> None:
     assert {Kind.DUPLICATE, Kind.CHANGED} >= {one.kind for one in folder.check().faults} != set()
 
 
+@pytest.mark.parametrize(("partition", "offset"), [(1, 20), (1, 5_000), (7, 0)], ids=["end", "later", "no partition"])
+def test_the_same_rows_where_kafka_has_none_are_unexpected(folder: Folder, partition: int, offset: int) -> None:
+    proofs = Proofs()
+    assert folder.check(proofs).proven
+    folder.put(partition, offset, rows_of(1, 0, 6))
+    for _ in range(2):
+        assert found(folder.check(proofs)) == [(Kind.UNEXPECTED, partition, offset, offset + 4, 5)]
+
+
+def test_what_an_open_transaction_may_have_is_not_unexpected(folder: Folder) -> None:
+    rows = rows_of(1, 6, 20)
+    folder.put(1, 6, [*rows, *rows[:2]])
+    folder.put(0, 20, rows_of(0, 0, 6))
+    assert folder.check(log=Open(end=20)).findings == []
+
+
+@pytest.mark.parametrize("chunk", [2_000_000, 3])
+def test_rows_after_an_objects_last_record_are_unexpected(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", chunk)
+    proofs = Proofs()
+    assert folder.check(proofs).proven
+    rows = rows_of(1, 6, 20)
+    folder.put(1, 6, [*rows, *rows[:2]])
+    for _ in range(2):
+        proof = folder.check(proofs)
+        assert found(proof) == [(Kind.UNEXPECTED, 1, 20, 20, 2)]
+        assert proof.total("unexpected") == 2
+    folder.put(1, 6, rows)
+    assert folder.check(proofs).findings == []
+
+
 def test_an_object_without_a_name_of_the_sinks_is_told(folder: Folder) -> None:
     copy = folder.object(0, 0)
     copy.with_name("copy of " + copy.name + ".bak").write_bytes(copy.read_bytes())
@@ -194,9 +234,9 @@ def test_a_wrong_type_is_a_wrong_schema(tmp_path: Path) -> None:
 
 
 def test_new_objects_are_read_from_where_an_object_begins(folder: Folder) -> None:
-    # The last object goes on past what Kafka had at the first check: its rows can only be counted from its beginning.
+    # The last object goes on past what Kafka shows at the first check: its rows can only be counted from its beginning.
     proofs = Proofs()
-    proof = folder.check(proofs, MemoryLog(end=12))
+    proof = folder.check(proofs, Open(end=12))
     assert proof.findings == []
     assert folder.check(proofs).findings == []
     assert [(one.begin, one.end, one.rows) for one in proofs.of(1)] == [(0, 20, 15)]
