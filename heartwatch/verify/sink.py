@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -625,7 +626,8 @@ class _Look:
         surplus = rows.join(kafka, on=KEYS, how="anti") if key is not None else rows.clear()
         if key is None or surplus.is_empty():
             return rows
-        spans = [(int(p), int(o), int(o) + 1) for p, o in surplus.select(KEYS).iter_rows()]
+        bounds = surplus.group_by("partition").agg(begin=pl.col("offset").min(), end=pl.col("offset").max() + 1)
+        spans = [(int(partition), int(begin), int(end)) for partition, begin, end in bounds.iter_rows()]
         keys = self._keys_in_sink(spans, key).join(surplus.select(KEYS), on=KEYS, how="semi")
         ranges = {partition: (self.log_starts[partition], self.limits[partition][1]) for partition, _, _ in spans}
         latest = (
@@ -640,13 +642,22 @@ class _Look:
 
     def _keys_in_sink(self, spans: Sequence[Span], key: str) -> pl.DataFrame:
         schema = pa.schema([pa.field(PARTITION, pa.int32()), pa.field(OFFSET, pa.int64()), self.fields.field(key)])
-        frames = []
-        for one in self._objects_of(spans):
-            for batch in self.check.sink.read(self.check.topic, one, schema):
+        frames = [pl.DataFrame(schema={name: ROW_SCHEMA[name] for name in KEYS} | {"key": pl.String})]
+        for one, batch in self._readable(self._objects_of(spans), schema):
+            if key in batch.schema.names:
                 partition, offset = positions(batch, (one.partitions[0], one.offsets[0]))
                 text = pl.Series(pl.from_arrow(batch.column(key))).cast(pl.String)
                 frames.append(pl.DataFrame({"partition": partition, "offset": offset, "key": text}))
         return pl.concat(frames)
+
+    def _readable(
+        self, objects: Sequence[SinkObject], schema: pa.Schema
+    ) -> Iterator[tuple[SinkObject, pa.RecordBatch]]:
+        """Return the rows of those objects that can be read; of the others it is told already."""
+        for one in objects:
+            with suppress(ObjectError):
+                for batch in self.check.sink.read(self.check.topic, one, schema):
+                    yield one, batch
 
     # What is told
 
@@ -669,15 +680,16 @@ class _Look:
             decoded = self.check.decoder.decode(records.value.to_pylist())
             times = pa.array(records.timestamp, pa.timestamp("ms"))
             kafka = {**decoded.batch.to_pylist()[0], TIMESTAMP: times[0].as_py()}
-        for found in self._objects_of([(partition, offset, offset + 1)]):
-            for batch in self.check.sink.read(self.check.topic, found, wanted_schema(self.fields)):
-                if OFFSET not in batch.schema.names:
-                    return replace(one, detail=found.path)
-                rows = batch.filter(pa.compute.equal(batch.column(OFFSET), offset))
-                for row in comparable(rows.filter(pa.compute.equal(rows.column(PARTITION), partition)), self.fields):
-                    if other := differences(kafka, row):
-                        values = "; ".join(f"{name}: {values}" for name, values in other.items())
-                        return replace(one, detail=f"{', '.join(other)} differ", sample=f"offset {offset}: {values}")
+        there = self._objects_of([(partition, offset, offset + 1)])
+        for found, batch in self._readable(there, wanted_schema(self.fields)):
+            if OFFSET not in batch.schema.names:
+                return replace(one, detail=found.path)
+            partitions, offsets = positions(batch, (found.partitions[0], found.offsets[0]))
+            rows = batch.filter(pa.array((partitions == partition) & (offsets == offset)))
+            for row in comparable(rows, self.fields):
+                if other := differences(kafka, row):
+                    values = "; ".join(f"{name}: {values}" for name, values in other.items())
+                    return replace(one, detail=f"{', '.join(other)} differ", sample=f"offset {offset}: {values}")
         return one
 
     def result(self, machine_time: datetime) -> SinkProof:

@@ -156,6 +156,37 @@ def test_a_changed_field_is_found(catalog: SqlCatalog, column: str) -> None:
         )
 
 
+def interleaved(catalog: SqlCatalog, rows: pl.DataFrame, damaged_first: bool) -> None:
+    """Write rows as two objects whose offsets overlap, and damage the one that has those below 2 and the last ones."""
+    outer = (pl.col(OFFSET) < 2) | (pl.col(OFFSET) == 8)
+    for part in (outer, ~outer) if damaged_first else (~outer, outer):
+        append(catalog, "samples", table(rows.filter(part)))
+    file = next(one for one in data_files(catalog) if 0 in pq.read_table(one)[OFFSET].to_pylist())
+    file.write_bytes(b"?" * file.stat().st_size)
+
+
+@pytest.mark.parametrize("damaged_first", [True, False])
+def test_a_changed_row_beside_a_damaged_object_is_told(catalog: SqlCatalog, damaged_first: bool) -> None:
+    here = (pl.col(PARTITION) == 1) & (pl.col(OFFSET) == 3)
+    interleaved(
+        catalog, written().with_columns(value=pl.when(here).then(0.5).otherwise(pl.col("value"))), damaged_first
+    )
+    proof = check(catalog)
+    assert {one.kind for one in proof.findings} == {Kind.UNDECODABLE, Kind.MISSING, Kind.BEHIND, Kind.CHANGED}
+    assert [one.detail for one in proof.of(Kind.CHANGED)] == ["value differ"]
+
+
+@pytest.mark.parametrize("damaged_first", [True, False])
+def test_rows_of_compacted_records_beside_a_damaged_object_are_superseded(
+    catalog: SqlCatalog, damaged_first: bool
+) -> None:
+    interleaved(catalog, written(), damaged_first)
+    keys = {(partition, offset): f"d{partition}" for partition in (0, 1) for offset in range(10)}
+    proof = check(catalog, MemoryLog(keys=keys, removed={(1, 3)}), compacted_key="device")
+    assert {one.kind for one in proof.findings} == {Kind.UNDECODABLE, Kind.MISSING, Kind.BEHIND}
+    assert proof.total("superseded") == 1
+
+
 def test_a_missing_column_changes_every_row(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()).drop_columns(["value"]))
     proof = check(catalog)
