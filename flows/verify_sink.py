@@ -41,7 +41,7 @@ def verify_sink(
     deadline_seconds: Annotated[float, Field(ge=0, le=900, description="how long the sink may lag behind")] = 90,
     full: Annotated[bool, Field(description="prove everything again, what was proven before too")] = False,
     since: Annotated[
-        datetime | None, Field(description="only records whose Kafka timestamp is not before this")
+        datetime | None, Field(description="only records whose Kafka timestamp is not before this; UTC without a zone")
     ] = None,
     until: Annotated[datetime | None, Field(description="only records whose Kafka timestamp is before this")] = None,
     from_offsets: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -22,7 +22,7 @@ from heartwatch.verify.findings import Finding, Kind, SinkProof
 from heartwatch.verify.memory import ProofMemory
 from heartwatch.verify.proofs import Proofs, Span
 from heartwatch.verify.sink import Check, check_sink
-from heartwatch.verify.topics import TopicLog, committed_ranges
+from heartwatch.verify.topics import TopicLog, committed_ranges, ends_before
 
 _CONNECT_SECONDS = 5.0
 
@@ -33,8 +33,8 @@ class Request:
 
     Attributes:
         deadline_seconds: how long the sink may take to get what Kafka has now.
-        since: look at records from this Kafka timestamp on only.
-        until: look at records before this Kafka timestamp only.
+        since: look at records from this Kafka timestamp on only (UTC where it has no zone).
+        until: look at records before this Kafka timestamp only, and at others that stand between them.
         from_offsets: by partition the first offset to look at.
         full: forget what was proven and prove it again.
         accept_losses: take what is lost for known: it isn't told again.
@@ -50,6 +50,17 @@ class Request:
     accept_losses: bool = False
     orphan_seconds: float = 3_600
     wait_seconds: float = 1_800
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is over before it begins: there would be nothing to prove, and all would seem well.
+
+        Raises:
+            ValueError: `until` isn't after `since`.
+        """
+        if self.since is not None and self.until is not None and _milliseconds(self.since) >= _milliseconds(self.until):
+            raise ValueError(
+                f"until {self.until.isoformat()!r} isn't after since {self.since.isoformat()!r}; swap them"
+            )
 
     @property
     def limited(self) -> bool:
@@ -113,7 +124,7 @@ def prove_records(
             decoder=Decoder(parse(analytic.schema_text(resource)), schema_lookup(Registry(settings.registry))),
             sink=sink,
             dead_letters=dead_letters.of,
-            limits=_limits(admin, topic, request) if request.limited else None,
+            limits=_limits(settings, admin, topic, request) if request.limited else None,
             compacted_key=definition.key if definition.cleanup_policy == "compact" else None,
             orphan_seconds=request.orphan_seconds,
             accept_losses=request.accept_losses,
@@ -145,20 +156,27 @@ def _checked(check: Check, memory: ProofMemory, request: Request) -> SinkProof:
     return check_sink(check, proofs, request.deadline_seconds, save)
 
 
-def _limits(admin: KafkaAdmin, topic: str, request: Request) -> dict[int, tuple[int, int]]:
-    """Return the offsets to look at."""
+def _limits(settings: Settings, admin: KafkaAdmin, topic: str, request: Request) -> dict[int, tuple[int, int]]:
+    """Return the offsets to look at: from the first record of the time asked for to the last one."""
     ranges = committed_ranges(admin, topic)
     first = admin.offsets_at(topic, _milliseconds(request.since)) if request.since is not None else {}
-    last = admin.offsets_at(topic, _milliseconds(request.until)) if request.until is not None else {}
     given = request.from_offsets or {}
-    return {
-        partition: (max(begin, first.get(partition, begin), given.get(partition, begin)), last.get(partition, end))
+    limits = {
+        partition: (min(end, max(begin, first.get(partition, begin), given.get(partition, begin))), end)
         for partition, (begin, end) in ranges.items()
     }
+    if request.until is None:
+        return limits
+    until_ms = _milliseconds(request.until)
+    # All that stands before the first record of a later time is of the time asked for.
+    later = admin.offsets_at(topic, until_ms)
+    unsure = {partition: (min(end, max(begin, later[partition])), end) for partition, (begin, end) in limits.items()}
+    ends = ends_before(settings.kafka, topic, unsure, until_ms)
+    return {partition: (begin, ends[partition]) for partition, (begin, _) in limits.items()}
 
 
 def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,35 @@ def last_ranges(admin: KafkaAdmin, topic: str, records: int) -> dict[int, tuple[
     }
 
 
+def ends_before(
+    settings: KafkaSettings, topic: str, ranges: Mapping[int, tuple[int, int]], timestamp_ms: int
+) -> dict[int, int]:
+    """Return by partition the offset after the last record of a range whose Kafka timestamp lies before a time.
+
+    Records' times need not be in order, and Kafka's own answer (the first offset at a time or later) counts the markers of
+    transactions, whose timestamps are the brokers' time: only reading tells.
+
+    Args:
+        settings: where the brokers are.
+        topic: topic to read.
+        ranges: for each partition the first offset and the offset after the last.
+        timestamp_ms: ms since the epoch.
+
+    Returns:
+        the range's first offset where no record of it lies before the time.
+
+    Raises:
+        TopicError: the topic can't be read.
+    """
+    ends = {partition: begin for partition, (begin, _) in ranges.items()}
+    for records in read_ranges(settings, topic, ranges):
+        early = records.timestamp < timestamp_ms
+        for partition in np.unique(records.partition[early]).tolist():
+            last = int(records.offset[early & (records.partition == partition)].max())
+            ends[partition] = max(ends[partition], last + 1)
+    return ends
+
+
 def newest_event_ms(settings: KafkaSettings, admin: KafkaAdmin, topic: str) -> int | None:
     """Return the largest timestamp among each partition's last records, ms since the epoch; None for an empty topic.
 
