@@ -445,15 +445,29 @@ class _Look:
                 present = np.unique(np.concatenate([rows["offset"].to_numpy(), dead["offset"].to_numpy()]))
                 lost = _holes(present[(present >= span[1]) & (present < span[2])], span)
                 proof = self.partitions[partition]
+                first = last = None
                 if rows.height:
-                    proof.saw(int(rows["offset"].min()), int(rows["offset"].max()))  # type: ignore[arg-type]
+                    first, last = int(rows["offset"].min()), int(rows["offset"].max())  # type: ignore[arg-type]
+                    proof.saw(first, last)
+                twice = self._tell_twice(proof, rows)
                 if lost and not self.check.accept_losses:
                     self._tell_lost(proof, lost)
-                    continue
-                height, digest = sum_digests(rows).get(partition, (0, 0))
-                self.proofs.add(
-                    Segment(*span, height, height, digest, DIGEST, proof.first, proof.last, SegmentState.UNCHECKED)
-                )
+                elif not twice:
+                    height, digest = sum_digests(rows).get(partition, (0, 0))
+                    self.proofs.add(Segment(*span, height, height, digest, DIGEST, first, last, SegmentState.UNCHECKED))
+
+    def _tell_twice(self, proof: PartitionProof, rows: pl.DataFrame) -> bool:
+        """Tell rows that the sink has more than once, which needs no Kafka to see; return whether there are any."""
+        copies = rows.group_by("offset").len().filter(pl.col("len") > 1).sort("offset")
+        offsets, surplus = copies["offset"].to_numpy(), copies["len"].to_numpy().astype(np.int64) - 1
+        proof.duplicates += int(surplus.sum())
+        cuts = np.flatnonzero(np.diff(offsets) > 1) + 1
+        runs = zip(np.split(offsets, cuts), np.split(surplus, cuts), strict=True) if len(offsets) else ()
+        self.findings += [
+            Finding(Kind.DUPLICATE, proof.partition, int(run[0]), int(run[-1]), int(count.sum()))
+            for run, count in list(runs)[:MOST_RUNS]
+        ]
+        return not copies.is_empty()
 
     def _tell_lost(self, proof: PartitionProof, lost: Sequence[tuple[int, int]]) -> None:
         proof.lost += sum(last - first + 1 for first, last in lost)

@@ -401,6 +401,25 @@ def test_records_that_kafka_removed_before_the_sink_had_them_are_lost(catalog: S
     assert check(catalog, MemoryLog(start=26, end=30), proofs=proofs).proven
 
 
+def test_rows_that_are_there_twice_are_found_though_kafka_removed_their_records(
+    catalog: SqlCatalog, proofs: Proofs
+) -> None:
+    # Nothing was lost; the sink wrote some records twice and Kafka removed them before a check came.
+    late = written(begin=20, end=24)
+    append(catalog, "samples", table(pl.concat([late, late.filter(pl.col(OFFSET) != 21)])))
+    for accept_losses in (False, True, False):
+        proof = check(catalog, MemoryLog(start=24, end=24), proofs=proofs, accept_losses=accept_losses)
+        doubled = [
+            (Kind.DUPLICATE, p, first, last, last - first + 1) for p in (0, 1) for first, last in ((20, 20), (22, 23))
+        ]
+        assert found(proof) == doubled
+        assert proof.total("duplicates") == 6
+    catalog.load_table((NAMESPACE, "samples")).overwrite(table(written(end=24)))
+    assert check(catalog, MemoryLog(start=24, end=24), proofs=proofs).findings == []
+    assert check(catalog, MemoryLog(start=24, end=24), proofs=proofs).read == 0, "all is known"
+    assert {(one.first, one.last) for one in proofs.segments.values() if one.begin == 20} == {(20, 23)}
+
+
 def test_rows_that_vanish_after_kafka_removed_their_records_are_lost(catalog: SqlCatalog, proofs: Proofs) -> None:
     catalog.load_table((NAMESPACE, "samples")).delete(f"{OFFSET} < 10")
     for _ in range(2):
