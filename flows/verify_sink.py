@@ -7,6 +7,7 @@ the topic to it as the scheduled ones do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -69,27 +70,46 @@ def verify_sink(
     Raises:
         SinkBusyError: another run was still checking a topic when the time to wait was over.
         SinkIncompleteError: a record is missing, there twice, changed, or one that Kafka never had; or an object is damaged.
+        SinkError: a sink can't be read; the others are proven first.
+        TopicError: a topic can't be read; alike.
     """
-    reports, busy, limited = [], [], False
+    reports, busy, failed, limited = [], [], [], False
     for topic in topics if topics is not None else find_sinks(version):
         offsets = (from_offsets or {}).get(topic)
         request = Request(deadline_seconds, since, until, offsets, full, accept_losses, orphan_seconds, wait_seconds)
         limited |= request.limited
-        found = prove_sink(topic, request, version)
-        if isinstance(found, Busy):
-            busy.append(found.sentence)
-        elif found is not None:
-            reports.append(found)
-    publish_sinks(reports)
+        match _prove(topic, request, version):
+            case Exception() as error:
+                failed.append(error)
+            case Busy(sentence=sentence):
+                busy.append(sentence)
+            case SinkReport() as report:
+                reports.append(report)
+    if reports or not failed:
+        publish_sinks(reports)
     if reports and not limited:
         publish_sinks_over_time(reports, version)
-    wrong = [report for report in reports if not report.proven]
-    for report in wrong:
-        report_incomplete(report)
-    if wrong:
-        raise SinkIncompleteError("; ".join(report.sentence for report in wrong))
+    _tell(reports, failed)
     if busy and wait_seconds > 0:
         raise SinkBusyError("; ".join(busy))
     if busy and not reports:
         return Completed(name="Skipped", message="; ".join(busy))
     return reports
+
+
+def _prove(topic: str, request: Request, version: int | None) -> SinkReport | Busy | Exception | None:
+    """Prove one sink; whatever is the matter with it hides nothing of the others."""
+    try:
+        return prove_sink(topic, request, version)
+    except Exception as error:
+        return error
+
+
+def _tell(reports: Sequence[SinkReport], failed: Sequence[Exception]) -> None:
+    wrong = [report for report in reports if not report.proven]
+    for report in wrong:
+        report_incomplete(report)
+    if wrong:
+        raise SinkIncompleteError("; ".join([*(report.sentence for report in wrong), *map(str, failed)]))
+    if failed:
+        raise failed[0]
