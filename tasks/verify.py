@@ -267,25 +267,30 @@ def verify_newest_alerts(most_events: int, deadline_seconds: float) -> AlertsRep
     if len(reading.admin.describe(names.values())) < len(names):
         return None
     spans = {resource: committed_ranges(reading.admin, name) for resource, name in names.items()}
-    now = {resource: {str(partition): end for partition, (_, end) in span.items()} for resource, span in spans.items()}
+    now: dict[str, Any] = {
+        resource: {str(partition): end for partition, (_, end) in span.items()} for resource, span in spans.items()
+    }
+    # Topics that were made anew may end where those before them did.
+    now["topics"] = {resource: reading.admin.topic_id(name) for resource, name in names.items()}
     before = json.loads(memory.mark(_MARK) or "{}")
-    if before.get("historical") != now["historical"]:
+    if any(before.get(name) != now[name] for name in ("historical", "topics")):
         memory.set_mark(_MARK, json.dumps(now))
         get_run_logger().info("the own ranges have changed, or this is the first check: the next one begins here")
         return None
     if before["realtime"] == now["realtime"]:
         return None
-    checked = {int(partition): end for partition, end in before["realtime"].items()}
+    checked = {int(partition): end for partition, end in before.get("judged", before["realtime"]).items()}
     new = new_records(spans["realtime"], checked, _LOOK_BACK, most_events // max(1, len(spans["realtime"])))
     events = reading.topic("realtime", new.ranges)
     people = pl.DataFrame(latest_rows(reading.topic("historical")).select([KEY]))
     known = _frame(events).join(people, on=KEY, how="semi")
-    report = _verify(reading, events, _newest(reading, known, new), deadline_seconds, None)
+    scope = _newest(reading, known, new)
+    report = _verify(reading, events, scope, deadline_seconds, None)
     if committed_ranges(reading.admin, names["historical"]) != spans["historical"]:
         get_run_logger().info("the own ranges have changed during the check: the next one begins anew")
         return None
     if report.exact:
-        memory.set_mark(_MARK, json.dumps(now))
+        memory.set_mark(_MARK, json.dumps(now | {"judged": _unjudged(reading, known, new, scope)}))
     return report
 
 
@@ -308,6 +313,21 @@ def _newest(reading: _Reading, known: pl.DataFrame, new: NewRecords) -> _Scope:
     last = dict(bounds.select(PARTITION, "last").iter_rows())
     begins = {partition: begin for partition, (begin, _) in new.ranges.items()}
     return _Scope({"realtime": begins, "alerts": {}}, first, last)
+
+
+def _unjudged(reading: _Reading, known: pl.DataFrame, new: NewRecords, scope: _Scope) -> dict[int, int]:
+    """Return by partition from which event on the next check judges, so that its windows begin after those of this scope.
+
+    Args:
+        reading: of which analytic.
+        known: the events.
+        new: what was read.
+        scope: whose windows are judged now.
+    """
+    time_ms = pl.col(reading.analytic.topics["realtime"].event_time or "").dt.epoch("ms")
+    last = pl.col(PARTITION).replace_strict(scope.last_ms or {}, default=None, return_dtype=pl.Int64)
+    later = known.filter(time_ms > last).group_by(PARTITION).agg(pl.col(OFFSET).min())
+    return {partition: end for partition, (_, end) in new.ranges.items()} | dict(later.iter_rows())
 
 
 def _verify(

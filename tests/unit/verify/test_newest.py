@@ -12,7 +12,7 @@ import polars as pl
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
 from heartwatch.verify.topics import NewRecords, new_records
-from tasks.verify import _newest, show_rows
+from tasks.verify import _newest, _unjudged, show_rows
 
 START = 1_700_000_000_000
 
@@ -51,6 +51,41 @@ def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out(
     kept = windows.filter(scope.holds("window_start"))
     found = kept.select("partition", pl.col("window_start").dt.epoch("ms") - START).rows()
     assert found == [(0, 40_000), (1, 0)], "after the 30 s of partition 0's early events; closed 20 s before its newest"
+
+
+def test_every_window_is_judged_by_one_check_or_the_next() -> None:
+    settings = load_settings()
+    reading = cast("Any", SimpleNamespace(analytic=Analytic.of(settings.pipeline), settings=settings))
+    # An event every second in partition 0, every tenth one 7 s late; partition 1 ends with the first check.
+    times = [START + 1_000 * (number - (7 if number % 10 == 9 else 0)) for number in range(300)]
+    events = pl.DataFrame(
+        {
+            "partition": pl.Series([0] * 300 + [1] * 100, dtype=pl.Int32),
+            "offset": [*range(300), *range(100)],
+            "event_time": pl.Series([*times, *times[:100]]).cast(pl.Datetime("ms", "UTC")),
+        }
+    )
+    windows = pl.DataFrame(
+        {
+            "partition": pl.Series([0] * 30, dtype=pl.Int32),
+            "window_start": pl.Series([START + 10_000 * number for number in range(30)]).cast(pl.Datetime("ms", "UTC")),
+        }
+    )
+    judged: list[int] = []
+    checked = {0: 0, 1: 0}
+    for end in (100, 200, 201, 300):
+        new = new_records({0: (0, end), 1: (0, 100)}, checked, look_back=20, most=1_000)
+        read = [
+            (pl.col("partition") == partition) & pl.col("offset").is_between(begin, last, closed="left")
+            for partition, (begin, last) in new.ranges.items()
+        ]
+        known = events.filter(pl.any_horizontal(read))
+        scope = _newest(reading, known, new)
+        kept = windows.filter(scope.holds("window_start"))["window_start"].dt.epoch("ms")
+        judged += [(one - START) // 10_000 for one in kept]
+        checked = _unjudged(reading, known, new, scope)
+    assert set(judged) == set(range(28)), "all that events have closed"
+    assert checked[1] < 100, "what no event has closed yet is left to the next check"
 
 
 def test_results_are_shown_even_without_some_values() -> None:
