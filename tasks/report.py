@@ -65,7 +65,9 @@ def missing_days(last: date, count: int) -> list[date]:
 
 @task(cache_policy=NO_CACHE)
 def publish_report(last: date, days: int) -> Totals:
-    """Show what the reports of some days say, beside the same days a week before.
+    """Show what the reports of some days say, beside the same days a week before, or as many weeks before as they reach into.
+
+    Nothing is said of a change where one of the days before has no report: fewer days would be taken for fewer alerts.
 
     Args:
         last: the last day.
@@ -76,19 +78,19 @@ def publish_report(last: date, days: int) -> Totals:
     """
     settings = load_settings()
     reports, key = Reports(settings), key_of(Analytic.of(settings.pipeline))
-    now, before = reports.days(last, days), reports.days(last - timedelta(days=_WEEK), days)
+    back = timedelta(weeks=-(-days // _WEEK))
+    now, before = reports.days(last, days), reports.days(last - back, days)
     rows = pl.concat([*now.values()], how="diagonal_relaxed")
     earlier = pl.concat([*before.values()], how="diagonal_relaxed") if before else rows.clear()
     fleet, fleet_before = totals(rows, key), totals(earlier, key)
-    png = _by_hour(rows, earlier) if days == 1 else _by_day(now, before, key)
+    this, compared = _names(days, len(before))
+    png = _by_hour(rows, earlier) if days == 1 else _by_day({this: now, compared: before}, back, key)
     name = f"{last}" if days == 1 else f"{last - timedelta(days=days - 1)} to {last}"
-    compared = "a week before" if before else "a week before (no report)"
-    this = "this day" if days == 1 else "this week"
     most = _key_rows(by_key(rows, key).head(_SHOWN), by_key(earlier, key), key)
     whole = [f"`s3://{reports.path(day)}`" for day in now]
     parts = [
-        f"# {'Day' if days == 1 else 'Week'} {name} (UTC)",
-        table(_fleet_rows(fleet, fleet_before, this, compared)),
+        f"# {this.removeprefix('this ').removeprefix('these ').capitalize()} {name} (UTC)",
+        table(_fleet_rows(fleet, fleet_before, this, compared, comparable=len(before) == days)),
         picture(png, "alerts and time outside the own range"),
         f"## Most alerts, then most time outside\n\n{table(most)}",
         f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table, by user and hour: "
@@ -99,7 +101,17 @@ def publish_report(last: date, days: int) -> Totals:
     return fleet
 
 
-def _fleet_rows(now: Totals, before: Totals, this: str, compared: str) -> list[dict[str, str]]:
+def _names(days: int, days_before: int) -> tuple[str, str]:
+    """Return what to call some days, and those that they are compared with."""
+    this = {1: "this day", _WEEK: "this week"}.get(days, f"these {days} days")
+    weeks = -(-days // _WEEK)
+    compared = "a week before" if weeks == 1 else f"{weeks} weeks before"
+    if days_before == days:
+        return this, compared
+    return this, f"{compared} ({f'{days_before} of {days} days' if days_before else 'no report'})"
+
+
+def _fleet_rows(now: Totals, before: Totals, this: str, compared: str, comparable: bool) -> list[dict[str, str]]:
     figures = {
         "users": (now.users, before.users),
         "users with an alert": (now.users_alerted, before.users_alerted),
@@ -116,7 +128,7 @@ def _fleet_rows(now: Totals, before: Totals, this: str, compared: str) -> list[d
             "fleet": name,
             this: _number(value),
             compared: _number(earlier) if before.users else "-",
-            "change": change(value, earlier),
+            "change": change(value, earlier) if comparable else "-",
         }
         for name, (value, earlier) in figures.items()
     ]
@@ -155,14 +167,15 @@ def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes:
     return bars({"alerts": alerts, "outside, h": outside}, "hour (UTC)")
 
 
-def _by_day(now: Mapping[date, pl.DataFrame], before: Mapping[date, pl.DataFrame], key: str) -> bytes:
+def _by_day(periods: Mapping[str, Mapping[date, pl.DataFrame]], back: timedelta, key: str) -> bytes:
+    """Draw the days' figures; those of the second period stand beside the days that are so much later."""
     alerts: dict[str, dict[str, float]] = {}
     outside: dict[str, dict[str, float]] = {}
-    for name, found in (("this week", now), ("the week before", before)):
+    for (name, found), shift in zip(periods.items(), (timedelta(), back), strict=True):
         for day, rows in found.items():
-            fleet = totals(rows, key)
-            alerts.setdefault(name, {})[f"{day:%a}"] = fleet.alerts
-            outside.setdefault(name, {})[f"{day:%a}"] = fleet.outside_seconds / 3600
+            fleet, place = totals(rows, key), f"{day + shift:%a %d}"
+            alerts.setdefault(name, {})[place] = fleet.alerts
+            outside.setdefault(name, {})[place] = fleet.outside_seconds / 3600
     return bars({"alerts": alerts, "outside, h": outside}, "day")
 
 
