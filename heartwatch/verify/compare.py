@@ -155,32 +155,58 @@ def first_fault(judged: pl.DataFrame, none: int) -> int:
     return none if found is None else int(found)  # type: ignore[arg-type]
 
 
-def place_counted(
-    rows: pl.DataFrame, kafka: pl.DataFrame, dead_letters: pl.DataFrame, partition: int, first: int
-) -> pl.DataFrame:
-    """Give the rows of an object without offsets the offsets of the records that they are.
-
-    The object's rows are the records from its first offset on that the sink had to write: no tombstones, no dead letters. Where
-    they don't follow each other like that, each row is the next record with its contents; one that is no record's takes the place
-    of the record at which it stands.
+def due_records(kafka: pl.DataFrame, dead_letters: pl.DataFrame, partition: int, first: int) -> pl.DataFrame:
+    """Return those of Kafka's records that the sink had to write: no tombstones, no dead letters.
 
     Args:
-        rows: the object's rows in their order, counted from its first offset.
-        kafka: Kafka's records of the partition, from the object's first offset on, sorted.
+        kafka: Kafka's records, sorted.
         dead_letters: partition and offset of each record in the dead-letter topic.
-        partition: its number.
-        first: the object's first offset.
-
-    Returns:
-        the rows with their offsets; those past Kafka's last record here are left out.
+        partition: whose records.
+        first: offset from which on.
     """
     dead = dead_letters.filter(pl.col("partition") == partition)["offset"]
-    due = kafka.filter(
+    return kafka.filter(
         (pl.col("partition") == partition)
         & (pl.col("offset") >= first)
         & (pl.col("kind") != RecordKind.TOMBSTONE)
         & ~pl.col("offset").is_in(dead.implode())
     )
+
+
+def without_removed(rows: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of an object without offsets whose records Kafka still has, where it has removed the first ones.
+
+    How many those were nothing tells but the contents: the rows that are left begin where they equal the records that are left.
+
+    Args:
+        rows: the object's rows in their order.
+        due: what `due_records` gave, from the first offset that Kafka still has.
+    """
+    own, digests = rows["digest"].to_numpy(), due["digest"].to_numpy()
+    undecoded = (due["kind"] == RecordKind.UNDECODABLE).to_numpy()
+    where = {int(digest): place for place, digest in reversed(list(enumerate(digests.tolist())))}
+    begins = [row - where[digest] for row, digest in enumerate(own.tolist()) if digest in where]
+    likely = [begin for begin in sorted(set(begins)) if begin >= 0]
+    for begin in likely:
+        count = min(rows.height - begin, due.height)
+        if bool(np.all((own[begin : begin + count] == digests[:count]) | undecoded[:count])):
+            return rows.slice(begin)
+    return rows.slice(max(0, begins[0])) if begins else rows.clear()
+
+
+def place_counted(rows: pl.DataFrame, due: pl.DataFrame) -> pl.DataFrame:
+    """Give the rows of an object without offsets the offsets of the records that they are.
+
+    The object's rows are the records from its first offset on that the sink had to write. Where they don't follow each other like
+    that, each row is the next record with its contents; one that is no record's takes the place of the record at which it stands.
+
+    Args:
+        rows: the object's rows in their order, counted from its first offset.
+        due: what `due_records` gave, from the object's first offset on.
+
+    Returns:
+        the rows with their offsets; those past Kafka's last record here are left out.
+    """
     offsets, digests = due["offset"].to_numpy(), due["digest"].to_numpy()
     undecoded = (due["kind"] == RecordKind.UNDECODABLE).to_numpy()
     count = min(len(offsets), rows.height)

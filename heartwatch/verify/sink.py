@@ -480,6 +480,8 @@ class _Look:
 
     def _compare(self, part: Sequence[tuple[int, Span]]) -> None:
         """Compare spans of offsets, each read from an offset on, and keep what is proven."""
+        # An object may begin before the first record that Kafka still has.
+        part = [(max(begin, self.log_starts[span[0]]), span) for begin, span in part]
         wide = [(partition, begin, end) for begin, (partition, _, end) in part]
         kafka = self._kafka(wide)
         dead = self.check.dead_letters(wide)
@@ -585,10 +587,13 @@ class _Look:
                     frames.append(frame if counted else frame.filter(kept))
                 batches, waiting = [], 0
         rows = pl.concat(frames) if frames else pl.DataFrame(schema=ROW_SCHEMA)
-        height = rows.height
+        surplus = 0
         if counted and kafka is not None and dead is not None:
-            rows = compare.place_counted(rows, kafka, dead, one.partitions[0], one.offsets[0])
-        surplus = height - rows.height
+            due = compare.due_records(kafka, dead, one.partitions[0], one.offsets[0])
+            if one.offsets[0] < self.log_starts.get(one.partitions[0], 0):
+                rows = compare.without_removed(rows, due)
+            surplus, rows = rows.height, compare.place_counted(rows, due)
+            surplus -= rows.height
         return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong), batches=batches, surplus=surplus)
 
     def _framed(self, reads: Sequence[_Read], kept: pl.Expr) -> Iterator[pl.DataFrame]:

@@ -62,6 +62,7 @@ class MemoryLog:
     def read(self, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Records]:
         self.reads.append(dict(ranges))
         for partition, (begin, end) in ranges.items():
+            assert begin >= self.start, f"partition {partition} is read from {begin}: out of range"
             there = [
                 offset
                 for offset in places(self.end)

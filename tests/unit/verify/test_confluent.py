@@ -242,6 +242,26 @@ def test_new_objects_are_read_from_where_an_object_begins(folder: Folder) -> Non
     assert [(one.begin, one.end, one.rows) for one in proofs.of(1)] == [(0, 20, 15)]
 
 
+@pytest.mark.parametrize("start", [1, 2, 3, 5, 6, 7, 14, 18, 19, 20])
+def test_an_object_of_which_kafka_has_removed_the_first_records_is_proven(folder: Folder, start: int) -> None:
+    proofs = Proofs()
+    assert folder.check(proofs, MemoryLog(start=start, end=20)).findings == []
+    assert folder.check(proofs, MemoryLog(start=start, end=20)).read == 0
+    folder.put(1, 20, rows_of(1, 20, 30))
+    folder.put(0, 20, rows_of(0, 20, 30))
+    assert folder.check(proofs, MemoryLog(start=start, end=30)).findings == []
+
+
+def test_a_fault_after_the_records_that_kafka_has_removed_is_named(folder: Folder) -> None:
+    rows = rows_of(1, 6, 20)
+    folder.put(1, 6, [*rows[:4], rows[4] | {"value": 99.5}, *rows[5:-1]])
+    changed, last = ([offset for offset in places(20) if offset >= 6 and offset != POISON[1]][at] for at in (4, -1))
+    assert found(folder.check(log=MemoryLog(start=8, end=20))) == [
+        (Kind.CHANGED, 1, changed, changed, 1),
+        (Kind.BEHIND, 1, last, last, 1),
+    ]
+
+
 def test_objects_are_read_whole_however_a_check_is_cut(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", 3)
     proofs = Proofs()
