@@ -232,7 +232,7 @@ class _Look:
         touched = [*self._spans_of(gone), *self._strays(new)]
         broken = [one for one in self.proofs.segments.values() if one.state == SegmentState.BROKEN]
         suspects = {(one.partition, one.begin): one for one in [*self.proofs.overlapping(touched), *broken]}
-        failed = self._recheck(list(suspects.values()), gone)
+        failed = self._recheck(list(suspects.values()), gone, touched)
         self._tell_gone(gone, failed)
         self._begin_counting()
         self._look_before_the_log()
@@ -285,11 +285,10 @@ class _Look:
                 end = self.limits[partition][1] if partition in self.limits else 0
                 if partition in self.limits and low < end:
                     offsets = part["offset"].to_numpy()
-                    touched += [
-                        (one.partition, one.begin, one.end)
-                        for one in index.overlapping([(int(partition), low, high + 1)])
-                        if bool(np.any((offsets >= one.begin) & (offsets < one.end)))
-                    ]
+                    for one in index.overlapping([(int(partition), low, high + 1)]):
+                        inside = offsets[(offsets >= one.begin) & (offsets < one.end)]
+                        if len(inside):
+                            touched.append((one.partition, int(inside.min()), int(inside.max()) + 1))
                 if high >= end:
                     beyond.append(part.filter(pl.col("offset") >= end))
                     self.unsettled.add(read.one.path)
@@ -337,10 +336,17 @@ class _Look:
             self.findings.append(Finding(Kind.UNEXPECTED, int(partition), first, last, part.height, text))
             self.past[int(partition)] = part.height
 
-    def _recheck(self, suspects: Sequence[Segment], gone: Sequence[SinkObject]) -> list[Segment]:
+    def _recheck(
+        self, suspects: Sequence[Segment], gone: Sequence[SinkObject], touched: Sequence[Span]
+    ) -> list[Segment]:
         """Sum up the sink's rows of segments again; return those that aren't as they were proven.
 
-        Those that Kafka still has are forgotten, so that they are compared with it.
+        What Kafka still has of them is forgotten, so that it is compared with it.
+
+        Args:
+            suspects: the segments.
+            gone: objects that are no longer as they were.
+            touched: where something is no longer as it was.
         """
         failed = []
         for one, counted, (height, digest) in self._sums(suspects):
@@ -354,6 +360,8 @@ class _Look:
             failed.append(one)
             if in_kafka:
                 del self.proofs.segments[key]
+            elif self._keeps_front(one, touched):
+                continue
             elif self.check.accept_losses:
                 known = one if counted else replace(one, rows=height, digest=digest, hashed_by=DIGEST)
                 self.proofs.segments[key] = replace(known, state=SegmentState.UNCHECKED)
@@ -361,6 +369,24 @@ class _Look:
                 self.proofs.segments[key] = replace(one, state=SegmentState.BROKEN)
                 self._tell_broken(one, None if counted else height, gone)
         return failed
+
+    def _keeps_front(self, one: Segment, touched: Sequence[Span]) -> bool:
+        """Keep what Kafka no longer has of a segment, and forget the rest; False where what it no longer has may be touched."""
+        start = self.log_starts.get(one.partition, 0)
+        if one.state == SegmentState.BROKEN or not one.begin < start < one.end:
+            return False
+        if any(partition == one.partition and begin < start and end > one.begin for partition, begin, end in touched):
+            return False
+        front = replace(one, end=start, last=None if one.last is None else min(one.last, start - 1))
+        ((_, counted, (rows, digest)),) = self._sums([front])
+        if counted:
+            # Such rows can't be summed up without Kafka's records, but numbers can: those that it has are no longer in front.
+            span = (one.partition, start, one.end)
+            there = compare.due_records(self._kafka([span]), self.check.dead_letters([span]), one.partition, start)
+            rows, digest = one.rows - there.height, one.digest
+        front = replace(front, records=min(one.records, rows), rows=rows, digest=digest, hashed_by=DIGEST)
+        self.proofs.segments[one.partition, one.begin] = front
+        return True
 
     def _sums(self, segments: Sequence[Segment]) -> Iterator[tuple[Segment, bool, tuple[int, int]]]:
         """Return how many rows each segment has now and the sum of their hashes; and whether rows there carry no offsets."""

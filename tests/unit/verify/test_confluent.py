@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -260,6 +261,19 @@ def test_a_fault_after_the_records_that_kafka_has_removed_is_named(folder: Folde
         (Kind.CHANGED, 1, changed, changed, 1),
         (Kind.BEHIND, 1, last, last, 1),
     ]
+
+
+def test_an_object_that_is_written_again_is_compared_though_kafka_has_removed_records_before_it(folder: Folder) -> None:
+    # The sink writes an object again, the same, when its task ended before the offsets were committed.
+    proofs, log = Proofs(), MemoryLog(start=3, end=20)
+    assert folder.check(proofs).proven
+    os.utime(folder.object(0, 6), ns=(1, 1))
+    proof = folder.check(proofs, log)
+    assert proof.findings == []
+    assert (proof.partitions[0].proven_before, proof.partitions[0].in_sink) == (2, 13)
+    folder.object(0, 6).unlink()
+    for _ in range(2):
+        assert {one.kind for one in folder.check(proofs, log).findings} <= {Kind.BEHIND, Kind.OBJECT_GONE}
 
 
 def test_objects_are_read_whole_however_a_check_is_cut(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -401,6 +401,23 @@ def test_records_that_kafka_removed_before_the_sink_had_them_are_lost(catalog: S
     assert check(catalog, MemoryLog(start=26, end=30), proofs=proofs).proven
 
 
+def test_rows_that_vanish_are_lost_only_where_kafka_removed_their_records(catalog: SqlCatalog, proofs: Proofs) -> None:
+    # One segment, 0-19, of which Kafka has lost the first five offsets; the object of the second half goes.
+    next(file for file in data_files(catalog) if 10 in pq.read_table(file)[OFFSET].to_pylist()).unlink()
+    log = MemoryLog(start=5, end=20)
+    for _ in range(2):
+        proof = check(catalog, log, proofs=proofs)
+        assert {one.kind for one in proof.findings} == {Kind.OBJECT_GONE, Kind.BEHIND}
+        assert {(one.partition, one.first, one.last) for one in proof.of(Kind.BEHIND)} == {(0, 10, 18), (1, 10, 18)}
+        assert [one.proven_before + one.in_sink for one in proof.partitions] == [3 + 4, 4 + 3]
+    catalog.load_table((NAMESPACE, "samples")).overwrite(table(written(end=20)))
+    assert check(catalog, log, proofs=proofs).findings == []
+    # What Kafka no longer has is still known by its sum.
+    changed = written(end=20).with_columns(value=pl.when(pl.col(OFFSET) == 1).then(0.5).otherwise(pl.col("value")))
+    catalog.load_table((NAMESPACE, "samples")).overwrite(table(changed))
+    assert {(one.kind, one.first) for one in check(catalog, log, proofs=proofs).of(Kind.CHANGED)} == {(Kind.CHANGED, 0)}
+
+
 def test_rows_that_are_there_twice_are_found_though_kafka_removed_their_records(
     catalog: SqlCatalog, proofs: Proofs
 ) -> None:
