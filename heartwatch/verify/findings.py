@@ -195,7 +195,10 @@ class SinkProof:
 
 
 def merge_runs(runs: Iterable[Finding]) -> list[Finding]:
-    """Join findings of one kind and partition that follow on each other, as parts of one range that was read in parts."""
+    """Join findings of one kind and partition that follow on each other, as parts of one range that was read in parts.
+
+    Those that each say something of their own, such as of which object they are, stay by themselves.
+    """
     merged: list[Finding] = []
     for one in sorted(runs, key=lambda run: (run.kind, -1 if run.partition is None else run.partition, run.first or 0)):
         last = merged[-1] if merged else None
@@ -205,6 +208,7 @@ def merge_runs(runs: Iterable[Finding]) -> list[Finding]:
             and last.partition == one.partition is not None
             and last.last is not None
             and last.last + 1 == one.first
+            and one.detail in {"", last.detail}
         ):
             merged[-1] = replace(last, last=one.last, count=last.count + one.count)
         else:

@@ -556,6 +556,21 @@ def test_runs_in_parts_are_told_as_one() -> None:
     ]
 
 
+def test_objects_side_by_side_are_each_named(catalog: SqlCatalog) -> None:
+    files = []
+    for begin, end in ((0, 2), (2, 4)):
+        append(catalog, "samples", table(written(begin=begin, end=end).filter(pl.col(PARTITION) == 1)))
+    append(catalog, "samples", table(written().filter(pl.col(PARTITION) == 0)))
+    objects = make_check(catalog).sink.listing("samples", 0).objects.values()
+    for one in objects:
+        if one.partitions == (1, 1):
+            files.append(one.path)
+            Path(one.path.removeprefix("file://")).unlink()
+    proof = check(catalog)
+    assert len(files) == 2
+    assert {one.detail.partition(": ")[0] for one in proof.of(Kind.OBJECT_GONE)} == set(files)
+
+
 # Tables that have changed
 
 
