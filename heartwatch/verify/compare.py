@@ -49,7 +49,7 @@ def judge(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame) -
         tombstones=(in_kafka & is_tombstone).fill_null(False),
         dead_letters=in_kafka & is_dead,
         missing=(in_kafka & ~in_sink & ~is_dead & ~is_tombstone).fill_null(False),
-        unexpected=~in_kafka,
+        unexpected=(~in_kafka | (in_sink & is_tombstone)).fill_null(False),
         changed=(in_sink & is_row & (other | other_time)).fill_null(False),
         duplicates=pl.col("copies").fill_null(1).cast(pl.Int64) - 1,
     ).select(*KEYS, *COUNTS)

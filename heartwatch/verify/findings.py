@@ -20,7 +20,7 @@ class Kind(StrEnum):
     DUPLICATE = "duplicate"
     """The sink has the records more than once."""
     UNEXPECTED = "unexpected"
-    """The sink has rows that Kafka never had: markers' and aborted records' offsets, and offsets past the end."""
+    """The sink has rows that Kafka never had: at offsets of markers, aborted records and tombstones, past the end, or nowhere."""
     CHANGED = "changed"
     """The sink's rows differ from Kafka's records."""
     OBJECT_GONE = "object gone"

@@ -162,7 +162,8 @@ def _wait_for_version(check: Check, known: str, deadline: float, clock: Callable
 class _Read:
     """What was read of an object; `problem` says why it can't be read, `wrong` which fields its schema has wrong.
 
-    `batches` are rows that aren't hashed yet, `surplus` is how many rows without offsets are left when Kafka's records are over.
+    `batches` are rows that aren't hashed yet, `surplus` is how many rows without offsets are left when Kafka's records are over,
+    `nowhere` is how many rows of an object with offsets have none.
     """
 
     one: SinkObject
@@ -171,6 +172,7 @@ class _Read:
     problem: str = ""
     batches: Sequence[pa.RecordBatch] = ()
     surplus: int = 0
+    nowhere: int = 0
 
 
 class _Run:
@@ -280,7 +282,9 @@ class _Look:
         touched = [span for one in new if one.counted for span in self._spans_of([one])]
         beyond: list[pl.DataFrame] = []
         for read in self._in_threads(self._places, doubtful):
-            for (partition,), part in read.rows.group_by("partition"):
+            somewhere = read.rows.filter((pl.col("partition") >= 0) & (pl.col("offset") >= 0))
+            self._tell_nowhere(read.one, read.rows.height - somewhere.height)
+            for (partition,), part in somewhere.group_by("partition"):
                 low, high = int(part["offset"].min()), int(part["offset"].max())  # type: ignore[arg-type]
                 end = self.limits[partition][1] if partition in self.limits else 0
                 if partition in self.limits and low < end:
@@ -324,6 +328,12 @@ class _Look:
         self.partitions[partition].unexpected += found.surplus
         text = f"{one.path}: rows after all that Kafka has from its first offset on"
         self.findings.append(Finding(Kind.UNEXPECTED, partition, read_to, read_to, found.surplus, text))
+
+    def _tell_nowhere(self, one: SinkObject, count: int) -> None:
+        """Tell rows that don't say which record they are, such as those that somebody else has put into the table."""
+        if count:
+            self.unsettled.add(one.path)
+            self._tell_object(Kind.UNEXPECTED, one.path, f"{count:,} rows without partition or offset", one)
 
     def _tell_beyond(self, rows: pl.DataFrame) -> None:
         """Tell rows at offsets that Kafka hasn't reached even now."""
@@ -588,6 +598,7 @@ class _Look:
         for found in self._in_threads(read, self._objects_of(spans)):
             if found.surplus:
                 self._tell_surplus(found, max(end for _, end in by_partition[found.one.partitions[0]]))
+            self._tell_nowhere(found.one, found.nowhere)
             reads.append(found)
             waiting += sum(batch.num_rows for batch in found.batches)
             if waiting >= _TOGETHER_ROWS:
@@ -598,11 +609,12 @@ class _Look:
 
     def _read(self, one: SinkObject, kept: pl.Expr, kafka: pl.DataFrame | None, dead: pl.DataFrame | None) -> _Read:
         """Read an object's rows; those of a small one are left as they are, to be hashed together with others."""
-        frames, wrong, counted, waiting = [], set(), False, 0
+        frames, wrong, counted, waiting, nowhere = [], set(), False, 0, 0
         place = (one.partitions[0], one.offsets[0])
         batches: list[pa.RecordBatch] = []
         for batch in self.check.sink.read(self.check.topic, one, wanted_schema(self.fields)):
             counted = OFFSET not in batch.schema.names
+            nowhere += _nowhere(batch)
             waiting += batch.num_rows
             batches.append(batch)
             if counted or waiting >= _SMALL_ROWS:
@@ -620,7 +632,8 @@ class _Look:
                 rows = compare.without_removed(rows, due)
             surplus, rows = rows.height, compare.place_counted(rows, due)
             surplus -= rows.height
-        return _Read(one, rows.filter(kept) if counted else rows, frozenset(wrong), batches=batches, surplus=surplus)
+        rows = rows.filter(kept) if counted else rows
+        return _Read(one, rows, frozenset(wrong), batches=batches, surplus=surplus, nowhere=nowhere)
 
     def _framed(self, reads: Sequence[_Read], kept: pl.Expr) -> Iterator[pl.DataFrame]:
         """Return the rows of objects as frames, those together that are of one schema; tell the schemas that are wrong."""
@@ -835,6 +848,14 @@ def _add_counts(partitions: Mapping[int, PartitionProof], counts: Mapping[int, M
     for partition, found in counts.items():
         for name, count in found.items():
             setattr(partitions[partition], name, getattr(partitions[partition], name) + count)
+
+
+def _nowhere(batch: pa.RecordBatch) -> int:
+    """Return how many rows say no partition or no offset, though others of their object may."""
+    columns = [batch.column(name) for name in (PARTITION, OFFSET) if name in batch.schema.names]
+    if not any(column.null_count for column in columns):
+        return 0
+    return int(np.any([column.is_null().to_numpy(zero_copy_only=False) for column in columns], axis=0).sum())
 
 
 def _holes(present: np.ndarray[tuple[int], np.dtype[np.int64]], span: Span) -> list[tuple[int, int]]:

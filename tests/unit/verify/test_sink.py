@@ -21,6 +21,7 @@ from sinks import (
     POISON,
     SCHEMA,
     START,
+    TOMBSTONE,
     MemoryLog,
     append,
     open_folder,
@@ -122,7 +123,9 @@ def test_a_row_written_twice_is_a_duplicate(catalog: SqlCatalog) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [(0, 4), (1, 9), (1, 12), (7, 3)], ids=["marker", "last marker", "past the end", "no partition"]
+    "place",
+    [(0, 4), (1, 9), TOMBSTONE, (1, 12), (7, 3)],
+    ids=["marker", "last marker", "tombstone", "past the end", "no partition"],
 )
 def test_rows_that_kafka_never_had_are_unexpected(catalog: SqlCatalog, place: tuple[int, int]) -> None:
     extra = (
@@ -136,6 +139,21 @@ def test_rows_that_kafka_never_had_are_unexpected(catalog: SqlCatalog, place: tu
     assert found(check(catalog, proofs=proofs)) == [(Kind.UNEXPECTED, *place, place[1], 1)], (
         "told as long as it is there"
     )
+
+
+@pytest.mark.parametrize("column", [PARTITION, OFFSET])
+@pytest.mark.parametrize("together", [True, False], ids=["in an object with others", "by themselves"])
+def test_rows_that_do_not_say_where_they_are_from_are_unexpected(
+    catalog: SqlCatalog, column: str, together: bool
+) -> None:
+    extra = written().head(2).with_columns(pl.lit(None, written().schema[column]).alias(column))
+    for part in [pl.concat([written(), extra])] if together else [written(), extra]:
+        append(catalog, "samples", table(part))
+    proofs = Proofs()
+    for _ in range(2):
+        (one,) = check(catalog, proofs=proofs).findings
+        assert one.kind == Kind.UNEXPECTED
+        assert "2 rows without partition or offset" in one.detail
 
 
 @pytest.mark.parametrize("column", ["device", "at", "value", TIMESTAMP, TOPIC])
