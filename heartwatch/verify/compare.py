@@ -101,7 +101,9 @@ def _places(kafka: pl.DataFrame, sink: pl.DataFrame) -> npt.NDArray[np.int64] | 
 def on_the_way(judged: pl.DataFrame, targets: Mapping[int, int]) -> dict[int, int]:
     """Return by partition the first missing record that wasn't there when the check began: the sink may still be writing it."""
     bounds = pl.DataFrame(list(targets.items()), schema={"partition": pl.Int32, "target": pl.Int64}, orient="row")
-    late = judged.filter("missing").join(bounds, on="partition").filter(pl.col("offset") >= pl.col("target"))
+    # A partition that was added since had no record then.
+    due = judged.filter("missing").join(bounds, on="partition", how="left").with_columns(pl.col("target").fill_null(0))
+    late = due.filter(pl.col("offset") >= pl.col("target"))
     return dict(late.group_by("partition").agg(pl.col("offset").min()).iter_rows())
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartwatch.verify.compare import judge
+from heartwatch.verify.compare import judge, on_the_way
 from heartwatch.verify.records import KEYS, ROW_SCHEMA, in_order, off_times, within
 
 NO_DEAD = pl.DataFrame(schema={"partition": pl.Int32, "offset": pl.Int64})
@@ -44,6 +44,11 @@ def test_rows_by_place_are_judged_as_by_a_join(
     assert by_place.equals(joined.filter(pl.col("partition") != 9))
     assert by_place.filter("missing").select(KEYS).rows() == sorted(kafka & left_out)
     assert by_place.filter("changed").select(KEYS).rows() == sorted((kafka - left_out) & changed)
+
+
+def test_a_partition_that_was_added_during_a_check_is_on_the_way() -> None:
+    judged = judge(rows({(0, 1), (0, 7), (1, 2), (1, 3)}).with_columns(kind=pl.lit(0, pl.Int8)), rows(set()), NO_DEAD)
+    assert on_the_way(judged, {0: 5}) == {0: 7, 1: 2}
 
 
 @given(places=PLACES, partition=st.integers(0, 3), begin=st.integers(0, 9), length=st.integers(0, 9))
