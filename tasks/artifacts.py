@@ -59,4 +59,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}"
+    # A stroke ends a cell, and a line a row, whatever they are part of.
+    return " ".join(str(value).replace("|", "\\|").splitlines())

@@ -40,6 +40,7 @@ def test_numbers_stand_to_the_right_but_not_what_they_are_of() -> None:
         "| 7 | 1,234 | +12 % | home |",
         "| 8 |  | - | 7 |",
     ]
+    assert table([{"user": "7|8\n9", "alerts": 1}]).splitlines()[2] == "| 7\\|8 9 | 1 |"
     assert table([]) == ""
 
 
