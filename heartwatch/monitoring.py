@@ -237,15 +237,17 @@ class Monitoring:
         return [(at.timestamp(), StageRate(*values)) for at, *values in rows]
 
     def add_latencies(self, latencies: Sequence[Latency]) -> None:
-        """Keep results' latencies; a result that has one keeps it."""
+        """Keep results' latencies; a result that has one keeps it, but for another one in a topic that was made anew."""
         rows = [
             (self._pipeline, one.partition, one.offset, _time(one.at), one.since_closing_ms, one.since_window_end_ms)
             for one in latencies
         ]
         insert(
             self._postgres,
-            "INSERT INTO monitoring.latencies (pipeline, kafka_partition, kafka_offset, at, since_closing_ms, "
-            "since_window_end_ms) VALUES %s ON CONFLICT DO NOTHING",
+            "INSERT INTO monitoring.latencies AS kept (pipeline, kafka_partition, kafka_offset, at, since_closing_ms, "
+            "since_window_end_ms) VALUES %s ON CONFLICT (pipeline, kafka_partition, kafka_offset) DO UPDATE SET "
+            "at = excluded.at, since_closing_ms = excluded.since_closing_ms, since_window_end_ms = "
+            "excluded.since_window_end_ms WHERE excluded.at > kept.at + interval '1 minute'",
             rows,
         )
 
