@@ -26,6 +26,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.types import TimestamptzType
 
 from heartwatch.analytic import Analytic
+from heartwatch.codec import arrow_schema, parse
 from heartwatch.iceberg import open_catalog
 from heartwatch.postgres import execute
 from heartwatch.settings import PostgresSettings, S3Settings, Settings
@@ -102,20 +103,28 @@ def key_of(analytic: Analytic) -> str:
 
 
 def _load(connection: Any, catalog: Any, s3: S3Settings, analytic: Analytic, resource: str, day: date) -> None:
-    """Make DuckDB's table of a day's rows of one of the sink's tables; an empty one where the sink has none yet."""
+    """Make DuckDB's table of a day's rows of one of the sink's tables; an empty one where nobody had an alert yet."""
     time_field = analytic.topics[resource].event_time or ""
     try:
         table = catalog.load_table((s3.namespace, analytic.topic(resource)))
     except NoSuchTableError as error:
-        raise ReportError(
-            f"the sink has no table {analytic.topic(resource)!r} yet; deploy the pipeline and let events flow"
-        ) from error
+        if resource == "realtime":
+            raise ReportError(
+                f"the sink has no table {analytic.topic(resource)!r} yet; deploy the pipeline and let events flow"
+            ) from error
+        empty = arrow_schema(parse(analytic.schema_text(resource))).empty_table()
+        _create(connection, resource, time_field, tuple(empty.schema.names), empty)
+        return
     # Timestamps without a zone mean UTC as well.
     zone = "+00:00" if isinstance(table.schema().find_type(time_field), TimestamptzType) else ""
     inside = f"{time_field} >= '{day}T00:00:00{zone}' and {time_field} < '{day + timedelta(days=1)}T00:00:00{zone}'"
     fields = tuple(field.name for field in table.schema().fields if not field.name.startswith("kafka_"))
     reader = table.scan(row_filter=inside, selected_fields=fields).to_arrow_batch_reader()
-    connection.register("part", reader)
+    _create(connection, resource, time_field, fields, reader)
+
+
+def _create(connection: Any, resource: str, time_field: str, fields: tuple[str, ...], rows: Any) -> None:
+    connection.register("part", rows)
     columns = [f"CAST({name} AS TIMESTAMP) AS {name}" if name == time_field else name for name in fields]
     connection.execute(f"CREATE TABLE {resource} AS SELECT {', '.join(columns)} FROM part")  # noqa: S608 - names of the schema
     connection.unregister("part")

@@ -69,6 +69,7 @@ def test_a_day_is_reported_once_however_often(settings: Settings) -> None:
         events,
         pa.schema([("user_id", pa.string()), ("event_time", stamp), ("heart_rate", pa.int32())]),
     )
+    assert totals(compute_day(settings, DAY, 30), "user_id").alerts == 0, "the sink's table comes with the first alert"
     alerts = [{"user_id": "1", "window_start": NOON + timedelta(seconds=10)}, {"user_id": "3", "window_start": NOON}]
     append(settings, "alerts", alerts, pa.schema([("user_id", pa.string()), ("window_start", stamp)]))
     rows, reports = compute_day(settings, DAY, 30), Reports(settings)
