@@ -44,6 +44,7 @@ PRODUCER_RUN = "producer_run"
 """Prefect variable: 0 stops every producer within five seconds."""
 
 _DEPLOYMENT = "produce-shard/produce-shard"
+_RUNS_ASKED = 200  # Prefect's server gives no more of them at a time
 _WATCH_SECONDS = 1.0
 _VISIBLE_SECONDS = 90.0  # longer than the brokers let a dead producer's transaction stay open
 
@@ -304,9 +305,13 @@ class Dispatcher:
 
     def _read_runs(self, client: SyncPrefectClient, shown: list[_Dispatched]) -> dict[UUID, FlowRun]:
         """Read the runs' states; empty when the API doesn't answer, which says nothing of the producers."""
-        wanted = FlowRunFilter(id=FlowRunFilterId(any_=[one.run_id for one in shown]))
+        ids = [one.run_id for one in shown]
+        found: dict[UUID, FlowRun] = {}
         try:
-            return {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted)}
+            for begin in range(0, len(ids), _RUNS_ASKED):
+                wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids[begin : begin + _RUNS_ASKED]))
+                found |= {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted)}
+            return found
         except Exception as error:
             self._logger.warning("Prefect's API can't be asked for the producers' states: %s", error)
             return {}
