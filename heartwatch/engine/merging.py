@@ -92,7 +92,7 @@ class Merger:
 
     def begin(self, one: Input, position: int) -> None:
         """Take an input's records from an offset on."""
-        self.held[one] = Held(position, position, position)
+        self.held[one] = Held(position, position, None)
 
     def forget(self, one: Input) -> None:
         """Forget an input and what is held of it."""
@@ -227,6 +227,9 @@ class MergeSession(StageSession):
         for partition in partitions:
             self._owned[partition] = Owned(Progress(), None, 0, 0, time.time())
         self._assign()
+        if not all(self._is_from_earliest(arm.source) for arm in self._stage.arms):
+            # As in `StageSession`: a side that is quiet for long would begin at its topic's end again after a restart.
+            self._commit()
 
     def _drop(self, partitions: Iterable[int]) -> None:
         gone = set(partitions)

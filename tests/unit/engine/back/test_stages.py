@@ -1,0 +1,235 @@
+"""Stages against brokers in memory: what is committed, what is written, and what a bad moment does to either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from heartwatch.batch_consumer import BEGINNING, MessageBatch
+from heartwatch.engine import runtime
+from heartwatch.engine.lexer import split_statements
+from heartwatch.engine.merging import MergeSession
+from heartwatch.engine.metrics import QueryMetrics
+from heartwatch.engine.runtime import QueryOptions, StageContext, StageSession
+from heartwatch.engine.testing.driver import Driver
+from heartwatch.engine.topology import Stage, WriteSchemas, stages
+from heartwatch.kafka import TopicState
+from heartwatch.settings import KafkaSettings
+
+SERVICE = "test_"
+LOG = f"{SERVICE}ksql_processing_log"
+Where = tuple[str, int]
+
+
+@dataclass
+class Brokers:
+    """Topics of one partition, and what groups have committed."""
+
+    topics: dict[str, list[tuple[bytes | None, bytes | None]]] = field(default_factory=dict)
+    committed: dict[Where, tuple[int, str]] = field(default_factory=dict)
+    refuses: Callable[[str], bool] = lambda topic: False
+
+    def commit(self, offsets: Iterable[TopicPartition]) -> None:
+        self.committed.update({(one.topic, one.partition): (one.offset, one.metadata) for one in offsets})
+
+    def values(self, topic: str) -> list[bytes | None]:
+        return [value for _, value in self.topics.get(topic, [])]
+
+
+class Group:
+    """The membership's client; it has all partitions from its first poll on."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+        self._topics: list[str] = []
+
+    def subscribe(self, topics: list[str], on_assign: Any, **_: Any) -> None:
+        self._topics, self._on_assign = topics, on_assign
+
+    def poll(self, _: float) -> None:
+        topics, self._topics = self._topics, []
+        if topics:
+            self._on_assign(self, [TopicPartition(topic, 0) for topic in topics])
+
+    def assign(self, _: Any) -> None:
+        pass
+
+    pause = assign
+
+    def committed(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        found = [(one, self._brokers.committed.get((one.topic, one.partition), (-1001, ""))) for one in wanted]
+        return [TopicPartition(one.topic, one.partition, *at) for one, at in found]
+
+    def consumer_group_metadata(self) -> None:
+        return None
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        self._brokers.commit(offsets)
+
+
+class Writer:
+    """A producer, with or without transactions."""
+
+    def __init__(self, brokers: Brokers, config: dict[str, Any]) -> None:
+        self._brokers = brokers
+        self._limit = config.get("message.max.bytes", 1_000_000)
+        self._waiting: list[tuple[str, bytes | None, bytes | None, Any]] = []
+        self._offsets: list[TopicPartition] = []
+
+    def init_transactions(self, _: float) -> None:
+        pass
+
+    def begin_transaction(self) -> None:
+        pass
+
+    def abort_transaction(self, _: float) -> None:
+        self._waiting, self._offsets = [], []
+
+    def poll(self, _: float) -> None:
+        pass
+
+    def produce(
+        self, topic: str, value: bytes | None = None, key: bytes | None = None, partition: int = -1, **more: Any
+    ) -> None:
+        if len(value or b"") + len(key or b"") > self._limit:
+            raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
+        self._waiting.append((topic, key, value, more.get("on_delivery")))
+
+    def send_offsets_to_transaction(self, offsets: list[TopicPartition], *_: Any) -> None:
+        self._offsets = offsets
+
+    def commit_transaction(self, _: float) -> None:
+        self.flush(0)
+        self._brokers.commit(self._offsets)
+        self._offsets = []
+
+    def flush(self, _: float) -> int:
+        waiting, self._waiting = self._waiting, []
+        for topic, key, value, told in waiting:
+            refused = self._brokers.refuses(topic)
+            if not refused:
+                self._brokers.topics.setdefault(topic, []).append((key, value))
+            if told is not None:
+                told(KafkaError(KafkaError._MSG_TIMED_OUT) if refused else None, None)
+        return 0
+
+
+class Reader:
+    """Reads assigned topics."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+        self._positions: dict[str, int] = {}
+
+    def assign(self, positions: Iterable[tuple[str, int, int]]) -> None:
+        self._positions = {topic: max(offset, 0) if offset != BEGINNING else 0 for topic, _, offset in positions}
+
+    def poll(self, _: float, limit: int = 10_000) -> MessageBatch:
+        rows = [
+            (number, offset, *self._brokers.topics[topic][offset])
+            for number, (topic, start) in enumerate(self._positions.items())
+            for offset in range(start, len(self._brokers.topics[topic]))
+        ]
+        self._positions = {topic: len(self._brokers.topics[topic]) for topic in self._positions}
+        number, offset, key, value = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return MessageBatch(
+            topics=tuple(self._positions),
+            topic=np.array(number, dtype=np.int32),
+            partition=np.zeros(len(rows), dtype=np.int32),
+            offset=np.array(offset, dtype=np.int64),
+            timestamp=np.full(len(rows), 1_000),
+            key=pa.array(key, pa.large_binary()),
+            value=pa.array(value, pa.large_binary()),
+            ends=tuple((topic, 0, end) for topic, end in self._positions.items()),
+        )
+
+    def close(self) -> None:
+        pass
+
+
+class Admin:
+    """What a stage asks brokers."""
+
+    def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
+
+    def list_offsets(self, request: dict[TopicPartition, OffsetSpec], **_: Any) -> dict[TopicPartition, Future[Any]]:
+        answers: dict[TopicPartition, Future[Any]] = {one: Future() for one in request}
+        for one, answer in answers.items():
+            answer.set_result(TopicPartition(one.topic, one.partition, len(self._brokers.topics[one.topic])))
+        return answers
+
+    def describe(self, names: Iterable[str]) -> dict[str, TopicState]:
+        return {name: TopicState(name, 1, 1) for name in names}
+
+    def offsets(self, topics: Iterable[str], which: str) -> dict[Where, int]:
+        assert which == "earliest"
+        return {(topic, 0): 0 for topic in topics}
+
+
+@pytest.fixture
+def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
+    made = Brokers()
+    monkeypatch.setattr(runtime, "Consumer", lambda config: Group(made))
+    monkeypatch.setattr(runtime, "Producer", lambda config: Writer(made, config))
+    monkeypatch.setattr(runtime, "AdminClient", lambda config: Admin(made))
+    monkeypatch.setattr(runtime, "KafkaAdmin", lambda settings: Admin(made))
+    monkeypatch.setattr(runtime, "open_batch_consumer", lambda config, **_: Reader(made))
+    return made
+
+
+def first_stage(sql: str) -> Stage:
+    """Return the first stage of a text's last statement."""
+    driver = Driver({}, {})
+    for statement in split_statements(sql):
+        driver.execute(statement)
+    return stages(list(driver.queries.values())[-1].plan, SERVICE)[0]
+
+
+def context(options: QueryOptions) -> StageContext:
+    return StageContext(
+        KafkaSettings(),
+        SERVICE,
+        "one",
+        "Q_1",
+        options,
+        lambda: None,
+        lambda schema_id: "",
+        lambda stage: WriteSchemas(),
+        QueryMetrics(),
+    )
+
+
+def session(stage: Stage, options: QueryOptions) -> StageSession:
+    """Begin a life of a stage, up to its partitions."""
+    kind = MergeSession if stage.arms else StageSession
+    begun = kind(stage, context(options), "group")
+    begun.step()
+    return begun
+
+
+JOIN = """
+    CREATE STREAM a (k STRING KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON');
+    CREATE STREAM b (k STRING KEY, w INT) WITH (KAFKA_TOPIC='b', VALUE_FORMAT='JSON');
+    CREATE STREAM j AS SELECT a.k, v, w FROM a JOIN b WITHIN 1 HOUR ON a.k = b.k;
+"""
+
+
+def test_a_join_that_begins_at_the_ends_of_its_topics_goes_on_from_there_after_a_restart(brokers: Brokers) -> None:
+    brokers.topics |= {"a": [(b"k", b'{"V": 1}')], "b": [(b"k", b'{"W": 2}')]}
+    stage = first_stage(JOIN)
+    session(stage, QueryOptions()).close()
+    # The process is dead when one of the sides gets its first record.
+    brokers.topics["b"].append((b"k", b'{"W": 3}'))
+    again = session(stage, QueryOptions())
+    again.step()
+    again.finish()
+    assert brokers.values(stage.sink.topic) == [b'{"A_K":null,"A_V":null,"B_K":"k","B_W":3}']
