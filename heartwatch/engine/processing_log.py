@@ -14,6 +14,8 @@ import orjson
 
 from heartwatch.engine.topology import Rejected
 
+# A message may have a million bytes; in base64 a record is a third larger, and a reason may quote all of it.
+_MOST_RECORD_BYTES, _MOST_REASON_CHARACTERS = 600_000, 10_000
 _DESERIALIZATION_ERROR, _RECORD_PROCESSING_ERROR = 0, 1
 
 
@@ -39,14 +41,18 @@ def entry(query_id: str, rejected: Rejected, time_ms: int) -> bytes:
             _RECORD_PROCESSING_ERROR,
             recordProcessingError=error,
         )
+    record, reason = rejected.record, rejected.reason[:_MOST_REASON_CHARACTERS]
+    if record is not None and len(record) > _MOST_RECORD_BYTES:
+        reason = f"{reason} (the record is left out here: it has {len(record)} bytes)"
+        record = None
     return _message(
         f"processing.{query_id}.{rejected.topic}.deserializer",
         time_ms,
         _DESERIALIZATION_ERROR,
         deserializationError={
             "target": "value",
-            "errorMessage": rejected.reason,
-            "recordB64": None if rejected.record is None else b64encode(rejected.record).decode(),
+            "errorMessage": reason,
+            "recordB64": None if record is None else b64encode(record).decode(),
             "cause": [],
             "topic": rejected.topic,
             "partition": rejected.partition,

@@ -445,11 +445,10 @@ class StageSession:
     def _send_rejects(self, rejects: Sequence[Rejected]) -> None:
         if not rejects:
             return
-        self._begin()
         topic = processing_log.topic_name(self._context.service_id)
-        now = round(time.time() * 1000)
-        for rejected in rejects:
-            self._producer.produce(topic, processing_log.entry(self._context.query_id, rejected, now))
+        now, count = round(time.time() * 1000), len(rejects)
+        entries: list[bytes | None] = [processing_log.entry(self._context.query_id, one, now) for one in rejects]
+        self._produce_to(topic, Outgoing([None] * count, entries, [now] * count, None))
         self._metrics.failed += len(rejects)
 
     def _begin(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,7 +20,11 @@ from heartwatch.engine import runtime
 from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.merging import MergeSession
 from heartwatch.engine.metrics import QueryMetrics
-from heartwatch.engine.runtime import QueryOptions, StageContext, StageSession
+from heartwatch.engine.runtime import (
+    QueryOptions,
+    StageContext,
+    StageSession,
+)
 from heartwatch.engine.testing.driver import Driver
 from heartwatch.engine.topology import Stage, WriteSchemas, stages
 from heartwatch.kafka import TopicState
@@ -81,7 +87,8 @@ class Writer:
     def __init__(self, brokers: Brokers, config: dict[str, Any]) -> None:
         self._brokers = brokers
         self._limit = config.get("message.max.bytes", 1_000_000)
-        self._waiting: list[tuple[str, bytes | None, bytes | None, Any]] = []
+        self._told = config.get("on_delivery")
+        self._waiting: list[tuple[str, bytes | None, bytes | None]] = []
         self._offsets: list[TopicPartition] = []
 
     def init_transactions(self, _: float) -> None:
@@ -97,11 +104,11 @@ class Writer:
         pass
 
     def produce(
-        self, topic: str, value: bytes | None = None, key: bytes | None = None, partition: int = -1, **more: Any
+        self, topic: str, value: bytes | None = None, key: bytes | None = None, partition: int = -1, **_: Any
     ) -> None:
         if len(value or b"") + len(key or b"") > self._limit:
             raise KafkaException(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
-        self._waiting.append((topic, key, value, more.get("on_delivery")))
+        self._waiting.append((topic, key, value))
 
     def send_offsets_to_transaction(self, offsets: list[TopicPartition], *_: Any) -> None:
         self._offsets = offsets
@@ -113,12 +120,12 @@ class Writer:
 
     def flush(self, _: float) -> int:
         waiting, self._waiting = self._waiting, []
-        for topic, key, value, told in waiting:
+        for topic, key, value in waiting:
             refused = self._brokers.refuses(topic)
             if not refused:
                 self._brokers.topics.setdefault(topic, []).append((key, value))
-            if told is not None:
-                told(KafkaError(KafkaError._MSG_TIMED_OUT) if refused else None, None)
+            if self._told is not None:
+                self._told(KafkaError(KafkaError._MSG_TIMED_OUT) if refused else None, None)
         return 0
 
 
@@ -233,3 +240,37 @@ def test_a_join_that_begins_at_the_ends_of_its_topics_goes_on_from_there_after_a
     again.step()
     again.finish()
     assert brokers.values(stage.sink.topic) == [b'{"A_K":null,"A_V":null,"B_K":"k","B_W":3}']
+
+
+COPY = """
+    CREATE STREAM a (k STRING KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON');
+    CREATE STREAM c AS SELECT * FROM a;
+"""
+EARLIEST = QueryOptions(reset="earliest")
+
+
+def test_bad_messages_that_are_too_large_for_the_log_stop_nothing(brokers: Brokers) -> None:
+    quoted = b'{"V": "%s"}' % (b"\x7f" * 590_000)  # its reason would be four times as long
+    brokers.topics["a"] = [(b"k", b"x" * 900_000), (b"k", quoted), (b"k", b'{"V": 1}')]
+    session(first_stage(COPY), EARLIEST).finish()
+    assert brokers.values("C") == [b'{"V":1}']
+    entries = [json.loads(value or b"")["message"]["deserializationError"] for value in brokers.values(LOG)]
+    assert [(one["topic"], one["offset"]) for one in entries] == [("a", 0), ("a", 1)]
+    assert entries[0]["recordB64"] is None
+    assert "900000 bytes" in entries[0]["errorMessage"]
+    assert b64decode(entries[1]["recordB64"]) == quoted
+
+
+def test_a_full_queue_is_waited_for_by_the_log_too(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> None:
+    brokers.topics["a"] = [(b"k", b"x"), (b"k", b'{"V": 1}')]
+    full = [BufferError()]
+
+    def produce(writer: Writer, topic: str, *given: Any, **more: Any) -> None:
+        if topic == LOG and full:
+            raise full.pop()
+        original(writer, topic, *given, **more)
+
+    original = Writer.produce
+    monkeypatch.setattr(Writer, "produce", produce)
+    session(first_stage(COPY), EARLIEST).finish()
+    assert (brokers.values("C"), len(brokers.values(LOG))) == ([b'{"V":1}'], 1)
