@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from heartwatch import codec
@@ -122,6 +122,10 @@ class StageContext:
 
 class AssignmentLostError(Exception):
     """The group gave this process's partitions away while it was cut off; what it did since can't be committed."""
+
+
+class UndeliveredError(Exception):
+    """Results could not be written, so that the positions may not be committed."""
 
 
 class ForgottenRecordsError(Exception):
@@ -252,6 +256,7 @@ class StageSession:
         self._lost = False
         self._in_transaction = False
         self._uncommitted = self._uncommitted_before = 0
+        self._undelivered: list[KafkaError] = []
         self._first_output: float | None = None
         self._changelog: Changelog | None = None
         self._last_commit = self._last_deletion = time.monotonic()
@@ -321,6 +326,9 @@ class StageSession:
         config = producer_config(self._context.kafka, transactional_id if exact else None, linger_ms=5)
         if exact:
             config["transaction.timeout.ms"] = _TRANSACTION_TIMEOUT_MS
+        else:
+            undelivered = self._undelivered
+            config["on_delivery"] = lambda error, message: undelivered.append(error) if error is not None else None
         config["queue.buffering.max.messages"] = 200_000
         if self._changelog is not None:
             config["message.max.bytes"] = CHANGELOG_BYTES
@@ -524,7 +532,7 @@ class StageSession:
             if self._options.guarantee is Guarantee.EXACTLY_ONCE:
                 self._commit_transaction(offsets)
             else:
-                self._producer.flush(_REQUEST_SECONDS)
+                self._deliver()
                 if offsets:
                     self._group.commit(offsets=offsets, asynchronous=False)
             self.has_committed = True
@@ -535,6 +543,17 @@ class StageSession:
         self._first_output = None
         self._last_commit = time.monotonic()
         self._delete_used()
+
+    def _deliver(self) -> None:
+        """Wait until all that was produced is in its topics; a transaction does that by itself."""
+        left = self._producer.flush(_REQUEST_SECONDS)
+        if left or self._undelivered:
+            reason = self._undelivered[0].str() if self._undelivered else f"no answer in {_REQUEST_SECONDS:g} s"
+            count = left + len(self._undelivered)
+            raise UndeliveredError(
+                f"{count} record{'s' if count > 1 else ''} of query {self._context.query_id!r} could not be written: {reason}; "
+                "see that the brokers are up and take records of that size"
+            )
 
     def _note_committed(self) -> None:
         for partition, owned in self._owned.items():

@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,11 @@ from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.merging import MergeSession
 from heartwatch.engine.metrics import QueryMetrics
 from heartwatch.engine.runtime import (
+    Guarantee,
     QueryOptions,
     StageContext,
     StageSession,
+    UndeliveredError,
 )
 from heartwatch.engine.testing.driver import Driver
 from heartwatch.engine.topology import Stage, WriteSchemas, stages
@@ -274,3 +276,15 @@ def test_a_full_queue_is_waited_for_by_the_log_too(brokers: Brokers, monkeypatch
     monkeypatch.setattr(Writer, "produce", produce)
     session(first_stage(COPY), EARLIEST).finish()
     assert (brokers.values("C"), len(brokers.values(LOG))) == ([b'{"V":1}'], 1)
+
+
+def test_results_that_were_not_delivered_leave_the_position_where_it_was(brokers: Brokers) -> None:
+    brokers.topics["a"] = [(b"k", b'{"V": 1}')]
+    brokers.refuses = lambda topic: topic == "C"
+    options = replace(EARLIEST, guarantee=Guarantee.AT_LEAST_ONCE)
+    with pytest.raises(UndeliveredError, match="1 record"):
+        session(first_stage(COPY), options).finish()
+    assert brokers.committed == {}
+    brokers.refuses = lambda topic: False
+    session(first_stage(COPY), options).finish()
+    assert (brokers.values("C"), brokers.committed["a", 0][0]) == ([b'{"V":1}'], 1)
