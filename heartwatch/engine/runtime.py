@@ -28,6 +28,7 @@ import polars as pl
 import pyarrow as pa
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from polars.exceptions import PanicException
 
 from heartwatch import codec
 from heartwatch.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
@@ -190,7 +191,7 @@ class StageThread:
                 self._be_well()
                 self._loop(session)
                 session.finish()
-            except Exception as error:
+            except (Exception, PanicException) as error:  # Polars' panics are no `Exception`
                 # Whatever it was: what is committed is right, and everything else is built again from there.
                 logger.warning(
                     "query %s starts again in %.1f s: %s", self.context.query_id, backoff, error, exc_info=True

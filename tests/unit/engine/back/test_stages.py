@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -25,6 +27,7 @@ from heartwatch.engine.runtime import (
     QueryOptions,
     StageContext,
     StageSession,
+    StageThread,
     UndeliveredError,
 )
 from heartwatch.engine.testing.driver import Driver
@@ -288,3 +291,28 @@ def test_results_that_were_not_delivered_leave_the_position_where_it_was(brokers
     brokers.refuses = lambda topic: False
     session(first_stage(COPY), options).finish()
     assert (brokers.values("C"), brokers.committed["a", 0][0]) == ([b'{"V":1}'], 1)
+
+
+def test_a_query_goes_on_after_a_panic_of_the_expression_engine(brokers: Brokers) -> None:
+    went_on = threading.Event()
+
+    class Life(StageSession):
+        """Panics in its first life, as Polars does: with an error that is no `Exception`."""
+
+        lives = 0
+
+        def step(self) -> int:
+            Life.lives += 1
+            if Life.lives == 1:
+                raise pl.exceptions.PanicException("index out of bounds")
+            went_on.set()
+            return super().step()
+
+    brokers.topics["a"] = []
+    running = context(EARLIEST)
+    thread = StageThread(first_stage(COPY), running, Life)
+    thread.start()
+    assert went_on.wait(30), f"the query's thread ended with state {thread.status}"
+    thread.stop()
+    thread.join()
+    assert running.metrics.restarts == 1
