@@ -254,19 +254,21 @@ class TransientQuery:
         pipeline, count = self._pipelines[0], self._partitions[self._topic]
         if isinstance(pipeline, Merger):
             raise NotSupportedError("A pull query that joins is")
+        # Asked for before the ends: those of a topic that is made anew meanwhile are never taken for the old one's.
+        topic_id = self._resources.kafka.topic_id(self._topic) if self._kind is SourceKind.TABLE else ""
         ends = self._resources.ends([(self._topic, partition) for partition in range(count)])
         wanted = {partition: end for (_, partition), end in ends.items()}
         if self._kind is SourceKind.STREAM:
             for batch in self._to_the_end(dict.fromkeys(wanted, BEGINNING), wanted):
                 yield pipeline.push(ordered(batch, range(count)))[0]
             return
-        rows = self._table_rows(wanted)
+        rows = self._table_rows(topic_id, wanted)
         if rows is not None and not self._stop.is_set():
             yield pipeline.push(rows)[0]
 
-    def _table_rows(self, ends: Mapping[int, int]) -> MessageBatch | None:
+    def _table_rows(self, topic_id: str, ends: Mapping[int, int]) -> MessageBatch | None:
         """Return the last record of each of the table's keys, of which only what is new is read."""
-        with _TABLES.of((self._kafka.bootstrap_servers, self._topic, self._with_headers)) as table:
+        with _TABLES.of((self._kafka.bootstrap_servers, topic_id, self._with_headers)) as table:
             table.begin(ends)
             for batch in self._to_the_end(table.positions, ends):
                 table.add(ordered(batch, range(len(ends))))
@@ -352,7 +354,7 @@ class _Tables:
 
     @contextmanager
     def of(self, which: tuple[str, str, bool]) -> Iterator[TableRows]:
-        """Give a table's rows to one query at a time; a table is known by brokers, topic, and whether headers are read."""
+        """Give a table's rows to one query at a time; it is known by brokers, its topic's id, and whether headers are read."""
         with self._lock:
             table = self._tables.pop(which, None) or TableRows()
             self._tables[which] = table
