@@ -16,7 +16,6 @@ from heartwatch.engine.casts import can_cast, parse_time_text
 from heartwatch.engine.coercion import coerced, decimal_type
 from heartwatch.engine.errors import NotSupportedError, ParseError, StatementError
 from heartwatch.engine.expressions import (
-    MOST_DIGITS,
     Arithmetic,
     ArrayIndex,
     Call,
@@ -46,7 +45,6 @@ from heartwatch.engine.functions.registry import (
     INTERVAL,
     Function,
     LambdaType,
-    as_decimal,
     fit,
     resolve,
     substituted,
@@ -59,6 +57,7 @@ from heartwatch.engine.types import (
     DATE,
     DOUBLE,
     INTEGER,
+    MOST_DIGITS,
     NULL,
     STRING,
     TIME,
@@ -68,6 +67,7 @@ from heartwatch.engine.types import (
     MapType,
     SqlType,
     StructType,
+    as_decimal,
 )
 
 _COMPARISON_NAMES = {

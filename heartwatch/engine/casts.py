@@ -188,8 +188,7 @@ def _converted_scalar(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Ex
     if source == DOUBLE and target in (INTEGER, BIGINT):
         return _saturated(value, target)
     if isinstance(source, DecimalType) and target in (INTEGER, BIGINT):
-        whole = value.cast(pl.Decimal(38, 0), strict=False) if source.scale == 0 else _truncated(value, source)
-        return whole.cast(pl.Int64, strict=False).cast(target.polars, wrap_numerical=True)
+        return _whole_part(value, source).cast(target.polars, wrap_numerical=True)
     if isinstance(target, DecimalType):
         return rounded_decimal(value, source, target)
     if source == TIMESTAMP and target == TIME:
@@ -197,9 +196,22 @@ def _converted_scalar(value: pl.Expr, source: SqlType, target: SqlType) -> pl.Ex
     return value.cast(target.polars, strict=False)
 
 
-def _truncated(value: pl.Expr, source: DecimalType) -> pl.Expr:
+_DIGITS_OF_EVERY_BIGINT = 18
+
+
+def _whole_part(value: pl.Expr, source: DecimalType) -> pl.Expr:
+    if source.precision - source.scale > _DIGITS_OF_EVERY_BIGINT:
+        return by_row({"value": value}, _low_bits, pl.Int64())
+    if source.scale == 0:
+        return value.cast(pl.Int64, strict=False)
     text = value.cast(pl.String)
     return text.str.slice(0, text.str.len_chars() - source.scale - 1).cast(pl.Int64, strict=False)
+
+
+def _low_bits(row: Mapping[str, Decimal | None]) -> int | None:
+    """Return what Java's ``BigDecimal.longValue`` leaves of a number."""
+    number = row["value"]
+    return None if number is None else (int(number) + 2**63) % 2**64 - 2**63
 
 
 def _saturated(value: pl.Expr, target: SqlType) -> pl.Expr:
@@ -229,18 +241,18 @@ def rounded_decimal(value: pl.Expr, source: SqlType, target: DecimalType) -> pl.
 
 
 def _half_up(texts: pl.Series, target: DecimalType) -> pl.Series:
-    unit, limit = Decimal(1).scaleb(-target.scale), Decimal(10) ** (target.precision - target.scale)
+    unit = Decimal(1).scaleb(-target.scale)
     context = Context(prec=120, rounding="ROUND_HALF_UP", traps=[InvalidOperation])
 
     def fit(text: str | None) -> Decimal | None:
         try:
             number = None if text is None else context.create_decimal(text.strip())
-            if number is None or not number.is_finite() or abs(number) >= limit:
+            if number is None or not number.is_finite() or not target.fits(number):
                 return None
             fitted = number.quantize(unit, context=context)
         except ArithmeticError:
             return None
-        return fitted if abs(fitted) < limit else None
+        return fitted if target.fits(fitted) else None
 
     return pl.Series(texts.name, [fit(text) for text in texts], dtype=target.polars)
 
@@ -273,8 +285,7 @@ def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> p
         digits = max(-_MOST_PLACES, min(digits, _MOST_PLACES))
         rounded = number.quantize(Decimal(1).scaleb(-digits), context=context)
         if isinstance(target, DecimalType):
-            fits = abs(rounded) < Decimal(10) ** (target.precision - target.scale)
-            return rounded.quantize(Decimal(1).scaleb(-target.scale), context=context) if fits else None
+            return rounded.quantize(Decimal(1).scaleb(-target.scale), context=context) if target.fits(rounded) else None
         return float(rounded)
 
     return by_row({"value": value, "places": places}, compute, target.polars)

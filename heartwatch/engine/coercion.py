@@ -15,7 +15,7 @@ from typing import Any
 from heartwatch.engine.casts import can_cast, java_double, parse_time_text
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.expressions import Cast, Literal, NewArray, NewMap, NewStruct, TypedExpression
-from heartwatch.engine.functions.registry import as_decimal, widening
+from heartwatch.engine.functions.registry import widening
 from heartwatch.engine.types import (
     BIGINT,
     BOOLEAN,
@@ -32,6 +32,7 @@ from heartwatch.engine.types import (
     MapType,
     SqlType,
     StructType,
+    common_decimal,
 )
 
 NUMBER_NAMES = ("INTEGER", "BIGINT", "DECIMAL", "DOUBLE")
@@ -181,12 +182,7 @@ def _wider(source: SqlType, target: SqlType) -> SqlType | None:
     if target == DOUBLE:
         return DOUBLE
     if isinstance(target, DecimalType):
-        first, second = as_decimal(source), target
-        if not isinstance(first, DecimalType):
-            return None
-        scale = max(first.scale, second.scale)
-        whole = max(first.precision - first.scale, second.precision - second.scale)
-        return DecimalType(precision=whole + scale, scale=scale)
+        return None if source == DOUBLE else common_decimal((source, target))
     return target if widening(source, target) is not None else None
 
 

@@ -30,12 +30,14 @@ from heartwatch.engine.types import (
     BIGINT,
     DOUBLE,
     INTEGER,
+    MOST_DIGITS,
     NULL,
     ArrayType,
     DecimalType,
     MapType,
     SqlType,
     StructType,
+    common_decimal,
 )
 
 if TYPE_CHECKING:
@@ -286,22 +288,24 @@ class Arithmetic(TypedExpression):
     def _decimal(self, left: pl.Expr, right: pl.Expr) -> Compiled:
         left, right = self._as_decimal(self.left, left), self._as_decimal(self.right, right)
         target = cast(DecimalType, self.type)
-        if self.operator in "+-":
+        if self.operator in "+-" and target.precision <= MOST_DIGITS:
             wide_left, wide_right = (side.cast(pl.Decimal(38, target.scale), strict=False) for side in (left, right))
             value = wide_left + wide_right if self.operator == "+" else wide_left - wide_right
             value = value.cast(target.polars, strict=False)
         else:
             value = _per_row_decimal(left, right, target, _DECIMAL_FUNCTIONS[self.operator])
         failed = value.is_null() & left.is_not_null() & right.is_not_null()
-        message = "Division by zero" if self.operator in "/%" else "Rounding necessary"
-        return Compiled(value, (Failure(failed, message),))
+        if self.operator not in "/%":
+            return Compiled(value, (Failure(failed, f"the result has more than {MOST_DIGITS} digits"),))
+        by_zero = (right == 0).fill_null(False)
+        message = "Rounding necessary" if self.operator == "/" else f"the result has more than {MOST_DIGITS} digits"
+        return Compiled(value, (Failure(failed & by_zero, "Division by zero"), Failure(failed & ~by_zero, message)))
 
     @staticmethod
     def _as_decimal(operand: TypedExpression, value: pl.Expr) -> pl.Expr:
         return value if isinstance(operand.type, DecimalType) else value.cast(pl.Decimal(38, 0))
 
 
-MOST_DIGITS = 38  # of a DECIMAL that Polars and Arrow hold
 _CONTEXT = Context(prec=120, traps=[DivisionByZero, InvalidOperation])
 
 
@@ -312,18 +316,12 @@ def _exact_quotient(left: Decimal, right: Decimal) -> Decimal:
     return quotient
 
 
-def _remainder(left: Decimal, right: Decimal) -> Decimal:
-    return _CONTEXT.remainder(left, right)
-
-
-def _product(left: Decimal, right: Decimal) -> Decimal:
-    return _CONTEXT.multiply(left, right)
-
-
 _DECIMAL_FUNCTIONS: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
-    "*": _product,
+    "+": _CONTEXT.add,
+    "-": _CONTEXT.subtract,
+    "*": _CONTEXT.multiply,
     "/": _exact_quotient,
-    "%": _remainder,
+    "%": _CONTEXT.remainder,
 }
 
 
@@ -331,7 +329,7 @@ def _per_row_decimal(
     left: pl.Expr, right: pl.Expr, target: DecimalType, function: Callable[[Decimal, Decimal], Decimal]
 ) -> pl.Expr:
     """Return exact decimal results, NULL where there is none. Row by row: Polars rounds where ksqlDB refuses to."""
-    unit, limit = Decimal(1).scaleb(-target.scale), Decimal(10) ** (MOST_DIGITS - target.scale)
+    unit = Decimal(1).scaleb(-target.scale)
 
     def compute(row: dict[str, Decimal | None]) -> Decimal | None:
         first, second = row["left"], row["right"]
@@ -342,7 +340,7 @@ def _per_row_decimal(
             fitted = _CONTEXT.quantize(result, unit)
         except ArithmeticError:
             return None
-        return fitted if fitted == result and abs(fitted) < limit else None
+        return fitted if fitted == result and target.fits(fitted) else None
 
     return by_row({"left": left, "right": right}, compute, target.polars)
 
@@ -440,12 +438,28 @@ class Comparison(TypedExpression):
     def compile(self) -> Compiled:
         """Return TRUE or FALSE."""
         left, right = self.left.compile(), self.right.compile()
-        compared = _COMPARE[self.operator](*self._aligned(left.value, right.value))
+        compared = self._compared(left.value, right.value)
         for side, operand in ((self.left, left.value), (self.right, right.value)):
             if side.type == DOUBLE and not isinstance(side, Literal):
                 compared &= operand.is_not_nan().fill_null(True)  # every comparison with NaN is FALSE, as in Java
         value = compared if self.operator == "IS DISTINCT FROM" else compared.fill_null(False)
         return Compiled(value, _hidden(left.failures + right.failures))
+
+    def _compared(self, left: pl.Expr, right: pl.Expr) -> pl.Expr:
+        types, compare = (self.left.type, self.right.type), _COMPARE[self.operator]
+        decimals = types[0] != types[1] and DOUBLE not in types and any(isinstance(one, DecimalType) for one in types)
+        if not decimals or common_decimal(types).precision <= MOST_DIGITS:
+            return compare(*self._aligned(left, right))
+        # No type of Polars holds both sides, but Python compares them.
+        order = by_row(
+            {"left": left, "right": right},
+            lambda row: None if None in row.values() else (row["left"] > row["right"]) - (row["left"] < row["right"]),
+            pl.Int8(),
+        )
+        both = left.is_not_null() & right.is_not_null()
+        if self.operator == "IS DISTINCT FROM":
+            return pl.when(both).then(order != 0).otherwise(left.is_null() != right.is_null())
+        return compare(order, pl.lit(0, dtype=pl.Int8))
 
     def _aligned(self, left: pl.Expr, right: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
         types = self.left.type, self.right.type
@@ -454,9 +468,8 @@ class Comparison(TypedExpression):
         if types[0] != types[1] and DOUBLE in types:
             return left.cast(pl.Float64), right.cast(pl.Float64)
         if types[0] != types[1] and any(isinstance(one, DecimalType) for one in types):
-            scale = max(one.scale if isinstance(one, DecimalType) else 0 for one in types)
-            kind = pl.Decimal(38, scale)
-            return left.cast(kind, strict=False), right.cast(kind, strict=False)
+            kind = common_decimal(types)
+            return left.cast(kind.polars, strict=False), right.cast(kind.polars, strict=False)
         if self.operator in _ORDERED:
             return in_java_order(left, types[0]), in_java_order(right, types[1])
         return left, right

@@ -6,8 +6,9 @@ type that SQL shows and the type that a column has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import polars as pl
 
@@ -32,6 +33,9 @@ class SqlType:
         return self
 
 
+MOST_DIGITS = 38  # of a DECIMAL that Polars and Arrow hold
+
+
 @dataclass(frozen=True)
 class DecimalType(SqlType):
     """DECIMAL(precision, scale): exact numbers, at most 38 digits."""
@@ -47,7 +51,12 @@ class DecimalType(SqlType):
     @property
     def polars(self) -> pl.DataType:
         """Return the type of the column that holds values of this type."""
-        return pl.Decimal(min(self.precision, 38), min(self.scale, 38))
+        return pl.Decimal(min(self.precision, MOST_DIGITS), min(self.scale, MOST_DIGITS))
+
+    def fits(self, number: Decimal) -> bool:
+        """Tell whether a column of this type has room for a number's digits before the point."""
+        # Not abs(), which rounds to the 28 digits of Python's context.
+        return number.copy_abs() < Decimal(10) ** (min(self.precision, MOST_DIGITS) - self.scale)
 
     def holds(self, other: DecimalType) -> bool:
         """Tell whether every number of another DECIMAL is one of this, digit for digit."""
@@ -146,3 +155,19 @@ _PLAIN: dict[str, pl.DataType] = {
     "TIMESTAMP": pl.Datetime("ms"),
     "NULL": pl.Null(),
 }
+
+
+def as_decimal(type_: SqlType) -> SqlType:
+    """Return the DECIMAL that holds a type's every value."""
+    if type_ == INTEGER:
+        return DecimalType(precision=10, scale=0)
+    if type_ == BIGINT:
+        return DecimalType(precision=19, scale=0)
+    return type_
+
+
+def common_decimal(types: Sequence[SqlType]) -> DecimalType:
+    """Return the DECIMAL that holds the numbers of whole types and DECIMALs; a column may not have room for its digits."""
+    decimals = [one for one in map(as_decimal, types) if isinstance(one, DecimalType)]
+    scale = max(one.scale for one in decimals)
+    return DecimalType(precision=max(one.precision - one.scale for one in decimals) + scale, scale=scale)

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import polars as pl
 
-from heartwatch.engine.casts import converted, in_java_order, rounded_at
+from heartwatch.engine.casts import by_row, converted, in_java_order, rounded_at
 from heartwatch.engine.expressions import quotient
-from heartwatch.engine.functions.registry import ANY_DECIMAL, as_decimal, register
+from heartwatch.engine.functions.registry import ANY_DECIMAL, register
 from heartwatch.engine.types import (
     BIGINT,
     BYTES,
     DATE,
     DOUBLE,
     INTEGER,
-    NULL,
+    MOST_DIGITS,
     STRING,
     TIME,
     TIMESTAMP,
     DecimalType,
     SqlType,
+    as_decimal,
+    common_decimal,
 )
 
 if TYPE_CHECKING:
@@ -167,19 +170,33 @@ for _type in (INTEGER, BIGINT, DOUBLE, STRING, BYTES, DATE, TIME, TIMESTAMP):
 
 
 def _widest(types: Sequence[SqlType]) -> SqlType:
-    decimals = [cast(DecimalType, as_decimal(type_)) for type_ in types if type_ != NULL]
-    scale = max(one.scale for one in decimals)
-    return DecimalType(precision=max(one.precision - one.scale for one in decimals) + scale, scale=scale)
+    return common_decimal(types)
 
 
-def _extreme(choose: Callable[..., pl.Expr]) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
-    return lambda call, values: choose(*(value.cast(call.type.polars) for value in values))
+def _extreme(
+    choose: Callable[..., pl.Expr], of_row: Callable[..., Decimal]
+) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+        type_ = cast(DecimalType, call.type)
+        if type_.precision <= MOST_DIGITS:
+            return choose(*(value.cast(type_.polars) for value in values))
+        columns = {str(place): value for place, value in enumerate(values)}
+        return by_row(columns, lambda row: _chosen(of_row, row.values(), type_), type_.polars)
+
+    return build
+
+
+def _chosen(of_row: Callable[..., Decimal], values: Iterable[Decimal | None], type_: DecimalType) -> Decimal | None:
+    """Return the largest or smallest number of a row, NULL where no column has room for it beside the others' decimals."""
+    given = [Decimal(one) for one in values if one is not None]
+    found = of_row(given) if given else None
+    return found if found is not None and type_.fits(found) else None
 
 
 register("GREATEST", _CATEGORY, "The largest value that isn't NULL.", (ANY_DECIMAL, ANY_DECIMAL), _widest,
-         _extreme(pl.max_horizontal), variadic=True, null_gives_null=False, with_call=True)  # fmt: skip
+         _extreme(pl.max_horizontal, max), variadic=True, null_gives_null=False, with_call=True)  # fmt: skip
 register("LEAST", _CATEGORY, "The smallest value that isn't NULL.", (ANY_DECIMAL, ANY_DECIMAL), _widest,
-         _extreme(pl.min_horizontal), variadic=True, null_gives_null=False, with_call=True)  # fmt: skip
+         _extreme(pl.min_horizontal, min), variadic=True, null_gives_null=False, with_call=True)  # fmt: skip
 
 _RADIUS_KM = 6371.0
 _RADIUS_MILES = 3959.0

@@ -27,6 +27,7 @@ from heartwatch.engine.types import (
     MapType,
     SqlType,
     StructType,
+    as_decimal,
 )
 
 if TYPE_CHECKING:
@@ -337,13 +338,4 @@ def substituted(type_: SqlType, bindings: Mapping[str, SqlType], actual: Any) ->
     if isinstance(type_, LambdaType):
         parameters = tuple(substituted(one, bindings, actual) for one in type_.parameters)
         return LambdaType(parameters=parameters, result=substituted(type_.result, bindings, actual))
-    return type_
-
-
-def as_decimal(type_: SqlType) -> SqlType:
-    """Return the DECIMAL that holds a type's every value."""
-    if type_ == INTEGER:
-        return DecimalType(precision=10, scale=0)
-    if type_ == BIGINT:
-        return DecimalType(precision=19, scale=0)
     return type_

@@ -231,7 +231,13 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: it is not JSON.
     """
-    return json.loads(text, parse_float=Decimal)
+    return json.loads(text, parse_float=Decimal, parse_int=_whole)
+
+
+def _whole(text: str) -> int | Decimal:
+    """Return a whole number as what JSON can be written of again: no int of more than 64 bits."""
+    number = Decimal(text)
+    return int(text) if -(2**63) <= number < 2**63 else number
 
 
 def _there(path: Path) -> Path | None:
