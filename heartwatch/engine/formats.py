@@ -103,7 +103,7 @@ class RowSerde(Serde):
             try:
                 rows.append(self.read_one(value))
                 kept.append(position)
-            except (ValueError, ArithmeticError, TypeError, struct.error) as error:
+            except (ValueError, ArithmeticError, TypeError, RecursionError, struct.error) as error:
                 rejects.append((position, f"{type(error).__name__}: {error}"))
         frame = pl.DataFrame(rows, schema=self.schema, orient="row") if rows else pl.DataFrame(schema=self.schema)
         return Read(frame, np.array(kept, dtype=np.int64), np.array(nulls, dtype=np.int64), rejects)

@@ -122,6 +122,14 @@ def test_bad_json_is_rejected_with_its_reason_and_hurts_no_neighbour() -> None:
     assert all(reason for _, reason in read.rejects)
 
 
+def test_json_too_deep_to_be_read_is_rejected() -> None:
+    it = serde(Format("JSON"), [Column("S", STRING)], no_schemas)
+    deep = b'{"S":1.5,"x":' + 1000 * b"[" + 1000 * b"]" + b"}"
+    read = it.read(array(deep, b'{"S":"a"}'))
+    assert read.frame.rows() == [("a",)]
+    assert [position for position, _ in read.rejects] == [0]
+
+
 def test_a_single_key_column_is_not_wrapped_in_json() -> None:
     it = serde(Format("JSON"), [Column("K", BIGINT)], no_schemas, key=True)
     assert it.write(frame([Column("K", BIGINT)], (5,))) == [b"5"]
