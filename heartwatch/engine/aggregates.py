@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Context, Decimal
+from functools import reduce
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -38,6 +40,7 @@ from heartwatch.engine.types import (
     BIGINT,
     DOUBLE,
     INTEGER,
+    MOST_DIGITS,
     STRING,
     ArrayType,
     DecimalType,
@@ -223,12 +226,49 @@ def _count(bound: Bound) -> tuple[list[State], pl.Expr]:
 
 
 def _sum(bound: Bound) -> tuple[list[State], pl.Expr]:
+    if isinstance(bound.argument_type, DecimalType):
+        return _decimal_sum(bound, bound.argument_type, bound.arguments[0])
     return [_summed(bound, "sum", bound.argument_type.polars, bound.arguments[0])], bound.state("sum")
 
 
 def _list_sum(bound: Bound) -> tuple[list[State], pl.Expr]:
-    kind = cast(ArrayType, bound.argument_type).element.polars
-    return [_summed(bound, "sum", kind, bound.arguments[0].list.sum())], bound.state("sum")
+    element = cast(ArrayType, bound.argument_type).element
+    if isinstance(element, DecimalType):
+        return _decimal_sum(bound, element, bound.arguments[0].explode())
+    return [_summed(bound, "sum", element.polars, bound.arguments[0].list.sum())], bound.state("sum")
+
+
+_SUMMED_SAFELY = 28  # digits; ten thousand million such numbers have a sum of 38
+
+
+def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[list[State], pl.Expr]:
+    """Return the sum in all the digits that there are; it is NULL while its type can't hold it.
+
+    Polars' sum of a group turns over beyond 38 digits. Where that may come, Python adds, and a sum that was too large once stays
+    NULL.
+    """
+    widest, total = replace(type_, precision=MOST_DIGITS), bound.state("sum")
+    wide = widest.polars
+    if type_.precision <= _SUMMED_SAFELY:
+        summed = State("sum", wide, bound.signed(values).cast(wide).sum(), total.sum())
+        return [summed], total.cast(type_.polars, strict=False)
+
+    def added(groups: Sequence[pl.Series]) -> pl.Series:
+        result = reduce(_EXACT.add, groups[0].drop_nulls().to_list(), Decimal(0))
+        return pl.Series([result if widest.fits(result) else None], dtype=wide)
+
+    def over(given: pl.Expr) -> pl.Expr:
+        return pl.map_groups([given], added, return_dtype=wide, returns_scalar=True)
+
+    partial, merged, lost = over(bound.signed(values)), over(total), bound.state("lost")
+    states = [
+        State("sum", wide, partial, merged),
+        State("lost", pl.Boolean(), partial.is_null(), lost.any() | merged.is_null()),
+    ]
+    return states, pl.when(~lost).then(total.cast(type_.polars, strict=False))
+
+
+_EXACT = Context(prec=100)
 
 
 def _average(bound: Bound) -> tuple[list[State], pl.Expr]:
