@@ -28,6 +28,7 @@ from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, converted, i
 from heartwatch.engine.plan import Expression
 from heartwatch.engine.types import (
     BIGINT,
+    BOOLEAN,
     DOUBLE,
     INTEGER,
     MOST_DIGITS,
@@ -215,6 +216,38 @@ class Literal(TypedExpression):
         return Compiled(pl.lit(self.value, dtype=self.type.polars))
 
 
+def once(operands: Sequence[tuple[TypedExpression, pl.Expr]], build: Callable[..., pl.Expr], type_: SqlType) -> pl.Expr:
+    """Return what `build` makes of operands' values, with each of them computed once.
+
+    Polars computes a value as often as an expression names it. Of values nested in one another that is so at each level, and
+    ten divisions would take all memory.
+
+    Args:
+        operands: what is computed on, and its value.
+        build: takes the values.
+        type_: the result's type.
+    """
+    nested = {
+        f"__OPERAND_{place}": value
+        for place, (operand, value) in enumerate(operands)
+        if not isinstance(operand, Column | Literal | Lambda | LambdaVariable)
+    }
+    names = [f"__OPERAND_{place}" for place in range(len(operands))]
+    built = build(
+        *(pl.col(name) if name in nested else value for name, (_, value) in zip(names, operands, strict=True))
+    )
+    read = built.meta.root_names()
+    if all(read.count(name) < 2 for name in nested):
+        return build(*(value for _, value in operands))
+    columns = {name: pl.col(name) for name in read} | nested
+
+    def run(given: Sequence[pl.Series]) -> pl.Series:
+        frame = pl.DataFrame(dict(zip(columns, spread(given), strict=True)))
+        return frame.select(built.cast(type_.polars).alias("result")).to_series()
+
+    return pl.map_batches(list(columns.values()), run, return_dtype=type_.polars, is_elementwise=True)
+
+
 # ---------------------------------------------------------------------------------------------------- arithmetic
 def truncated_quotient(left: pl.Expr, right: pl.Expr) -> pl.Expr:
     """Return whole-number division toward zero, as Java's; NULL where `right` is 0."""
@@ -231,7 +264,11 @@ def truncated_remainder(left: pl.Expr, right: pl.Expr) -> pl.Expr:
 
 def _beside(value: pl.Expr, other: pl.Expr) -> pl.Expr:
     """Return a value of each row, also if it is a constant: with those Polars computes otherwise (x / c as x * (1 / c))."""
-    return value if value.meta.root_names() else pl.when(other.is_not_null()).then(value)
+    columns = other.meta.root_names()
+    if value.meta.root_names():
+        return value
+    # Any column will do: `other` itself would be computed once more.
+    return pl.when(pl.col(columns[0]).is_null() if columns else other.is_null()).then(value).otherwise(value)
 
 
 def quotient(left: pl.Expr, right: pl.Expr) -> pl.Expr:
@@ -279,7 +316,8 @@ class Arithmetic(TypedExpression):
             return Compiled({"+": left + right, "-": left - right, "*": left * right}[self.operator])
         if self.type == DOUBLE:
             return Compiled(quotient(left, right) if self.operator == "/" else _float_remainder(left, right))
-        value = truncated_quotient(left, right) if self.operator == "/" else truncated_remainder(left, right)
+        compute = truncated_quotient if self.operator == "/" else truncated_remainder
+        value = once(((self.left, left), (self.right, right)), compute, self.type)
         divisor = self.right.value if isinstance(self.right, Literal) else None
         if divisor:
             return Compiled(value)
@@ -711,7 +749,8 @@ class Cast(TypedExpression):
         """Return the converted value; NULL, logged, where there is none."""
         operand = self.operand.compile()
         source = self.operand.type
-        value, failures = converted(operand.value, source, self.type), operand.failures
+        value = once(((self.operand, operand.value),), lambda given: converted(given, source, self.type), self.type)
+        failures = operand.failures
         if not never_fails(source, self.type):
             failed = lost(operand.value, source, self.type)
             if isinstance(source, ArrayType | MapType | StructType):  # what fails for a part fails
@@ -917,7 +956,8 @@ class Call(TypedExpression):
         compiled = [(argument, argument.compile()) for argument in self.arguments]
         parts = [_contained(part) if isinstance(argument, Call | Field) else part for argument, part in compiled]
         values = [part.value for part in parts]
-        value = self.overload.build(self, values)
+        operands = tuple(zip(self.arguments, values, strict=True))
+        value = once(operands, lambda *given: self.overload.build(self, list(given)), self.type)
         failures = tuple(
             failure
             for argument, part in zip(self.arguments, parts, strict=True)
@@ -926,8 +966,10 @@ class Call(TypedExpression):
         )
         if not self.overload.null_gives_null:
             failures = _hidden(failures)
-        if self.overload.failed is not None:
-            failures += (Failure(self.overload.failed(self, values), f"Failed to invoke function {self.name}"),)
+        fails = self.overload.failed
+        if fails is not None:
+            failed = once(operands, lambda *given: fails(self, list(given)), BOOLEAN)
+            failures += (Failure(failed, f"Failed to invoke function {self.name}"),)
         elif self.overload.may_fail:
             given = [
                 one.is_not_null()

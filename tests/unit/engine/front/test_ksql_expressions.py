@@ -12,8 +12,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from conftest import TYPES
 
+from heartwatch.engine.binder import Binder
 from heartwatch.engine.errors import StatementError
+from heartwatch.engine.parser import parse_expression
 
 Evaluate = Callable[[str], Any]
 NONE = [None, None, None]
@@ -221,3 +224,26 @@ def test_what_does_not_fit_is_refused(evaluate: Evaluate, text: str, message: st
     with pytest.raises(StatementError) as caught:
         evaluate(text)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "wanted"),
+    [
+        ("L", "{} / J", 156_250_000),
+        ("L", "{} % I", 4),
+        ("D", "{} / 2e0", 1.5 / 2**6),
+        ("D", "{} + 1e0", 7.5),
+        ("S", "SUBSTRING({}, 1, J + 1)", "abc"),
+        ("S", "NULLIF({}, 'x')", "abc"),
+        ("D", "GREATEST({}, 0e0)", 1.5),
+        ("D", "CAST(CAST({} AS INT) AS DOUBLE)", 1.0),
+        ("T", "TIMESTAMPADD(DAYS, 1, {})", datetime(2020, 1, 8, 3, 4, 5, 678000)),
+    ],
+)
+def test_what_is_nested_is_computed_once(evaluate: Evaluate, inner: str, outer: str, wanted: Any) -> None:
+    text = inner
+    for _ in range(6):
+        text = outer.format(f"({text})")
+    assert evaluate(text).values[0] == wanted
+    read = Binder(TYPES).bind(parse_expression(text)).compile().value.meta.root_names()
+    assert len(read) <= 20
