@@ -55,6 +55,8 @@ _SERVICE = "transient_"
 _ALWAYS_ENDED = 2**62  # records between stages come in the order in which they are made
 _ROWS_BEFORE_TIDYING = 500_000
 _MOST_CACHED_TABLES, _MOST_CACHED_BYTES = 16, 64_000_000
+# Who reads on after longer may miss deletions: brokers keep tombstones for a day by default (delete.retention.ms).
+_KEPT_SECONDS = 3_600
 
 
 class Row(NamedTuple):
@@ -312,11 +314,14 @@ class TableRows:
         self.positions: dict[int, int] = {}
         self.rows: MessageBatch | None = None
         self._new: list[MessageBatch] = []
+        self._read_at = time.monotonic()
 
     def begin(self, ends: Mapping[int, int]) -> None:
-        """Prepare to read on; begin anew where the topic has become another one."""
+        """Prepare to read on; begin anew where the topic has become another one, or was read too long ago."""
         self._new = []
-        if set(self.positions) != set(ends) or any(ends[one] < position for one, position in self.positions.items()):
+        age = time.monotonic() - self._read_at
+        other = set(self.positions) != set(ends) or any(ends[one] < at for one, at in self.positions.items())
+        if other or age > _KEPT_SECONDS:
             self.positions, self.rows = dict.fromkeys(ends, BEGINNING), None
 
     def add(self, batch: MessageBatch) -> None:
@@ -335,7 +340,7 @@ class TableRows:
         """Return the last record of each key; keep them unless they are too many."""
         if self._new:
             self._tidy()
-        rows, self.positions = self.rows, dict(ends)
+        rows, self.positions, self._read_at = self.rows, dict(ends), time.monotonic()
         if rows is not None and rows.key.nbytes + rows.value.nbytes > _MOST_CACHED_BYTES:
             self.forget()
         return rows

@@ -116,3 +116,13 @@ def test_a_table_whose_topic_was_made_anew_has_none_of_the_old_rows(topic: Topic
     assert select(topic, "SELECT * FROM t;") == [["a", 1]]
     topic.topic_id, topic.records = "two", [(b"b", b'{"V": 2}'), (b"c", b'{"V": 3}')]
     assert select(topic, "SELECT * FROM t;") == [["b", 2], ["c", 3]]
+
+
+def test_rows_that_were_read_long_ago_are_read_anew(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic.records = [(b"a", b'{"V": 1}'), (b"b", b'{"V": 2}')]
+    assert select(topic, "SELECT * FROM t;") == [["a", 1], ["b", 2]]
+    # Both the row of a and its deletion have been compacted away meanwhile.
+    topic.records = [(b"b", b'{"V": 2}'), (b"b", b'{"V": 2}'), (b"b", b'{"V": 3}')]
+    monkeypatch.setattr(transient, "_KEPT_SECONDS", -1)
+    assert select(topic, "SELECT * FROM t;") == [["b", 3]]
+    assert topic.read == [0, 0]
