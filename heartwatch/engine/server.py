@@ -12,7 +12,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import orjson
 import uvicorn
+from anyio import CancelScope
 from anyio.to_thread import current_default_thread_limiter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from heartwatch.engine import syntax as ast
 from heartwatch.engine.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, SERVER_NOT_READY, KsqlError, StatementError
@@ -48,6 +50,33 @@ ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 # ksqlDB's clients compare the number with their own; the word tells which engine it is.
 VERSION = "7.9.0-heartwatch"
 _GRACE_SECONDS = 10
+
+
+class RowsResponse(StreamingResponse):
+    """The rows of a query, whose clients are closed as soon as the answer ends: it may be long until their memory is freed."""
+
+    def __init__(self, lines: Generator[bytes], end: Callable[[], None], media_type: str) -> None:
+        """Answer with lines.
+
+        Args:
+            lines: the answer.
+            end: called when there are no more lines, or when the client has gone away, also before the first one.
+            media_type: what the lines are.
+        """
+        super().__init__(lines, media_type=media_type)
+        self._lines, self._end = lines, end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await run_in_threadpool(self._close)
+
+    def _close(self) -> None:
+        self._end()
+        self._lines.close()
 
 
 class Server:
@@ -195,36 +224,34 @@ class Server:
         request: Request,
         text_field: str,
         properties_field: str,
-        shape: Callable[[TransientQuery], Iterator[bytes]],
+        shape: Callable[[TransientQuery], Generator[bytes]],
     ) -> Response:
-        def prepare(body: Mapping[str, Any]) -> Iterator[bytes]:
+        def prepare(body: Mapping[str, Any]) -> tuple[Generator[bytes], Callable[[], None]]:
             text = body.get(text_field, body.get("ksql"))
             if not isinstance(text, str):
                 raise KsqlError(f"Missing required field {text_field!r}: it holds the query", BAD_REQUEST)
             properties = body.get(properties_field) or body.get("streamsProperties")
             query = self._engine.transient(text, properties, body.get("sessionVariables"))
             if isinstance(query, ast.PrintTopic):
-                return print_topic(query, self._engine.config.kafka, self._engine.resources, threading.Event())
+                stop = threading.Event()
+                return print_topic(query, self._engine.config.kafka, self._engine.resources, stop), stop.set
             self._transient[query.query_id] = query
-            return self._ended(query, shape(query))
+            return shape(query), lambda: self._forget(query)
 
         try:
             self._check_ready()
-            lines = await run_in_threadpool(prepare, _body(await request.body()))
+            lines, end = await run_in_threadpool(prepare, _body(await request.body()))
         except KsqlError as error:
             return _error(error)
         except Exception as error:
             logger.exception("a query failed")
             return _error(KsqlError(str(error), SERVER_ERROR))
         kind = MEDIA_TYPE if text_field == "ksql" else ROWS_MEDIA_TYPE
-        return StreamingResponse(lines, media_type=kind)
+        return RowsResponse(lines, end, kind)
 
-    def _ended(self, query: TransientQuery, lines: Iterator[bytes]) -> Iterator[bytes]:
-        try:
-            yield from lines
-        finally:
-            query.stop()
-            self._transient.pop(query.query_id, None)
+    def _forget(self, query: TransientQuery) -> None:
+        query.stop()
+        self._transient.pop(query.query_id, None)
 
     async def _close_query(self, request: Request) -> Response:
         def close(body: Mapping[str, Any]) -> Any:
@@ -279,7 +306,7 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
+def _delimited(query: TransientQuery, as_array: bool) -> Generator[bytes]:
     """Yield a header and rows, each a JSON value with its line end; `as_array` makes one JSON array of them."""
     header = {
         "queryId": query.query_id,
@@ -297,7 +324,7 @@ def _delimited(query: TransientQuery, as_array: bool) -> Iterator[bytes]:
     yield end
 
 
-def _rows_in_objects(query: TransientQuery) -> Iterator[bytes]:
+def _rows_in_objects(query: TransientQuery) -> Generator[bytes]:
     """Yield a JSON array of a header, rows and a final message, each an object of its own."""
     schema = ", ".join(
         f"`{column.name}` {column.type}{' KEY' if column.name in query.keys and not query.push else ''}"

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -415,7 +415,7 @@ def _last_of_each_key(batch: MessageBatch) -> MessageBatch:
 # ---------------------------------------------------------------------------------------------------------- PRINT
 def print_topic(
     statement: ast.PrintTopic, kafka: KafkaSettings, resources: Resources, stop: threading.Event
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """Yield a topic's records as lines of text; nothing now and then while none comes.
 
     Raises:
@@ -427,15 +427,15 @@ def print_topic(
         )
     partitions = resources.partitions(statement.topic)
     config = {**consumer_config(kafka, f"print_{uuid.uuid4().hex}", "earliest"), "fetch.wait.max.ms": 50}
-    return _printed(statement, partitions, open_batch_consumer(config), resources, stop)
+    return _printed(statement, partitions, config, resources, stop)
 
 
 def _printed(
-    statement: ast.PrintTopic, partitions: int, consumer: BatchConsumer, resources: Resources, stop: threading.Event
-) -> Iterator[bytes]:
+    statement: ast.PrintTopic, partitions: int, config: Mapping[str, Any], resources: Resources, stop: threading.Event
+) -> Generator[bytes]:
     begin = BEGINNING if statement.from_beginning else END
     shown = seen = 0
-    with consumer:
+    with open_batch_consumer(config) as consumer:
         consumer.assign([(statement.topic, partition, begin) for partition in range(partitions)])
         while not stop.is_set():
             batch = consumer.poll(_POLL_SECONDS)

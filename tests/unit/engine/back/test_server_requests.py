@@ -1,0 +1,89 @@
+"""The REST API around a stand-in for the engine: clients that go away, and requests that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from heartwatch.engine.server import Server
+
+
+class Query:
+    """A push query that nothing comes of; it counts as open while its generator is."""
+
+    query_id = "transient_1"
+    columns = ()
+    keys: frozenset[str] = frozenset()
+    push = True
+    final_message = None
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def rows(self) -> Iterator[list[Any]]:
+        self.is_open = True
+        try:
+            while not self._stop.wait(0.01):
+                yield []
+        finally:
+            self.is_open = False
+
+
+class Engine:
+    """Has one query."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.query = Query()
+
+    def transient(self, *_: Any) -> Query:
+        return self.query
+
+
+async def request(server: Server, path: str, body: bytes, stays_seconds: float = 60) -> tuple[int, bytes]:
+    """Send a request and return the answer's status and body; the client goes away after a time."""
+    scope = {
+        "type": "http", "method": "POST", "path": path, "root_path": "", "headers": [], "query_string": b"",
+        "http_version": "1.1", "scheme": "http", "server": ("here", 1), "client": ("there", 2),
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+    }  # fmt: skip
+    received, sent = [{"type": "http.request", "body": body}], []
+
+    async def receive() -> Mapping[str, Any]:
+        if received:
+            return received.pop()
+        await asyncio.sleep(stays_seconds)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await server.application()(scope, receive, send)
+    status = next((one["status"] for one in sent if one["type"] == "http.response.start"), 0)
+    return status, b"".join(one.get("body", b"") for one in sent)
+
+
+@pytest.mark.parametrize("stays_seconds", [0, 0.2], ids=["before the first row", "later"])
+@pytest.mark.parametrize("path", ["/query", "/query-stream"])
+def test_a_query_ends_with_its_client(path: str, stays_seconds: float) -> None:
+    engine = Engine()
+    server = Server(engine, "here")  # type: ignore[arg-type]
+    body = orjson.dumps({"sql": "SELECT …;", "ksql": "SELECT …;"})
+
+    async def visit() -> None:
+        await request(server, path, body, stays_seconds)
+        assert not engine.query.is_open
+        status, _ = await request(server, "/close-query", orjson.dumps({"queryId": engine.query.query_id}))
+        assert status == 400, "the server still knows the query"
+
+    asyncio.run(visit())
