@@ -114,9 +114,10 @@ class CommandTopic:
         self.wait_for_end()
 
     def stop(self) -> None:
-        """Stop following."""
+        """Stop following; does nothing before `start`."""
         self._stop.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def wait_for_end(self, timeout_seconds: float = _REQUEST_SECONDS) -> None:
         """Wait until everything written so far has been carried out.

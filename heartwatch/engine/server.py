@@ -92,6 +92,7 @@ class Server:
         self._engine = engine
         self._address = address
         self._starting: asyncio.Task[None] | None = None
+        self._stopping = False
         self._failure: str | None = None
         self._transient: dict[str, TransientQuery] = {}
 
@@ -121,12 +122,13 @@ class Server:
         yield
         for query in list(self._transient.values()):
             query.stop()
+        self._stopping = True
         await self._starting
         await run_in_threadpool(self._engine.stop)
 
     async def _start(self) -> None:
-        """Start the engine; while Kafka or the registry is away, try again."""
-        while True:
+        """Start the engine; while Kafka or the registry is away, try again until the server is stopped."""
+        while not self._stopping:
             try:
                 await run_in_threadpool(self._engine.start)
             except Exception as error:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from heartwatch.engine import session
 from heartwatch.engine.server import Server
+from heartwatch.engine.session import EngineConfig
+from heartwatch.kafka import KafkaClientError
+from heartwatch.settings import KafkaSettings, RegistrySettings
 
 
 class Query:
@@ -87,3 +92,35 @@ def test_a_query_ends_with_its_client(path: str, stays_seconds: float) -> None:
         assert status == 400, "the server still knows the query"
 
     asyncio.run(visit())
+
+
+class AwayFromKafka(Engine):
+    """Can't be started."""
+
+    ready = False
+    stopped = False
+
+    def start(self) -> None:
+        raise KafkaClientError("no broker")
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def test_a_server_that_waits_for_kafka_can_be_stopped() -> None:
+    engine = AwayFromKafka()
+    application = Server(engine, "here").application()  # type: ignore[arg-type]
+
+    async def life() -> None:
+        async with application.router.lifespan_context(application):
+            await asyncio.sleep(0.1)
+
+    asyncio.run(asyncio.wait_for(life(), 20))
+    assert engine.stopped
+
+
+def test_an_engine_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    config = EngineConfig(KafkaSettings(bootstrap_servers="127.0.0.1:1"), RegistrySettings(), "test_", tmp_path)
+    engine = session.Engine(config)
+    engine.stop()
+    session.Engine(config).stop()
