@@ -208,9 +208,10 @@ class Server:
         text = body.get("ksql")
         if not isinstance(text, str):
             raise KsqlError("Missing required field 'ksql': it holds the statements", BAD_REQUEST)
-        return self._engine.execute(
-            text, body.get("streamsProperties"), body.get("sessionVariables"), body.get("commandSequenceNumber")
-        )
+        after = body.get("commandSequenceNumber")
+        if after is not None and type(after) is not int:
+            raise KsqlError(f"Field 'commandSequenceNumber' must be a whole number, not {after!r}", BAD_REQUEST)
+        return self._engine.execute(text, _texts(body, "streamsProperties"), _texts(body, "sessionVariables"), after)
 
     # ------------------------------------------------------------------------------------------------ queries
     async def _query_stream(self, request: Request) -> Response:
@@ -232,8 +233,8 @@ class Server:
             text = body.get(text_field, body.get("ksql"))
             if not isinstance(text, str):
                 raise KsqlError(f"Missing required field {text_field!r}: it holds the query", BAD_REQUEST)
-            properties = body.get(properties_field) or body.get("streamsProperties")
-            query = self._engine.transient(text, properties, body.get("sessionVariables"))
+            properties = _texts(body, properties_field) or _texts(body, "streamsProperties")
+            query = self._engine.transient(text, properties, _texts(body, "sessionVariables"))
             if isinstance(query, ast.PrintTopic):
                 stop = threading.Event()
                 return print_topic(query, self._engine.config.kafka, self._engine.resources, stop), stop.set
@@ -365,6 +366,19 @@ def _body(content: bytes) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise KsqlError("The request's body must be a JSON object", BAD_REQUEST)
     return body
+
+
+def _texts(body: Mapping[str, Any], field: str) -> dict[str, str]:
+    """Return an object of a request's body with its values as text; empty where it isn't given."""
+    given = body.get(field)
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(value, str | int | float) for value in given.values()):
+        raise KsqlError(
+            f"Field {field!r} must be a JSON object of names and their values (text, numbers, true or false), not {given!r}",
+            BAD_REQUEST,
+        )
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
 
 
 def _json(value: Any, status: int = 200) -> Response:

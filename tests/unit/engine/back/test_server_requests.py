@@ -94,6 +94,38 @@ def test_a_query_ends_with_its_client(path: str, stays_seconds: float) -> None:
     asyncio.run(visit())
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"streamsProperties": ["auto.offset.reset"]},
+        {"streamsProperties": {"auto.offset.reset": None}},
+        {"sessionVariables": "x"},
+        {"sessionVariables": {"x": ["y"]}},
+        {"commandSequenceNumber": "7"},
+    ],
+    ids=str,
+)
+def test_fields_of_another_type_are_a_bad_request(fields: dict[str, Any], tmp_path: Path) -> None:
+    engine = session.Engine(EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path))
+    engine.ready = True
+    body = orjson.dumps({"ksql": "SHOW VARIABLES;", **fields})
+    status, answer = asyncio.run(request(Server(engine, "here"), "/ksql", body))
+    assert (status, orjson.loads(answer)["error_code"]) == (400, 40000)
+    assert repr(next(iter(fields))) in orjson.loads(answer)["message"]
+
+
+def test_numbers_and_switches_are_taken_as_text(tmp_path: Path) -> None:
+    engine = session.Engine(EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path))
+    engine.ready = True
+    given = {"streamsProperties": {"ksql.suppress.enabled": True}, "sessionVariables": {"number": 7}}
+    body = orjson.dumps({"ksql": "SHOW PROPERTIES; SHOW VARIABLES;", **given})
+    status, answer = asyncio.run(request(Server(engine, "here"), "/ksql", body))
+    assert status == 200
+    properties, variables = orjson.loads(answer)
+    assert "true" in [one["value"] for one in properties["properties"] if one["name"] == "ksql.suppress.enabled"]
+    assert variables["variables"] == [{"name": "number", "value": "7"}]
+
+
 class AwayFromKafka(Engine):
     """Can't be started."""
 
