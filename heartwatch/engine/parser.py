@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
@@ -171,6 +172,7 @@ def parse_type(text: str) -> SqlType:
 def _build(statement: ParsedStatement, start: str) -> ast.Node:
     try:
         tree = _lark().parse(cast(Any, statement.tokens), start=start)
+        _check_depth(tree, statement)
         return cast(ast.Node, _Builder().transform(tree))
     except UnexpectedToken as error:
         raise _parse_error(error, statement) from error
@@ -178,6 +180,23 @@ def _build(statement: ParsedStatement, start: str) -> ast.Node:
         if isinstance(error.orig_exc, StatementError):
             raise error.orig_exc.with_statement(statement.text) from None
         raise
+
+
+_DEEPEST = 300  # levels of a statement; ORs and sums without brackets are a level a term
+_FRAMES_A_LEVEL = 10
+# Whatever walks a statement's tree, here, in the analyzer or when it is compiled, calls itself for each level.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST * _FRAMES_A_LEVEL))
+
+
+def _check_depth(tree: Tree[Token], statement: ParsedStatement) -> None:
+    level, depth = [tree], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise NotSupportedError(f"A statement that is nested more than {_DEEPEST} levels deep is").with_statement(
+                statement.text
+            )
+        level = [child for one in level for child in one.children if isinstance(child, Tree)]
 
 
 def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heartwatch.engine import syntax as ast
-from heartwatch.engine.errors import ParseError, StatementError
+from heartwatch.engine.errors import NotSupportedError, ParseError, StatementError
 from heartwatch.engine.parser import parse_expression, parse_statements, parse_type
 
 
@@ -186,3 +186,15 @@ class TestVariables:
             parse_statements("SELECT * FROM ${x};", {"x": "a; DROP STREAM b"})
         (one,) = parse_statements("SELECT '${x}' FROM a;", {"x": "it's"})
         assert one.text == "SELECT 'it''s' FROM a;"
+
+
+@pytest.mark.parametrize(("before", "after"), [("ABS(", ")"), ("", " OR v")])
+def test_a_statement_may_be_nested_deeply_and_is_refused_where_it_is_too_deep(before: str, after: str) -> None:
+    def nested(levels: int) -> str:
+        return f"SELECT {before * levels}v{after * levels} FROM s EMIT CHANGES;"
+
+    (prepared,) = parse_statements(nested(250))
+    assert hash(prepared.statement) == hash(parse_statements(nested(250))[0].statement)
+    with pytest.raises(NotSupportedError, match="nested more than 300 levels deep") as refused:
+        parse_statements(nested(5000))
+    assert refused.value.statement == nested(5000)
