@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from heartwatch.engine.casts import can_cast, java_double, parse_time_text
-from heartwatch.engine.errors import StatementError
+from heartwatch.engine.errors import NotSupportedError, StatementError
 from heartwatch.engine.expressions import Cast, Literal, NewArray, NewMap, NewStruct, TypedExpression
 from heartwatch.engine.functions.registry import widening
 from heartwatch.engine.types import (
@@ -23,6 +23,7 @@ from heartwatch.engine.types import (
     DATE,
     DOUBLE,
     INTEGER,
+    MOST_DIGITS,
     NULL,
     STRING,
     TIME,
@@ -56,10 +57,16 @@ def _invalid(text: Any, target: SqlType) -> StatementError:
 
 
 def decimal_type(value: Decimal) -> DecimalType:
-    """Return the type of a DECIMAL literal."""
+    """Return the type of a DECIMAL literal.
+
+    Raises:
+        NotSupportedError: it has more digits than any column.
+    """
     _, digits, exponent = value.as_tuple()
     scale = max(0, -int(exponent))
     precision = scale + 1 if value == 0 else max(len(digits) + max(0, int(exponent)), scale)
+    if precision > MOST_DIGITS:
+        raise NotSupportedError(f"{value}: a DECIMAL of more than {MOST_DIGITS} digits is")
     return DecimalType(precision=max(precision, 1), scale=scale)
 
 

@@ -6,6 +6,7 @@ without Kafka Streams has no use for is accepted and without effect.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ class Property:
 
 
 def _whole(least: int) -> Callable[[str], bool]:
-    return lambda value: value.strip().lstrip("-").isdigit() and int(value) >= least
+    return lambda value: re.fullmatch(r"-?\d{1,19}", value.strip()) is not None and int(value) >= least
 
 
 def _one_of(*values: str) -> Callable[[str], bool]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -312,7 +312,7 @@ class _Builder(Transformer[Token, Any]):
         return children[0][1:-1].replace("''", "'")
 
     def integer(self, meta: Meta, children: list[Token]) -> int:
-        return int("".join(children))
+        return _whole_number("".join(children), meta)
 
     def resource_name(self, meta: Meta, children: list[str]) -> str:
         name = children[0]
@@ -333,9 +333,7 @@ class _Builder(Transformer[Token, Any]):
         return ast.StringLiteral(children[0], position=_position(meta))
 
     def integer_literal(self, meta: Meta, children: list[Token]) -> ast.IntegerLiteral:
-        value = int(children[0])
-        if value > BIGINT_MAX + 1:  # one more is allowed: a minus sign may follow
-            raise ParseError(f"Invalid numeric literal: {children[0]}", _position(meta))
+        value = _whole_number(children[0], meta, BIGINT_MAX + 1)  # one more is allowed: a minus sign may follow
         return ast.IntegerLiteral(value, position=_position(meta))
 
     def decimal_literal(self, meta: Meta, children: list[Token]) -> ast.DecimalLiteral:
@@ -351,7 +349,13 @@ class _Builder(Transformer[Token, Any]):
         raise StatementError(f"Unknown type: {children[0]}, location:{_position(meta)}")
 
     def decimal_text(self, meta: Meta, children: list[str]) -> ast.DecimalLiteral:
-        return ast.DecimalLiteral(Decimal(children[0]), position=_position(meta))
+        try:
+            value = Decimal(children[0])
+        except InvalidOperation as error:
+            raise ParseError(f"Invalid numeric literal: {children[0]}", _position(meta)) from error
+        if not value.is_finite():
+            raise ParseError(f"Invalid numeric literal: {children[0]}", _position(meta))
+        return ast.DecimalLiteral(value, position=_position(meta))
 
     # ------------------------------------------------------------------ types
     def array_type(self, meta: Meta, children: list[SqlType]) -> SqlType:
@@ -556,7 +560,8 @@ class _Builder(Transformer[Token, Any]):
         return UNIT_MS[children[0].upper().removesuffix("S")]
 
     def duration(self, meta: Meta, children: list[int]) -> int:
-        return children[0] * children[1]
+        number, unit_ms = children
+        return _whole_number(str(number * unit_ms), meta)
 
     def grace(self, meta: Meta, children: list[int]) -> int:
         return children[0]
@@ -758,6 +763,13 @@ class _Builder(Transformer[Token, Any]):
 
 def _position(meta: Meta) -> Position:
     return ast.NOWHERE if meta.empty else Position(meta.line, meta.column)
+
+
+def _whole_number(text: str, meta: Meta, most: int = BIGINT_MAX) -> int:
+    # Python doesn't read thousands of digits.
+    if len(text.lstrip("-0")) > len(str(most)) or not -most - 1 <= int(text) <= most:
+        raise ParseError(f"Invalid numeric literal: {text}", _position(meta))
+    return int(text)
 
 
 def _lambda(meta: Meta, children: list[Any]) -> ast.Lambda:

@@ -214,7 +214,7 @@ class Properties:
 
 def _duration(text: str) -> int:
     invalid = f"Configuration WINDOW_SIZE is invalid: Invalid duration: '{text}'."
-    match = re.fullmatch(r"(\d+)\s+(\w+)", text.strip())
+    match = re.fullmatch(r"(\d{1,19})\s+(\w+)", text.strip())
     if match is None:
         raise StatementError(f"{invalid} Example valid value: '10 SECONDS'")
     unit = UNIT_MS.get(match[2].upper().removesuffix("S"))
@@ -329,7 +329,7 @@ def _value(name: str, literal: ast.SyntaxExpression, kind: type) -> Any:
     if kind is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
-        if isinstance(value, str) and re.fullmatch(r"-?\d+", value.strip()):
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,19}", value.strip()):
             return int(value)
         raise StatementError(f"Invalid value {value} for property {name}: Not a number of type INT")
     raise StatementError(f"Invalid value {literal} for property {name}: Expected value to be a string")

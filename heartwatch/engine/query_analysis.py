@@ -403,6 +403,10 @@ class QueryAnalysis:
             return TableTableJoinStep(
                 schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format
             ), equal
+        if -(join.before_ms or 0) > (join.after_ms or 0):
+            raise StatementError("Window endTimestamp must not be smaller than window startTimestamp.")
+        if (join.grace_ms or 0) < 0:
+            raise StatementError("Grace period must not be negative.")
         return StreamStreamJoinStep(
             schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format,
             join.before_ms or 0, join.after_ms or 0, join.grace_ms,
@@ -590,6 +594,8 @@ class QueryAnalysis:
         if grace is None:
             # With EMIT FINAL ksqlDB doesn't wait for what may be late.
             grace = 0 if self.query.emit == "FINAL" else max(DEFAULT_RETENTION_MS - clause.size_ms, 0)
+        if grace < 0:
+            raise StatementError("Grace period must not be negative.")
         if clause.retention_ms is not None and clause.retention_ms < clause.size_ms + grace:
             session = kind is WindowKind.SESSION
             store, least, size = (

@@ -31,6 +31,8 @@ def test_properties_are_checked_and_lose_the_prefix_for_kafka_streams() -> None:
         ("auto.offset.reset", "middle"),
         (IDLE_CLOSE, "-2"),
         ("commit.interval.ms", "x"),
+        ("commit.interval.ms", "--5"),
+        ("commit.interval.ms", "5" * 5000),
     ):
         with pytest.raises(StatementError, match=name):
             with_changes({}, {name: value})

@@ -349,6 +349,17 @@ _REFUSED: list[tuple[str, str]] = [
     ("create stream o (a map<int, int>) with (kafka_topic='o', value_format='json');",
      "JSON only supports MAP types with STRING keys"),
     ("insert into tb (label) values ('x');", "Value for primary key column(s) ID is required for tables"),
+    ("create table o as select id, count(*) from st window tumbling (size 1 hour, grace period -1 seconds) group by id;",
+     "Grace period must not be negative."),
+    ("create stream o as select * from st join nokey b within 1 second grace period -1 seconds on st.name = b.name;",
+     "Grace period must not be negative."),
+    ("create stream o as select * from st join nokey b within -1 seconds on st.name = b.name;",
+     "Window endTimestamp must not be smaller than window startTimestamp."),
+    ("create table o as select id, count(*) from st window tumbling (size 106751991168 days) group by id;",
+     "Invalid numeric literal: 9223372036915200000"),
+    (f"create stream o as select id, {'9' * 5000} as x from st;", "Invalid numeric literal: 999"),
+    ("create stream o as select id, decimal 'a' as x from st;", "Invalid numeric literal: a"),
+    ("create stream o as select id, decimal 'NaN' as x from st;", "Invalid numeric literal: NaN"),
     ("select id, count(*) from wt group by id;", "Pull queries don't support GROUP BY clauses."),
 ]  # fmt: skip
 
@@ -368,6 +379,8 @@ def test_refusals_change_nothing(session: Session, sql: str, message: str) -> No
         ("create table o as select * from tb join names on tb.label = names.k;", "A foreign-key table-table join is"),
         ("create stream o as select * from st limit 3;", "LIMIT in a persistent query is"),
         ("create stream o (a int) with (kafka_topic='o', value_format='protobuf');", "The format PROTOBUF is"),
+        (f"create stream o as select {'9' * 38}.5 as x from st;", f"{'9' * 38}.5: a DECIMAL of more than 38 digits is"),
+        ("create stream o as select v in ('1e99') as x from st;", "1E+99: a DECIMAL of more than 38 digits is"),
     ],
 )
 def test_what_is_missing_is_refused_by_name(session: Session, sql: str, what: str) -> None:
