@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import polars as pl
 
-from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, in_hash_order, spread, to_text
+from heartwatch.engine.casts import KEY_FIELD, VALUE_FIELD, by_row, in_hash_order, in_java_order, spread, to_text
 from heartwatch.engine.expressions import Call, Column, Lambda, LambdaVariable, walk
 from heartwatch.engine.functions.registry import K, LambdaType, T, U, V, W, register, row_by_row
 from heartwatch.engine.types import (
     BIGINT,
     BOOLEAN,
+    BYTES,
     DOUBLE,
     INTEGER,
     STRING,
@@ -43,12 +44,19 @@ register("ARRAY_DISTINCT", _ARRAY, "Distinct elements, in order.", (_T_ARRAY,), 
 
 
 def _of_comparable(build: Callable[..., pl.Expr]) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
-    """Return a builder that fails for elements that can't be compared in Java: arrays, maps and structs."""
+    """Return a builder that has Java's order of elements; it fails for those without one: arrays, maps and structs."""
 
     def checked(call: Call, values: list[pl.Expr]) -> pl.Expr:
-        if isinstance(cast(ArrayType, call.arguments[0].type).element, ArrayType | MapType | StructType):
+        element = cast(ArrayType, call.arguments[0].type).element
+        if isinstance(element, ArrayType | MapType | StructType):
             return pl.lit(None, dtype=call.type.polars)
-        return build(*values)
+        if element != BYTES:
+            return build(*values)
+        array, *others = values
+        built = build(array.list.eval(in_java_order(pl.element(), BYTES)), *others)
+        if call.type == BYTES:
+            return in_java_order(built, BYTES)
+        return built.list.eval(in_java_order(pl.element(), BYTES))
 
     return checked
 

@@ -102,6 +102,10 @@ COLLECTIONS = {
     "MAP_KEYS(AS_MAP(ARRAY['a', 'b'], ARRAY[1, 2]))": ["a", "b"], "MAP_VALUES(MAP('a' := 1, 'b' := 2))": [1, 2],
     "MAP_UNION(MAP('a' := 1), MAP('a' := 2, 'b' := 3))['a']": 2,
     "CAST(ARRAY_MAX(ARRAY[SQRT(-1), 1e0]) AS STRING)": "NaN", "ARRAY_MIN(ARRAY[SQRT(-1), 1e0])": 1.0,
+    "ARRAY_MAX(ARRAY[TO_BYTES('80', 'hex'), TO_BYTES('7f', 'hex'), NULL])": b"\x7f",
+    "ARRAY_MIN(ARRAY[TO_BYTES('80', 'hex'), TO_BYTES('7f', 'hex'), NULL])": b"\x80",
+    "ARRAY_SORT(ARRAY[NULL, TO_BYTES('', 'hex'), TO_BYTES('7f', 'hex'), TO_BYTES('80', 'hex')])": [b"", b"\x80", b"\x7f", None],
+    "ARRAY_SORT(ARRAY[TO_BYTES('80', 'hex'), TO_BYTES('8001', 'hex'), NULL], 'desc')": [b"\x80\x01", b"\x80", None],
     "ARRAY_MAX(ARRAY[ARRAY[1]])": None, "ARRAY_JOIN(ARRAY[FROM_DAYS(0)])": None,
     # The order of Java's HashMap: with as many buckets as the map needs, or with 16.
     "MAP_KEYS(MAP('yes, thanks' := 1, 'nope' := 2, 'sure, yeah' := 3))": ["yes, thanks", "sure, yeah", "nope"],
