@@ -286,7 +286,7 @@ def rounded_at(value: pl.Expr, places: pl.Expr, mode: str, target: SqlType) -> p
         rounded = number.quantize(Decimal(1).scaleb(-digits), context=context)
         if isinstance(target, DecimalType):
             return rounded.quantize(Decimal(1).scaleb(-target.scale), context=context) if target.fits(rounded) else None
-        return float(rounded)
+        return float(rounded) + 0.0  # Java's decimals have no -0
 
     return by_row({"value": value, "places": places}, compute, target.polars)
 

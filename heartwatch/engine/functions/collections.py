@@ -105,6 +105,8 @@ def _key(value: Any) -> Any:
     """Return something hashable that equals another value's where the values are equal."""
     if isinstance(value, list):
         return tuple(map(_key, value))
+    if isinstance(value, float):
+        return repr(value)  # NaN equals itself in Java, and -0.0 isn't 0.0
     return tuple((name, _key(one)) for name, one in value.items()) if isinstance(value, dict) else value
 
 

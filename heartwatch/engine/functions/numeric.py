@@ -69,9 +69,15 @@ def _log(base: pl.Expr, value: pl.Expr) -> pl.Expr:
     )
 
 
+def _power(base: pl.Expr, exponent: pl.Expr) -> pl.Expr:
+    """Return Java's Math.pow, to which 1 to the power of what is no number or infinite is no number."""
+    endless = exponent.is_nan() | (exponent.is_infinite() & (base.abs() == 1))
+    return pl.when(endless & base.is_not_null()).then(pl.lit(math.nan)).otherwise(base.pow(exponent))
+
+
 register("LOG", _CATEGORY, "Logarithm to a base.", (DOUBLE, DOUBLE), DOUBLE, _log)
 register("ATAN2", _CATEGORY, "Angle of the point (x, y) given as y, x; radians.", (DOUBLE, DOUBLE), DOUBLE, pl.arctan2)
-register("POWER", _CATEGORY, "A number to the power of another.", (DOUBLE, DOUBLE), DOUBLE, lambda x, y: x.pow(y))
+register("POWER", _CATEGORY, "A number to the power of another.", (DOUBLE, DOUBLE), DOUBLE, _power)
 register("PI", _CATEGORY, "The number pi.", (), DOUBLE, lambda: pl.lit(math.pi))
 register("RANDOM", _CATEGORY, "A random number from 0 to below 1.", (), DOUBLE,
          lambda: pl.int_range(pl.len()).map_batches(lambda rows: pl.Series(np.random.default_rng().random(len(rows))),
