@@ -213,6 +213,7 @@ def _columnar(texts: pl.Expr, pattern: str, parse: Callable[..., Any], type_: pl
         if is_date
         else text.str.to_datetime(polars, time_unit="ms", strict=False)
     )
+    plain = pl.when(plain.dt.year() >= 1).then(plain)  # Python's dates begin there
 
     def with_rest(both: Sequence[pl.Series]) -> pl.Series:
         found, given = spread(both)

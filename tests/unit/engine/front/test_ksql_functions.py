@@ -90,6 +90,10 @@ TIMES = {
     "DATEADD(DAYS, 30, FROM_DAYS(18263))": date(2020, 2, 1), "DATESUB(DAYS, 1, FROM_DAYS(0))": date(1969, 12, 31),
     "TIMEADD(HOURS, 23, PARSE_TIME('01:00', 'HH:mm'))": time(0, 0),
     "TIMESUB(MINUTES, 5, PARSE_TIME('00:00', 'HH:mm'))": time(23, 55),
+    "ARRAY_UNION(ARRAY[PARSE_DATE('0000-01-01', 'yyyy-MM-dd')], ARRAY[PARSE_DATE('0001-01-01', 'yyyy-MM-dd')])": [
+        None, date(1, 1, 1)
+    ],
+    "PARSE_TIMESTAMP('0000-12-31', 'yyyy-MM-dd')": None,
     "TIMESTAMPADD(SECONDS, 10, FROM_UNIXTIME(0))": datetime(1970, 1, 1, 0, 0, 10),
     "TIMESTAMPSUB(DAYS, 1, FROM_UNIXTIME(0))": datetime(1969, 12, 31),
 }  # fmt: skip
