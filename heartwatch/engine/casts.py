@@ -83,10 +83,36 @@ def by_row(columns: Mapping[str, pl.Expr], compute: Callable[[dict[str, Any]], A
 
     def run(given: Sequence[pl.Series]) -> pl.Series:
         rows = pl.DataFrame(dict(zip(names, spread(given), strict=True))).to_struct().to_list()
-        return pl.Series([compute(row) for row in rows], dtype=type_)
+        return _held([compute(row) for row in rows], type_)
 
     # The struct is made here: of one in the expression Polars loses rows, where other expressions share its parts.
     return pl.map_batches(list(columns.values()), run, return_dtype=type_, is_elementwise=True)
+
+
+def _held(values: list[Any], type_: pl.DataType) -> pl.Series:
+    """Return values as a column: halves of UTF-16 pairs as U+FFFD, and NULL for what is of no value of the type."""
+    try:
+        return pl.Series(values, dtype=type_)
+    except _NOT_HELD:
+        return pl.concat([_held_alone(_whole_characters(value), type_) for value in values])
+
+
+_NOT_HELD = (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError)
+
+
+def _held_alone(value: Any, type_: pl.DataType) -> pl.Series:
+    try:
+        return pl.Series([value], dtype=type_)
+    except _NOT_HELD:
+        return pl.Series([None], dtype=type_)
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(one) for one in value]
+    return {name: _whole_characters(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def spread(given: Sequence[pl.Series]) -> list[pl.Series]:

@@ -56,6 +56,8 @@ TEXTS = {
     "TO_BYTES('YWI', 'base64')": b"ab", "ENCODE('Y$W-_', 'base64', 'hex')": "616fbf",
     r"REGEXP_EXTRACT('\d+', '٣3')": "3", "REGEXP_REPLACE('ab', '(?<x>b)|c', '<$1${x}$11\\$>')": "a<bbb1$>",
     "REGEXP_REPLACE('a', 'a', '$')": None, r"REGEXP_EXTRACT('[{a]{2}\{', 'a{{')": "a{{",
+    "CHR(55357)": "\ufffd", r"""EXTRACTJSONFIELD('{"a":"\ud83dx","b":"\ud83d\ude00"}', '$.a')""": "\ufffdx",
+    r"""JSON_RECORDS('{"a":"\ud83d"}')['a']""": "\ufffd", "URL_EXTRACT_PORT('http://a:99999999999/')": None,
     "REGEXP_SPLIT_TO_ARRAY('aabcda', '(b|c)*')": ["a", "a", "", "d", "a"],
 }  # fmt: skip
 NUMBERS = {
