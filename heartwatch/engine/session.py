@@ -35,7 +35,7 @@ from heartwatch.engine.inserts import Inserter, row_of
 from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.merging import MergeSession
 from heartwatch.engine.metrics import QueryMetrics
-from heartwatch.engine.options import engine_defaults, query_options, with_changes
+from heartwatch.engine.options import canonical, engine_defaults, query_options, with_changes
 from heartwatch.engine.parser import PreparedStatement, parse_statements, prepare
 from heartwatch.engine.properties import create_properties
 from heartwatch.engine.resources import RecordedSchemas, Resources, missing_topic
@@ -264,13 +264,14 @@ class Engine:
             return None
         return self._entities.answer(statement, request)
 
-    @staticmethod
-    def _change_session(node: ast.Statement, request: Request) -> bool:
+    def _change_session(self, node: ast.Statement, request: Request) -> bool:
         """Carry out SET, UNSET, DEFINE and UNDEFINE; False for any other statement."""
         if isinstance(node, ast.SetProperty):
             request.properties = with_changes(request.properties, {node.name: node.value})
         elif isinstance(node, ast.UnsetProperty):
-            request.properties.pop(node.name, None)
+            name, defaults = canonical(node.name), self.config.properties
+            kept = {one: value for one, value in request.properties.items() if one != name}
+            request.properties = kept | ({name: defaults[name]} if name in defaults else {})
         return isinstance(node, ast.SetProperty | ast.UnsetProperty | ast.DefineVariable | ast.UndefineVariable)
 
     def transient(

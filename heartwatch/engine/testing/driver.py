@@ -262,7 +262,7 @@ class Driver:
             case ast.SetProperty(name, value):
                 self._properties = options.with_changes(self._properties, {name: value})
             case ast.UnsetProperty(name):
-                self._properties.pop(name, None)
+                self._properties.pop(options.canonical(name), None)
             case ast.AssertTopic() | ast.AssertSchema() as statement:
                 self._assert_exists(statement)
             case ast.DefineVariable() | ast.UndefineVariable():

@@ -156,3 +156,18 @@ def test_an_engine_that_was_never_started_can_be_stopped(tmp_path: Path) -> None
     engine = session.Engine(config)
     engine.stop()
     session.Engine(config).stop()
+
+
+def test_unset_gives_the_servers_default_back_under_any_name(tmp_path: Path) -> None:
+    defaults = {"auto.offset.reset": "earliest", "commit.interval.ms": "500"}
+    config = EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path, defaults)
+    sql = """
+        SET 'ksql.streams.auto.offset.reset'='latest'; SET 'ksql.suppress.enabled'='false';
+        UNSET 'ksql.streams.auto.offset.reset'; UNSET 'ksql.suppress.enabled'; UNSET 'commit.interval.ms';
+        SHOW PROPERTIES;
+    """
+    (answer,) = session.Engine(config).execute(sql)
+    values = {one["name"]: one["value"] for one in answer["properties"]}
+    names = ("auto.offset.reset", "ksql.suppress.enabled", "commit.interval.ms")
+    assert [values[name] for name in names] == ["earliest", "true", "500"]
+    assert answer["overwrittenProperties"] == []
