@@ -229,6 +229,7 @@ class Engine:
                 raise
 
     def _check(self, change: Change, node: ast.Statement, before: Catalog) -> None:
+        self._check_deletion(change)
         if change.plan is not None:
             if all(source in self.catalog.sources for source in self._reads(change)):
                 self.resources.check(change.plan)
@@ -238,6 +239,17 @@ class Engine:
             there = made or self.resources.kafka.describe([change.source.topic])
             if not there and create_properties(node.properties).get("PARTITIONS") is None:
                 raise missing_topic(change.source)
+
+    @staticmethod
+    def _check_deletion(change: Change) -> None:
+        if change.deleted is None:
+            return
+        topic = change.deleted.topic
+        using = sorted(source.name for source in change.catalog.sources.values() if source.topic == topic)
+        if using:
+            raise StatementError(
+                f"Refusing to delete topic. Found other data sources ({', '.join(using)}) using topic {topic}"
+            )
 
     def _reads(self, change: Change) -> frozenset[str]:
         return change.catalog.queries[change.plan.query_id].reads if change.plan is not None else frozenset()
@@ -347,6 +359,7 @@ class Engine:
         return answer
 
     def _prepare(self, change: Change, node: ast.Statement) -> None:
+        self._check_deletion(change)
         if change.plan is not None:
             self.resources.check(change.plan)
             self.resources.prepare_query(change.plan)

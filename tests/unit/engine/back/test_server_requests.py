@@ -12,8 +12,10 @@ import orjson
 import pytest
 
 from heartwatch.engine import session
+from heartwatch.engine.errors import StatementError
+from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.server import Server
-from heartwatch.engine.session import EngineConfig
+from heartwatch.engine.testing.driver import Driver
 from heartwatch.kafka import KafkaClientError
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
@@ -53,6 +55,12 @@ class Engine:
 
     def transient(self, *_: Any) -> Query:
         return self.query
+
+
+def real_engine(folder: Path, properties: Mapping[str, str] | None = None) -> session.Engine:
+    """Return an engine without brokers."""
+    kafka, registry = KafkaSettings(bootstrap_servers="127.0.0.1:1"), RegistrySettings(url="http://127.0.0.1:1")
+    return session.Engine(session.EngineConfig(kafka, registry, "test_", folder, properties or {}))
 
 
 async def request(server: Server, path: str, body: bytes, stays_seconds: float = 60) -> tuple[int, bytes]:
@@ -106,7 +114,7 @@ def test_a_query_ends_with_its_client(path: str, stays_seconds: float) -> None:
     ids=str,
 )
 def test_fields_of_another_type_are_a_bad_request(fields: dict[str, Any], tmp_path: Path) -> None:
-    engine = session.Engine(EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path))
+    engine = real_engine(tmp_path)
     engine.ready = True
     body = orjson.dumps({"ksql": "SHOW VARIABLES;", **fields})
     status, answer = asyncio.run(request(Server(engine, "here"), "/ksql", body))
@@ -115,7 +123,7 @@ def test_fields_of_another_type_are_a_bad_request(fields: dict[str, Any], tmp_pa
 
 
 def test_numbers_and_switches_are_taken_as_text(tmp_path: Path) -> None:
-    engine = session.Engine(EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path))
+    engine = real_engine(tmp_path)
     engine.ready = True
     given = {"streamsProperties": {"ksql.suppress.enabled": True}, "sessionVariables": {"number": 7}}
     body = orjson.dumps({"ksql": "SHOW PROPERTIES; SHOW VARIABLES;", **given})
@@ -152,22 +160,30 @@ def test_a_server_that_waits_for_kafka_can_be_stopped() -> None:
 
 
 def test_an_engine_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
-    config = EngineConfig(KafkaSettings(bootstrap_servers="127.0.0.1:1"), RegistrySettings(), "test_", tmp_path)
-    engine = session.Engine(config)
-    engine.stop()
-    session.Engine(config).stop()
+    real_engine(tmp_path).stop()
+    real_engine(tmp_path).stop()
 
 
 def test_unset_gives_the_servers_default_back_under_any_name(tmp_path: Path) -> None:
     defaults = {"auto.offset.reset": "earliest", "commit.interval.ms": "500"}
-    config = EngineConfig(KafkaSettings(), RegistrySettings(), "test_", tmp_path, defaults)
     sql = """
         SET 'ksql.streams.auto.offset.reset'='latest'; SET 'ksql.suppress.enabled'='false';
         UNSET 'ksql.streams.auto.offset.reset'; UNSET 'ksql.suppress.enabled'; UNSET 'commit.interval.ms';
         SHOW PROPERTIES;
     """
-    (answer,) = session.Engine(config).execute(sql)
+    (answer,) = real_engine(tmp_path, defaults).execute(sql)
     values = {one["name"]: one["value"] for one in answer["properties"]}
     names = ("auto.offset.reset", "ksql.suppress.enabled", "commit.interval.ms")
     assert [values[name] for name in names] == ["earliest", "true", "500"]
     assert answer["overwrittenProperties"] == []
+
+
+def test_no_topic_is_deleted_that_another_stream_is_over(tmp_path: Path) -> None:
+    engine = real_engine(tmp_path)
+    driver = Driver({}, {})
+    for name in ("a", "b", "c"):
+        sql = f"CREATE STREAM {name} (v INT) WITH (KAFKA_TOPIC='shared', VALUE_FORMAT='JSON');"
+        driver.execute(split_statements(sql)[0])
+    engine.catalog = driver.catalog
+    with pytest.raises(StatementError, match=r"Found other data sources \(A, C\) using topic shared"):
+        engine.execute("DROP STREAM b DELETE TOPIC;")
