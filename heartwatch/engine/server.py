@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -282,9 +284,13 @@ class Server:
 
     def _insert(self, target: str, number: int, row: bytes) -> dict[str, Any]:
         try:
-            self._engine.insert_json(target, _body(row))
+            self._engine.insert_json(target, _body(row, exact=True))
         except KsqlError as error:
             return {"status": "error", "error_code": error.error_code, "message": error.message, "seq": number}
+        except Exception as error:
+            # The rows before it are written, and those behind it may be: the client must hear of each one.
+            logger.exception("row %d of %s can't be inserted", number, target)
+            return {"status": "error", "error_code": SERVER_ERROR, "message": str(error), "seq": number}
         return {"status": "ok", "seq": number}
 
     def _check_ready(self) -> None:
@@ -358,10 +364,13 @@ def check_name(name: str) -> None:
         raise StatementError(f"One or more properties overrides set locally are prohibited by the KSQL server: {name}")
 
 
-def _body(content: bytes) -> Mapping[str, Any]:
+def _body(content: bytes, *, exact: bool = False) -> Mapping[str, Any]:
+    """Return a JSON object; `exact` keeps the digits of its fractions, as DECIMAL and text need them."""
     try:
         body = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
+        if exact:
+            body = json.loads(content, parse_float=Decimal)
+    except ValueError as error:
         raise KsqlError(f"The request's body is not JSON: {error}", BAD_REQUEST) from error
     if not isinstance(body, dict):
         raise KsqlError("The request's body must be a JSON object", BAD_REQUEST)

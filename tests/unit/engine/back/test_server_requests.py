@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
+import polars as pl
 import pytest
 
 from heartwatch.engine import session
+from heartwatch.engine.catalog import Source
 from heartwatch.engine.errors import StatementError
 from heartwatch.engine.lexer import split_statements
 from heartwatch.engine.server import Server
@@ -187,3 +190,29 @@ def test_no_topic_is_deleted_that_another_stream_is_over(tmp_path: Path) -> None
     engine.catalog = driver.catalog
     with pytest.raises(StatementError, match=r"Found other data sources \(A, C\) using topic shared"):
         engine.execute("DROP STREAM b DELETE TOPIC;")
+
+
+def test_each_row_that_is_inserted_has_an_answer_and_numbers_keep_their_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = real_engine(tmp_path)
+    engine.ready = True
+    driver = Driver({}, {})
+    sql = "CREATE STREAM s (d DECIMAL(4, 2), f DOUBLE, t STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON');"
+    driver.execute(split_statements(sql)[0])
+    engine.catalog = driver.catalog
+    written: list[tuple[Any, ...]] = []
+
+    def write(source: Source, rows: pl.DataFrame) -> None:
+        if len(written) == 2:
+            raise KafkaClientError("no broker")
+        written.extend(rows.rows())
+
+    monkeypatch.setattr(engine._inserter, "insert_rows", write)
+    row = b'{"D": 1.50, "F": 1.50, "T": 1.50}'
+    body = b"\n".join([b'{"target": "s"}', row, b'{"D": 123.4}', row, row])
+    status, answer = asyncio.run(request(Server(engine, "here"), "/inserts-stream", body))
+    assert written == [(Decimal("1.50"), 1.5, "1.50")] * 2
+    found = [orjson.loads(line) for line in answer.splitlines()]
+    assert (status, [one["status"] for one in found]) == (200, ["ok", "error", "ok", "error"])
+    assert found[3] == {"status": "error", "error_code": 50000, "message": "no broker", "seq": 3}
