@@ -257,7 +257,7 @@ class Resources:
         try:
             schema = self.schema(int.from_bytes(value[1 : codec.HEADER_BYTES], "big"))
             record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema))
-        except (codec.UnknownSchemaError, ValueError, EOFError, IndexError, TypeError):
+        except (codec.UnknownSchemaError, ValueError, ArithmeticError, EOFError, IndexError, TypeError):
             return None
         return None if body.read(1) else record
 

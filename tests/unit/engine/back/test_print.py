@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from datetime import UTC, datetime
 
 import pytest
 
+from heartwatch.engine.resources import Resources
 from heartwatch.engine.transient import readable
+from heartwatch.settings import KafkaSettings, RegistrySettings
 
 START, END = 1_700_000_000_000, 1_700_000_010_000
 
@@ -31,3 +34,15 @@ START, END = 1_700_000_000_000, 1_700_000_010_000
 )
 def test_bytes_are_shown_readably(value: bytes | None, shown: str) -> None:
     assert readable(value, lambda body: {"a": 1} if body.endswith(b"x") else None) == shown
+
+
+def test_avro_whose_time_is_out_of_range_is_shown_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = Resources(
+        KafkaSettings(bootstrap_servers="127.0.0.1:1"), RegistrySettings(url="http://127.0.0.1:1"), "s_"
+    )
+    time = {"type": "long", "logicalType": "timestamp-millis"}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "t", "type": time}]}
+    monkeypatch.setattr(resources, "schema", lambda schema_id: schema)
+    value = b"\x00\x00\x00\x00\x01" + b"\xff" * 9 + b"\x01"
+    assert resources.decoded(value[:5] + b"\x02") == {"t": datetime(1970, 1, 1, 0, 0, 0, 1_000, UTC)}
+    assert readable(value, resources.decoded) == value.hex()
