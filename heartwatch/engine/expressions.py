@@ -679,12 +679,14 @@ class Like(TypedExpression):
                 lambda row: None if row["pattern"] is None else like_pattern(row["pattern"], self.escape),
                 pl.String(),
             )
-        matched = value.value.str.contains(regex)
+        matched = value.value.str.contains(regex, strict=False)
         failures = value.failures + pattern.failures
         failures += _null_operands((self.value, value.value), (self.pattern, pattern.value))
+        wrong = matched.is_null() & value.value.is_not_null() & pattern.value.is_not_null()
         if self.escape is not None:
-            wrong = matched.is_null() & value.value.is_not_null() & pattern.value.is_not_null()
-            failures += (Failure(wrong, "LIKE pattern must not end with escape character"),)
+            failures += (Failure(wrong & regex.is_null(), "LIKE pattern must not end with escape character"),)
+        if regex.meta.root_names():
+            failures += (Failure(wrong & regex.is_not_null(), "LIKE pattern is too long"),)
         return Compiled(matched.fill_null(False), _hidden(failures))
 
 

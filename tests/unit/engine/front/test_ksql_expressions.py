@@ -88,6 +88,12 @@ def test_every_digit_is_javas(evaluate: Evaluate, text: str, wanted: list[Any]) 
     assert evaluate(text).values == wanted
 
 
+def test_a_like_pattern_that_is_too_long_fails(evaluate: Evaluate) -> None:
+    found = evaluate("S LIKE LPAD(S, 50000, '%')")
+    assert found.values == NONE
+    assert found.errors == [["LIKE pattern is too long"], [], ["LIKE pattern is too long"]]
+
+
 def test_division_of_doubles_by_zero_is_no_failure(evaluate: Evaluate) -> None:
     found = evaluate("D / 0e0")
     assert found.values == [float("inf"), None, float("-inf")]
