@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -452,10 +452,18 @@ def _printed(
 
 
 def _line(batch: MessageBatch, row: int, resources: Resources) -> bytes:
-    moment = datetime.fromtimestamp(int(batch.timestamp[row]) / 1000, UTC)
-    when = f"{moment:%Y/%m/%d %H:%M:%S}.{moment.microsecond // 1000:03d} Z"
+    when = shown_time(int(batch.timestamp[row]))
     key, value = (readable(column[row].as_py(), resources.decoded) for column in (batch.key, batch.value))
     return f"rowtime: {when}, key: {key}, value: {value}, partition: {batch.partition[row]}\n".encode()
+
+
+def shown_time(milliseconds: int) -> str:
+    """Show a record's time, as a number where no calendar has it (a producer may give nanoseconds)."""
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return f"{milliseconds} ms"
+    return f"{moment:%Y/%m/%d %H:%M:%S}.{moment.microsecond // 1000:03d} Z"
 
 
 def readable(value: bytes | None, decode: Callable[[bytes], Any]) -> str:

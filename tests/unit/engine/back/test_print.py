@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from heartwatch.engine.resources import Resources
-from heartwatch.engine.transient import readable
+from heartwatch.engine.transient import readable, shown_time
 from heartwatch.settings import KafkaSettings, RegistrySettings
 
 START, END = 1_700_000_000_000, 1_700_000_010_000
@@ -46,3 +46,15 @@ def test_avro_whose_time_is_out_of_range_is_shown_as_bytes(monkeypatch: pytest.M
     value = b"\x00\x00\x00\x00\x01" + b"\xff" * 9 + b"\x01"
     assert resources.decoded(value[:5] + b"\x02") == {"t": datetime(1970, 1, 1, 0, 0, 0, 1_000, UTC)}
     assert readable(value, resources.decoded) == value.hex()
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"),
+    [
+        (START, "2023/11/14 22:13:20.000 Z"),
+        (-1, "1969/12/31 23:59:59.999 Z"),
+        (START * 1_000_000, "1700000000000000000 ms"),
+    ],
+)
+def test_times_are_shown_even_where_no_calendar_has_them(milliseconds: int, shown: str) -> None:
+    assert shown_time(milliseconds) == shown
