@@ -480,6 +480,8 @@ class TransientQuery(QueryAnalysis):
             raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
         if query.emit == "FINAL" and (query.group_by is None or query.window is None):
             raise StatementError("EMIT FINAL is only supported for windowed aggregations.")
+        if query.limit is not None and query.limit < 0:
+            raise StatementError(f"Push queries don't support negative integers in the LIMIT clause: {query.limit}.")
         step = self.filtered(self.build_source(), query.where)
         group_by = query.group_by
         if group_by is None and self.has_aggregates():

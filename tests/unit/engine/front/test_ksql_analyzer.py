@@ -360,6 +360,7 @@ _REFUSED: list[tuple[str, str]] = [
     (f"create stream o as select id, {'9' * 5000} as x from st;", "Invalid numeric literal: 999"),
     ("create stream o as select id, decimal 'a' as x from st;", "Invalid numeric literal: a"),
     ("create stream o as select id, decimal 'NaN' as x from st;", "Invalid numeric literal: NaN"),
+    ("select * from st emit changes limit -1;", "Push queries don't support negative integers in the LIMIT clause: -1."),
     ("select id, count(*) from wt group by id;", "Pull queries don't support GROUP BY clauses."),
 ]  # fmt: skip
 
