@@ -60,7 +60,7 @@ lint: setup ## Run the linters and the type checker
 	$(BIN)/mypy
 
 unit: setup ## Run the unit tests: no processes, seconds
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest kafkakit/tests ksqlengine/tests tests/unit
 
 integration: integration-pipeline integration-engine integration-machines ## Run the integration tests: real embedded parts
 
@@ -112,11 +112,11 @@ $(UV): requirements/bootstrap.lock
 	@touch $@
 
 # Linked where the package manager's cache is on the same disk, else copied.
-$(INSTALLED): $(UV) requirements/requirements.lock pyproject.toml
+$(INSTALLED): $(UV) requirements/requirements.lock pyproject.toml kafkakit/pyproject.toml ksqlengine/pyproject.toml
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
 	@UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/requirements.lock \
 		|| { echo "The Python packages can't be installed: check the network and the disk, and run make again." >&2; exit 1; }
-	@$(UV) pip install --quiet --python $(BIN)/python --offline --no-build-isolation --no-deps --editable .
+	@$(UV) pip install --quiet --python $(BIN)/python --offline --no-build-isolation --no-deps --editable kafkakit --editable ksqlengine --editable .
 	@touch $@
 
 $(RECORDINGS): $(UV) requirements/recordings.lock

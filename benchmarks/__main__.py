@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from heartwatch.stack.platform import Platform
+from heartwatch.platform.platform import Platform
 
 _BENCHMARKS = (
     ["benchmarks.simulate", "--load"],

@@ -25,9 +25,9 @@ import numpy.typing as npt
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from benchmarks.engine_throughput import GRACE_MS, PARTITIONS, WINDOW_MS, EngineProcess, Topics
-from heartwatch import codec
-from heartwatch.kafka import consumer_config
 from heartwatch.settings import ROOT, load_settings
+from kafkakit import avro_codec
+from kafkakit.admin import consumer_config
 
 _WARM_UP_SECONDS = 15
 _STEP_SECONDS = 0.01
@@ -80,8 +80,8 @@ class Reader:
 
 def closing_appends(reader: Reader) -> dict[int, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return by partition the highest event time so far and the append time of each event, both in ms."""
-    schema = codec.parse((ROOT / "schemas" / "heart_rate" / "realtime.avsc").read_text(encoding="utf-8"))
-    decoder = codec.Decoder(schema, lambda _: schema)
+    schema = avro_codec.parse((ROOT / "schemas" / "heart_rate" / "realtime.avsc").read_text(encoding="utf-8"))
+    decoder = avro_codec.Decoder(schema, lambda _: schema)
     records, found = reader.records(), {}
     for partition in range(PARTITIONS):
         of_partition = [record for record in records if record.partition == partition]

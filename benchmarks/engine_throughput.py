@@ -34,11 +34,11 @@ import psutil
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from heartwatch import codec
-from heartwatch.batch_consumer import open_batch_consumer
-from heartwatch.kafka import KafkaAdmin, TopicState, consumer_config, producer_config
-from heartwatch.registry import Registry
 from heartwatch.settings import ROOT, Settings, load_settings
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, TopicState, consumer_config, producer_config
+from kafkakit.batch_consumer import open_batch_consumer
+from kafkakit.registry import Registry
 
 _START_MS = 1_700_000_000_000
 PARTITIONS = 8
@@ -79,10 +79,13 @@ class Topics:
         chosen = {"retention.ms": "-1", **(configs or {})}
         KafkaAdmin(settings.kafka).create([TopicState(self.topic(name), PARTITIONS, 1, chosen) for name in _RESOURCES])
         registry = Registry(settings.registry)
-        self._schemas: dict[str, tuple[codec.AvroSchema, int]] = {}
+        self._schemas: dict[str, tuple[avro_codec.AvroSchema, int]] = {}
         for name, topic in (("historical", "historical"), ("realtime", "realtime"), ("alert", "alerts")):
             text = (ROOT / "schemas" / "heart_rate" / f"{name}.avsc").read_text(encoding="utf-8")
-            self._schemas[name] = (codec.parse(text), registry.register(f"{self.topic(topic)}-value", text).schema_id)
+            self._schemas[name] = (
+                avro_codec.parse(text),
+                registry.register(f"{self.topic(topic)}-value", text).schema_id,
+            )
         self._producer = Producer(
             producer_config(settings.kafka, linger_ms=5) | {"queue.buffering.max.messages": 1_000_000}
         )
@@ -99,7 +102,7 @@ class Topics:
             "max_heart_rate": self._rng.integers(107, 110, self.users),
         }
         rows = pa.RecordBatch.from_pydict({name: pa.array(column, pa.int32()) for name, column in ranges.items()})
-        values = codec.encode(rows, *self._schemas["historical"])
+        values = avro_codec.encode(rows, *self._schemas["historical"])
         self._send("historical", self._keys, values, [_START_MS] * self.users)
         self.flush()
 
@@ -125,7 +128,7 @@ class Topics:
                 "heart_rate": pa.array(np.where(who % 50 == 0, 130, self._rng.integers(50, 111, size)), pa.int32()),
             }
         )
-        self._send("realtime", users, codec.encode(batch, *self._schemas["realtime"]), times.tolist())
+        self._send("realtime", users, avro_codec.encode(batch, *self._schemas["realtime"]), times.tolist())
         self.events += size
 
     def flush(self) -> None:
@@ -188,7 +191,7 @@ class EngineProcess:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            *(sys.executable, "-m", "heartwatch.engine.server", "--listen", f"127.0.0.1:{port}"),
+            *(sys.executable, "-m", "ksqlengine.server.rest", "--listen", f"127.0.0.1:{port}"),
             *("--bootstrap-servers", settings.kafka.bootstrap_servers, "--registry-url", settings.registry.url),
             *("--service-id", f"bench{time.time_ns()}_", "--data-dir", str(folder), "--log-level", "WARNING"),
         ]

@@ -19,17 +19,17 @@ from pathlib import Path
 import polars as pl
 import psycopg2
 
-from heartwatch.historical.generate import generate_ranges, write_ranges
-from heartwatch.historical.load import load_ranges
-from heartwatch.historical.read import read_ranges
-from heartwatch.historical.rejects import RejectFile
+from heartwatch.platform.platform import Platform
+from heartwatch.ranges.generate import generate_ranges, write_ranges
+from heartwatch.ranges.load import load_ranges
+from heartwatch.ranges.read import read_ranges
+from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import ROOT, load_settings
 from heartwatch.simulate.people import people_chunks
 from heartwatch.simulate.recordings import SCHEMA, Replay
 from heartwatch.simulate.simulation import FaultRates, Simulation
 from heartwatch.simulate.truth import expected_windows, truth
 from heartwatch.simulate.uniform import UniformGenerator
-from heartwatch.stack.platform import Platform
 
 START = datetime(2026, 3, 4, 22, 30, tzinfo=UTC)
 ROWS = 2_000_000

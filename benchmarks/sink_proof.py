@@ -40,15 +40,15 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 from pyiceberg.typedef import Record
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
-from heartwatch.registry import Registry
+from heartwatch.proof.store import ProofMemory
+from heartwatch.proof.topic import Request, prove_records
 from heartwatch.settings import Settings, load_settings
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
-from heartwatch.verify.memory import ProofMemory
-from heartwatch.verify.sinks import Request, prove_records
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
+from kafkakit.registry import Registry
 
 _PARTITIONS = 8
 _WRITERS = 2
@@ -133,7 +133,7 @@ def _write(share: _Share) -> list[Written]:
     analytic = Analytic.load(settings.pipeline.analytic, share.version)
     topic = analytic.topic(_RESOURCE)
     events = _make_events(share.rows * max(1, _MADE // share.rows), share.writer)
-    values = codec.encode(events, codec.parse(analytic.schema_text(_RESOURCE)), share.schema_id)
+    values = avro_codec.encode(events, avro_codec.parse(analytic.schema_text(_RESOURCE)), share.schema_id)
     times = events.column("event_time").view(pa.int64()).to_pylist()
     partition = share.writer * _OWN + np.arange(len(events)) % _OWN
     messages = list(zip(values, events.column("user_id").to_pylist(), partition.tolist(), times, strict=True))

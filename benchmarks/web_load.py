@@ -16,8 +16,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
 
 CHROMIUM = "/usr/bin/chromium"
 _NOTE = """

@@ -42,11 +42,11 @@ from rich.console import Console
 
 from flows.demo import deploy
 from heartwatch.analytic import Analytic
-from heartwatch.ksqldb import Ksqldb, StatementError
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
 from heartwatch.web.operations import Operations, Order
 from heartwatch.web.parts import PrefectApi
+from ksqlengine.client.rest_client import Ksqldb, StatementError
 
 _QUERY = re.compile(r"query: (\{.*?\}),")
 _AT_ONCE = 10

@@ -84,7 +84,11 @@ def deploy(console: Console) -> None:
 
 def digest() -> str:
     """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
-    code = [path for folder in ("flows", "tasks", "heartwatch") for path in (ROOT / folder).rglob("*.py")]
+    code = [
+        path
+        for folder in ("flows", "tasks", "heartwatch", "ksqlengine/src", "kafkakit/src")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     files = [ROOT / "prefect.yaml", *sorted((ROOT / "deployments" / "automations").glob("*.yaml")), *sorted(code)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 

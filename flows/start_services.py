@@ -11,8 +11,8 @@ from prefect import flow, unmapped
 from pydantic import Field
 
 from flows.provision_clusters import Credentials
-from heartwatch.clusters.commands import Outcome
 from heartwatch.clusters.environment import start_waves
+from heartwatch.clusters.remote_commands import Outcome
 from heartwatch.clusters.spec import ClusterName
 from tasks.aws import find_fleet, publish_outcomes, start_machine
 

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.states import Completed, State
 from pydantic import Field
 
-from heartwatch.verify.sinks import Request
+from heartwatch.proof.topic import Request
 from tasks.sink import (
     Busy,
     SinkReport,

@@ -14,22 +14,22 @@ app = App(name="heartwatch", help="Find users whose heart rate leaves their own 
 # Help texts stand here as well: to take them from the functions would import the modules.
 _COMMANDS = {
     "demo": (
-        "heartwatch.stack.commands:demo",
+        "heartwatch.platform.commands:demo",
         "Run the whole pipeline and print what was found; leaves the platform up.",
     ),
-    "up": ("heartwatch.stack.commands:up", "Start the platform; what runs already stays as it is."),
-    "down": ("heartwatch.stack.commands:down", "Stop the platform; its data stays."),
+    "up": ("heartwatch.platform.commands:up", "Start the platform; what runs already stays as it is."),
+    "down": ("heartwatch.platform.commands:down", "Stop the platform; its data stays."),
     "status": (
-        "heartwatch.stack.commands:status",
+        "heartwatch.platform.commands:status",
         "Show each part: state, address, health, process, memory, restarts.",
     ),
-    "logs": ("heartwatch.stack.commands:logs", "Show the end of a part's log."),
-    "kill": ("heartwatch.stack.commands:kill", "Send a signal to a part, to see it restarted."),
-    "restart": ("heartwatch.stack.commands:restart", "Stop and start a part."),
-    "clean": ("heartwatch.stack.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
-    "ksql": ("heartwatch.ksql_cli:app", "Test KSQL without a broker, or talk to the running engine."),
+    "logs": ("heartwatch.platform.commands:logs", "Show the end of a part's log."),
+    "kill": ("heartwatch.platform.commands:kill", "Send a signal to a part, to see it restarted."),
+    "restart": ("heartwatch.platform.commands:restart", "Stop and start a part."),
+    "clean": ("heartwatch.platform.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
+    "ksql": ("heartwatch.ksql.commands:app", "Test KSQL without a broker, or talk to the running engine."),
     "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
-    "packages": ("heartwatch.stack.commands:packages", "Download the pinned JVM packages, or lock them anew."),
+    "packages": ("heartwatch.platform.commands:packages", "Download the pinned JVM packages, or lock them anew."),
 }
 for _name, (_target, _help) in _COMMANDS.items():
     app.command(_target, name=_name, help=_help)
@@ -48,8 +48,8 @@ def main() -> None:
 
 def _expected() -> tuple[type[Exception], ...]:
     """Return the errors whose message tells a user all; imported late because that is slow."""
+    from heartwatch.platform.errors import PlatformError  # noqa: PLC0415
     from heartwatch.settings import SettingsError  # noqa: PLC0415
-    from heartwatch.stack.errors import PlatformError  # noqa: PLC0415
 
     return PlatformError, SettingsError
 

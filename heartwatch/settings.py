@@ -11,9 +11,12 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
+
+from kafkakit.settings import KafkaSettings, RegistrySettings, SettingsSection
+from ksqlengine.client.settings import KsqldbSettings
 
 DEFAULT_ANALYTIC = "heart_rate"
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,34 +26,7 @@ class SettingsError(Exception):
     """The settings can't be used; the message names each wrong value and what is allowed."""
 
 
-class _Section(BaseModel):
-    """A group of settings; a name that it doesn't have is a mistake, not one to be passed over."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class KafkaSettings(_Section):
-    """Brokers and the topics' sizes."""
-
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port list of the brokers")
-    partitions: int = Field(8, ge=1, le=10_000, description="partitions of each input topic (the original's: 30)")
-    replication_factor: int = Field(1, ge=1, le=9, description="copies of each partition")
-    min_insync_replicas: int = Field(1, ge=1, le=9, description="copies that must acknowledge a write")
-    retention_ms: int = Field(86_400_000, ge=-1, description="how long realtime events stay, ms; -1 for ever")
-    retention_bytes: int = Field(-1, ge=-1, description="how much of a partition stays, bytes; -1 without limit")
-
-
-class RegistrySettings(_Section):
-    """Schema Registry (Confluent's API)."""
-
-    url: str = Field("http://127.0.0.1:8081", description="base address of the Confluent-compatible API")
-    converter_url: str | None = Field(None, description="address that Connect's Avro converter uses, where it differs")
-    compatibility: Literal["BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FULL", "FULL_TRANSITIVE", "NONE"] = Field(
-        "BACKWARD", description="compatibility that a new version must keep"
-    )
-
-
-class ConnectSettings(_Section):
+class ConnectSettings(SettingsSection):
     """Kafka Connect."""
 
     url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
@@ -74,21 +50,7 @@ class ConnectSettings(_Section):
     )
 
 
-class KsqldbSettings(_Section):
-    """KSQL servers: real ksqlDB or the embedded engine."""
-
-    urls: list[str] = Field(
-        ["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used"
-    )
-    request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
-    idle_close_ms: int = Field(
-        60_000,
-        ge=0,
-        description="silence after which the embedded engine closes a partition's windows by the clock, ms",
-    )
-
-
-class PostgresSettings(_Section):
+class PostgresSettings(SettingsSection):
     """The database of historical ranges."""
 
     host: str = Field("127.0.0.1", description="server")
@@ -102,7 +64,7 @@ class PostgresSettings(_Section):
     )
 
 
-class S3Settings(_Section):
+class S3Settings(SettingsSection):
     """Object storage of the sink, and the Iceberg catalog over it."""
 
     endpoint: str | None = Field(None, description="address of an S3 server; None for AWS")
@@ -122,7 +84,7 @@ class S3Settings(_Section):
     topics_folder: str = Field("topics", description="folder of Confluent's S3 sink in the bucket (its topics.dir)")
 
 
-class PrefectSettings(_Section):
+class PrefectSettings(SettingsSection):
     """Prefect."""
 
     api_url: str | None = Field(None, description="API of the server; None uses PREFECT_API_URL")
@@ -130,7 +92,7 @@ class PrefectSettings(_Section):
     producers_pool: str = Field("producers", description="work pool of the producers")
 
 
-class PipelineSettings(_Section):
+class PipelineSettings(SettingsSection):
     """Which analytic runs, in which version, with which query parameters."""
 
     analytic: str = Field(
@@ -142,7 +104,7 @@ class PipelineSettings(_Section):
     variables: dict[str, str] = Field(default_factory=dict, description="overrides of the analytic's KSQL variables")
 
 
-class ProducerSettings(_Section):
+class ProducerSettings(SettingsSection):
     """How events are sent."""
 
     machines: list[str] = Field(default_factory=list, description="producer machines; empty: the brokers' machines")
@@ -153,13 +115,13 @@ class ProducerSettings(_Section):
     iterations: int = Field(1_000_000, ge=1, description="events that dev mode sends")
 
 
-class ConnectorSettings(_Section):
+class ConnectorSettings(SettingsSection):
     """Connector intervals of the original that a JDBC source needs."""
 
     historical_poll_ms: int = Field(3_600_000, ge=100, description="how often a polling source reads the table")
 
 
-class ObjectiveSettings(_Section):
+class ObjectiveSettings(SettingsSection):
     """What the scheduled checks hold the pipeline to."""
 
     min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
@@ -171,7 +133,7 @@ class ObjectiveSettings(_Section):
     )
 
 
-class WebSettings(_Section):
+class WebSettings(SettingsSection):
     """The live page."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -189,7 +151,7 @@ class WebSettings(_Section):
     remembered_alerts: int = Field(5_000, ge=100, le=100_000, description="alerts that the page keeps, the newest")
 
 
-class MonitoringSettings(_Section):
+class MonitoringSettings(SettingsSection):
     """What the scheduled checks remember and do by themselves."""
 
     retention_days: float = Field(14, gt=0, description="how long the checks' figures are kept, days")

@@ -15,7 +15,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect_aws import AwsCredentials
 from pydantic import BaseModel
 
-from heartwatch.clusters.commands import Commands, Outcome, script_with
 from heartwatch.clusters.environment import (
     forget_secrets,
     keep_secrets,
@@ -27,6 +26,7 @@ from heartwatch.clusters.errors import ClustersError
 from heartwatch.clusters.machines import Found, dead_machines, find_machines
 from heartwatch.clusters.prices import Prices, cost_rows
 from heartwatch.clusters.release import pack, upload
+from heartwatch.clusters.remote_commands import Commands, Outcome, script_with
 from heartwatch.clusters.spec import ClusterName, ClusterSpec
 from heartwatch.clusters.stack import Stack, StackPlan
 from heartwatch.clusters.template import FOLDER, generations_of

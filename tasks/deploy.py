@@ -19,11 +19,11 @@ from heartwatch.deploy import pipeline
 from heartwatch.deploy.pipeline import Stage
 from heartwatch.deploy.plan import Plan, apply, take_back
 from heartwatch.deploy.teardown import tear_down
-from heartwatch.kafka import KafkaClientError
-from heartwatch.ksqldb import KsqldbUnavailableError
 from heartwatch.postgres import PostgresError
-from heartwatch.registry import IncompatibleSchemaError, RegistryError
 from heartwatch.settings import Settings, load_settings
+from kafkakit.admin import KafkaClientError
+from kafkakit.registry import IncompatibleSchemaError, RegistryError
+from ksqlengine.client.rest_client import KsqldbUnavailableError
 from tasks.artifacts import publish_table
 
 _PASSING = (KafkaClientError, RegistryError, ConnectError, KsqldbUnavailableError, PostgresError)

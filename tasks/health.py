@@ -13,8 +13,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from heartwatch.connect import Connect, ConnectError, UnknownConnectorError
-from heartwatch.kafka import KafkaAdmin, KafkaClientError
-from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Monitoring
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import Settings, load_settings
@@ -28,6 +26,8 @@ from heartwatch.verify.health import (
     judge_workers,
     unreachable,
 )
+from kafkakit.admin import KafkaAdmin, KafkaClientError
+from ksqlengine.client.rest_client import Ksqldb, KsqldbError
 from tasks.artifacts import publish_table
 from tasks.events import Wrong, announce
 

@@ -15,12 +15,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
-from heartwatch.historical.derive import derive_ranges
-from heartwatch.historical.generate import generate_ranges, write_ranges
-from heartwatch.historical.load import load_ranges
-from heartwatch.historical.read import count_rows, read_ranges
-from heartwatch.historical.rejects import RejectFile
 from heartwatch.postgres import connect
+from heartwatch.ranges.derive import derive_ranges
+from heartwatch.ranges.generate import generate_ranges, write_ranges
+from heartwatch.ranges.load import load_ranges
+from heartwatch.ranges.read import count_rows, read_ranges
+from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import Settings, load_settings
 from heartwatch.simulate.recordings import read_recordings
 
@@ -46,7 +46,7 @@ class GenerateReport(BaseModel):
 
 
 class LoadReport(BaseModel):
-    """What a load did, in rows; see `heartwatch.historical.load.LoadResult`."""
+    """What a load did, in rows; see `heartwatch.ranges.load.LoadResult`."""
 
     path: Path
     read: int
@@ -84,7 +84,7 @@ def write_range_file(
         target: the file to write (.csv, .jsonl); None: where `load-historical` looks for it.
 
     Raises:
-        heartwatch.historical.HistoricalError: the source has no range, or a file can't be read or written.
+        heartwatch.ranges.HistoricalError: the source has no range, or a file can't be read or written.
         heartwatch.simulate.recordings.RecordingError: a recording can't be read.
     """
     settings = load_settings()
@@ -128,7 +128,7 @@ def load_range_file(path: Path, delete_missing: bool) -> LoadReport:
         delete_missing: delete the users whom the file doesn't have.
 
     Raises:
-        heartwatch.historical.HistoricalError: the file can't be read or has no good row, or the database refuses.
+        heartwatch.ranges.HistoricalError: the file can't be read or has no good row, or the database refuses.
         heartwatch.postgres.PostgresError: the database can't be reached.
     """
     settings = load_settings()

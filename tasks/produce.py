@@ -24,9 +24,7 @@ from prefect.tasks import Task, exponential_backoff
 from prefect.variables import Variable
 from pydantic import BaseModel
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
@@ -35,9 +33,11 @@ from heartwatch.produce.shards import Shard
 from heartwatch.produce.sources import first_event_ms, open_source, shards_of, windows_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
-from heartwatch.registry import Registry
 from heartwatch.settings import Settings, load_settings
-from heartwatch.verify.topics import newest_event_ms, wait_until_committed
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, KafkaClientError, OffsetReader
+from kafkakit.registry import Registry
+from kafkakit.topic_reader import newest_event_ms, wait_until_committed
 from tasks.artifacts import publish_table
 
 PRODUCER_RUN = "producer_run"
@@ -135,7 +135,7 @@ def _encoder(settings: Settings, analytic: Analytic, spec: RunSpec, shard: Shard
     text = analytic.schema_text("realtime")
     registered = Registry(settings.registry).register(f"{analytic.topic('realtime')}-value", text)
     return Encoder(
-        schema=codec.parse(text),
+        schema=avro_codec.parse(text),
         schema_id=registered.schema_id,
         key=topic.key,
         event_time=topic.event_time or "",

@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Monitoring, SinkCheck
+from heartwatch.proof.dead_letters import DeadLetter, DeadLetterSummary
+from heartwatch.proof.findings import Finding, Kind, PartitionProof, SinkProof
+from heartwatch.proof.store import BusyError
+from heartwatch.proof.topic import Request, prove, schema_lookup
 from heartwatch.settings import load_settings
-from heartwatch.verify.dead_letters import DeadLetter, DeadLetterSummary
-from heartwatch.verify.findings import Finding, Kind, PartitionProof, SinkProof
-from heartwatch.verify.memory import BusyError
-from heartwatch.verify.sinks import Request, prove, schema_lookup
 from tasks.artifacts import picture, publish_markdown, publish_table
 from tasks.events import Wrong, announce
 
@@ -251,7 +251,7 @@ def publish_sinks_over_time(reports: Sequence[SinkReport], version: int | None =
     if all(one.topic in before and replace(before[one.topic], at=now) == one for one in checks):
         return
     # Most runs find nothing new and draw nothing: loading the charts' library takes as long as they do.
-    from heartwatch.charts import over_time  # noqa: PLC0415
+    from heartwatch.plots import over_time  # noqa: PLC0415
 
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {label: {} for label in _PANELS}
     for one in (*history, *checks):

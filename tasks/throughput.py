@@ -15,8 +15,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, OffsetReader
-from heartwatch.ksqldb import Ksqldb, KsqldbError
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import (
@@ -38,7 +36,9 @@ from heartwatch.verify.throughput import (
     stage_rates,
     steady,
 )
-from heartwatch.verify.topics import Records, read_ranges
+from kafkakit.admin import KafkaAdmin, KafkaClientError, OffsetReader
+from kafkakit.topic_reader import Records, read_ranges
+from ksqlengine.client.rest_client import Ksqldb, KsqldbError
 from tasks.artifacts import picture, publish_markdown, publish_table
 
 REALTIME, QUERY, ALERTS = "realtime topic", "query", "alerts topic"
@@ -434,7 +434,7 @@ def publish_throughput(measured: Measured) -> None:
 def publish_history(memory: Monitoring, settings: Settings, sentence: str) -> None:
     """Show a plot of the checks' rates, lags and latencies over the last hours."""
     # Most runs find nothing moving and draw nothing: loading the charts' library takes as long as they do.
-    from heartwatch.charts import over_time  # noqa: PLC0415
+    from heartwatch.plots import over_time  # noqa: PLC0415
 
     since = time.time() - _PLOTTED_SECONDS
     rates: dict[str, list[tuple[float, float]]] = {}

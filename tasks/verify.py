@@ -18,13 +18,10 @@ from psycopg2 import sql
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
-from heartwatch.codec import Decoder, parse
-from heartwatch.kafka import KafkaAdmin
 from heartwatch.monitoring import DetectionCheck, Monitoring
 from heartwatch.postgres import execute
 from heartwatch.produce.sources import simulation_of
 from heartwatch.produce.spec import RunSpec
-from heartwatch.registry import Registry
 from heartwatch.report.day import Reports
 from heartwatch.settings import Settings, load_settings
 from heartwatch.simulate.truth import (
@@ -46,7 +43,10 @@ from heartwatch.verify.batch import (
     decode_topic,
     latest_rows,
 )
-from heartwatch.verify.topics import NewRecords, committed_ranges, new_records, read_ranges
+from kafkakit.admin import KafkaAdmin
+from kafkakit.avro_codec import Decoder, parse
+from kafkakit.registry import Registry
+from kafkakit.topic_reader import NewRecords, committed_ranges, new_records, read_ranges
 from tasks.artifacts import picture, publish_markdown, publish_table, table
 from tasks.sink import schema_lookup
 
@@ -460,7 +460,7 @@ def publish_detections(report: AlertsReport) -> None:
 def publish_detections_over_time(report: AlertsReport) -> None:
     """Keep what a check found, and plot what the checks of the last seven days found."""
     # Half an hour apart, and mostly with nothing new: the charts' library is loaded where there is something to draw.
-    from heartwatch.charts import over_time  # noqa: PLC0415
+    from heartwatch.plots import over_time  # noqa: PLC0415
 
     settings, now = load_settings(), time.time()
     memory = Monitoring(settings.postgres, settings.pipeline)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from heartwatch.stack.platform import Platform
+from heartwatch.platform.platform import Platform
 
 
 def pytest_configure(config: pytest.Config) -> None:

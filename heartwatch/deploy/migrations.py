@@ -22,7 +22,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from heartwatch.analytic import Analytic
 from heartwatch.deploy.plan import Change, DeployError, Plan
-from heartwatch.kafka import (
+from heartwatch.settings import Settings
+from kafkakit.admin import (
     KafkaAdmin,
     KafkaClientError,
     TopicExistsError,
@@ -30,8 +31,8 @@ from heartwatch.kafka import (
     consumer_config,
     producer_config,
 )
-from heartwatch.ksqldb import Ksqldb, quoted
-from heartwatch.settings import KafkaSettings, Settings
+from kafkakit.settings import KafkaSettings
+from ksqlengine.client.rest_client import Ksqldb, quoted
 
 _FILE = re.compile(r"V(\d{6})__(.+)\.sql")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -203,8 +204,8 @@ class Migrations:
         """Compare the files with what was applied and with what the server has.
 
         Raises:
-            heartwatch.ksqldb.KsqldbError: no server could be asked.
-            heartwatch.kafka.KafkaClientError: the state could not be read.
+            ksqlengine.client.rest_client.KsqldbError: no server could be asked.
+            kafkakit.admin.KafkaClientError: the state could not be read.
         """
         records, present = self._state.read(), self._present()
         changes = [
@@ -228,8 +229,8 @@ class Migrations:
         """Apply a migration and wait until its queries run, or take it back.
 
         Raises:
-            heartwatch.ksqldb.StatementError: a statement is wrong.
-            heartwatch.ksqldb.KsqldbError: a query doesn't run, or no server is ready.
+            ksqlengine.client.rest_client.StatementError: a statement is wrong.
+            ksqlengine.client.rest_client.KsqldbError: a query doesn't run, or no server is ready.
         """
         migration = next(one for one in self._migrations if one.file == change.resource)
         if change.after is None:
@@ -313,7 +314,7 @@ def drop_sources(ksqldb: Ksqldb, names: Iterable[str]) -> None:
         names: as the server keeps them, in order of creation; those that aren't there are left out.
 
     Raises:
-        heartwatch.ksqldb.KsqldbError: the server refused, for example because another stream reads one of them.
+        ksqlengine.client.rest_client.KsqldbError: the server refused, for example because another stream reads one of them.
     """
     wanted = list(names)
     sources = {source.name: source for source in [*ksqldb.streams(), *ksqldb.tables()]}

@@ -15,13 +15,13 @@ from heartwatch.deploy.plan import Deployer
 from heartwatch.deploy.schemas import Schemas
 from heartwatch.deploy.teardown import Clients, Footprint, Teardown
 from heartwatch.deploy.topics import Topics, analytic_topics, service_topics
-from heartwatch.historical.load import create_table
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin
-from heartwatch.ksqldb import Ksqldb
 from heartwatch.postgres import connect
-from heartwatch.registry import Registry
+from heartwatch.ranges.load import create_table
 from heartwatch.settings import Settings
+from kafkakit.admin import KafkaAdmin
+from kafkakit.registry import Registry
+from ksqlengine.client.rest_client import Ksqldb
 
 Stage = Literal["topics", "schemas", "connect", "ksql"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from heartwatch.analytic import Analytic
 from heartwatch.deploy.plan import Change, Plan
-from heartwatch.registry import Registry
-from heartwatch.settings import RegistrySettings
+from kafkakit.registry import Registry
+from kafkakit.settings import RegistrySettings
 
 _SCHEMA, _COMPATIBILITY = "schema", "compatibility"
 
@@ -31,7 +31,7 @@ class Schemas:
         """Compare the schema files with the registry; an incompatible schema is refused.
 
         Raises:
-            heartwatch.registry.RegistryError: the registry could not be asked.
+            kafkakit.registry.RegistryError: the registry could not be asked.
         """
         known = set(self._registry.subjects())
         return Plan(
@@ -42,7 +42,7 @@ class Schemas:
         """Register a schema and set its subject's compatibility, or take both back.
 
         Raises:
-            heartwatch.registry.RegistryError: the registry refused.
+            kafkakit.registry.RegistryError: the registry refused.
         """
         if change.after is None:
             self._registry.delete(change.resource)

@@ -19,11 +19,11 @@ from heartwatch.connect import Connect
 from heartwatch.deploy.connectors import Config, is_sink, remove_connector
 from heartwatch.deploy.plan import Change, DeployError, Plan, deletions
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin
-from heartwatch.ksqldb import Ksqldb, Query, Source, quoted
 from heartwatch.postgres import execute
-from heartwatch.registry import Registry
 from heartwatch.settings import PostgresSettings, S3Settings
+from kafkakit.admin import KafkaAdmin
+from kafkakit.registry import Registry
+from ksqlengine.client.rest_client import Ksqldb, Query, Source, quoted
 
 _SLOT_SECONDS = 30
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from heartwatch.analytic import Analytic, TopicDefinition
 from heartwatch.deploy.plan import Change, Plan, compare
-from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState
-from heartwatch.settings import KafkaSettings
+from kafkakit.admin import KafkaAdmin, TopicExistsError, TopicState
+from kafkakit.settings import KafkaSettings
 
 _PARTITIONS, _COPIES = "partitions", "replication.factor"
 _NO_LIMIT = str(2**63 - 1)
@@ -82,7 +82,7 @@ class Topics:
         """Compare the wanted topics with those on the brokers.
 
         Raises:
-            heartwatch.kafka.KafkaClientError: the brokers could not be asked.
+            kafkakit.admin.KafkaClientError: the brokers could not be asked.
         """
         found = self._admin.describe(topic.name for topic in self._wanted)
         return Plan(tuple(plan_topic(found.get(topic.name), topic) for topic in self._wanted))
@@ -91,7 +91,7 @@ class Topics:
         """Create, reconfigure or delete a topic.
 
         Raises:
-            heartwatch.kafka.KafkaClientError: the brokers refused.
+            kafkakit.admin.KafkaClientError: the brokers refused.
         """
         if change.after is None:
             self._admin.delete({change.resource} - self._others)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from heartwatch import codec
-from heartwatch.partitioning import partitions_of
+from kafkakit import avro_codec
+from kafkakit.partitioning import partitions_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Encoder:
         chosen: the shard's partitions.
     """
 
-    schema: codec.AvroSchema
+    schema: avro_codec.AvroSchema
     schema_id: int
     key: str
     event_time: str
@@ -102,7 +102,7 @@ class Encoder:
         keys, partitions = self._keys_and_partitions(events.columns)
         rows = np.flatnonzero(np.isin(partitions, self.chosen))
         columns = events.columns if len(rows) == len(partitions) else events.columns.take(pa.array(rows))
-        values: list[bytes | None] = list(codec.encode(columns, self.schema, self.schema_id))
+        values: list[bytes | None] = list(avro_codec.encode(columns, self.schema, self.schema_id))
         times = _milliseconds(columns.column(self.event_time))
         messages = Messages(
             keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), self._due_ms(events)

@@ -21,10 +21,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from heartwatch.kafka import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
 from heartwatch.produce.messages import Messages
 from heartwatch.produce.shards import Shard
-from heartwatch.settings import KafkaSettings
+from kafkakit.admin import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
+from kafkakit.settings import KafkaSettings
 
 QUEUE_MESSAGES = 1_000_000  # messages that may wait in the client; a transaction holds less than that
 _CHUNK = 5_000  # messages handed over between two looks at the client's queue

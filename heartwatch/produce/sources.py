@@ -12,20 +12,20 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic, TopicDefinition
-from heartwatch.historical import HistoricalError
-from heartwatch.historical.read import read_ranges
-from heartwatch.historical.rejects import RejectFile
-from heartwatch.partitioning import partitions_of
 from heartwatch.produce.messages import Events, RawMessage
 from heartwatch.produce.run import Source
 from heartwatch.produce.shards import Shard, plan_shards, whole_shards
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events, with_times
+from heartwatch.ranges import HistoricalError
+from heartwatch.ranges.read import read_ranges
+from heartwatch.ranges.rejects import RejectFile
 from heartwatch.simulate.recordings import RecordingError, Replay, read_recordings
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
 from heartwatch.simulate.uniform import UniformError, UniformGenerator
+from kafkakit import avro_codec
+from kafkakit.partitioning import partitions_of
 
 _BATCH_SECONDS = 0.5
 _ENDLESS_TICKS = 2**31  # of two seconds each: 136 years
@@ -92,7 +92,7 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
         SourceError: the source can't be opened.
     """
     event_time = _event_time(analytic.topics["realtime"])
-    schema = codec.parse(analytic.schema_text("realtime"))
+    schema = avro_codec.parse(analytic.schema_text("realtime"))
     try:
         source = _open(spec, shard, schema, event_time, schema_id, rejects)
     except (UniformError, RecordingError) as error:
@@ -106,7 +106,7 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
 
 
 def _open(
-    spec: RunSpec, shard: Shard, schema: codec.AvroSchema, event_time: str, schema_id: int, rejects: Path
+    spec: RunSpec, shard: Shard, schema: avro_codec.AvroSchema, event_time: str, schema_id: int, rejects: Path
 ) -> Source:
     if spec.source == "simulator":
         size = batch_events_of(spec, spec.people / spec.sample_interval_ms)
@@ -244,11 +244,11 @@ class UniformSource:
         return Events(with_times(self._generator.batch(first, count, self._start_ms), self._event_time, times))
 
 
-def _open_file(spec: RunSpec, schema: codec.AvroSchema, event_time: str, rejects: Path) -> TableSource:
+def _open_file(spec: RunSpec, schema: avro_codec.AvroSchema, event_time: str, rejects: Path) -> TableSource:
     if spec.path is None:
         raise SourceError("source='file' needs path: a .jsonl, .ndjson, .csv or .parquet file of events")
     with RejectFile(rejects) as reject_file:
-        events = read_events(Path(spec.path), codec.arrow_schema(schema), event_time, reject_file)
+        events = read_events(Path(spec.path), avro_codec.arrow_schema(schema), event_time, reject_file)
     stamps = events.column(event_time).cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()
     events_per_ms = len(stamps) / max(1, int(np.ptp(stamps))) if len(stamps) else 0.0
     size = batch_events_of(spec, events_per_ms)

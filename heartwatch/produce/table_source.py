@@ -13,10 +13,10 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
-from heartwatch.historical.rejects import RejectFile
-from heartwatch.partitioning import partitions_of
 from heartwatch.produce.messages import Events
 from heartwatch.produce.run import Source
+from heartwatch.ranges.rejects import RejectFile
+from kafkakit.partitioning import partitions_of
 
 _CLOSERS = 5  # people a partition: one of them surely has the row that a join needs
 _LOOK_BACK = 50  # batches

@@ -26,10 +26,10 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.types import TimestamptzType
 
 from heartwatch.analytic import Analytic
-from heartwatch.codec import arrow_schema, parse
 from heartwatch.iceberg import open_catalog
 from heartwatch.postgres import execute
 from heartwatch.settings import PostgresSettings, S3Settings, Settings
+from kafkakit.avro_codec import arrow_schema, parse
 
 FIGURES = ("events", "alerts", "observed_seconds", "outside_seconds", "gaps", "gap_seconds")
 _FILE = "report.parquet"

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from heartwatch.analytic import Analytic
-from heartwatch.codec import Decoder, Reject
-from heartwatch.verify.topics import Records
+from kafkakit.avro_codec import Decoder, Reject
+from kafkakit.topic_reader import Records
 
 KEY, PARTITION, OFFSET, CLOSED = "event_key", "partition", "offset", "closed"
 _WINDOW_BYTES = 8

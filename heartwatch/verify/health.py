@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from heartwatch.connect import ConnectorStatus
-from heartwatch.kafka import PartitionReplicas
-from heartwatch.ksqldb import Query
 from heartwatch.monitoring import ConnectorRestarts
+from kafkakit.admin import PartitionReplicas
+from ksqlengine.client.rest_client import Query
 
 _SHOWN = 5
 _RUNNING_QUERY = {"RUNNING", "PAUSED"}

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from heartwatch.analytic import Analytic, PageDefinition
-from heartwatch.batch_consumer import BatchConsumer, MessageBatch, open_batch_consumer
-from heartwatch.codec import AvroSchema, Decoder, UnknownSchemaError, parse
-from heartwatch.kafka import QUIET, OffsetReader, Partition, UnknownTopicError, consumer_config
-from heartwatch.registry import NotRegisteredError, Registry
 from heartwatch.settings import Settings
 from heartwatch.web.parts import REQUEST_SECONDS
+from kafkakit.admin import QUIET, OffsetReader, Partition, UnknownTopicError, consumer_config
+from kafkakit.avro_codec import AvroSchema, Decoder, UnknownSchemaError, parse
+from kafkakit.batch_consumer import BatchConsumer, MessageBatch, open_batch_consumer
+from kafkakit.registry import NotRegisteredError, Registry
 
 _POLL_SECONDS = 0.2
 _LIMIT = 2_000

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from heartwatch.ksqldb import Ksqldb
 from heartwatch.settings import Settings
 from heartwatch.web.parts import PrefectApi, PrefectError
+from ksqlengine.client.rest_client import Ksqldb
 
 PRODUCER_RUN = "producer_run"
 """Prefect variable: 0 stops every producer within five seconds."""

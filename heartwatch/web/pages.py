@@ -23,7 +23,6 @@ from nicegui import app as framework
 from nicegui.page import page as page_of
 
 from heartwatch.analytic import Analytic, AnalyticError, PageDefinition
-from heartwatch.ksqldb import KsqldbError
 from heartwatch.settings import Settings
 from heartwatch.web import charts, tables, views
 from heartwatch.web.access import COOKIE, AccessError, Gate, People, Session
@@ -35,6 +34,7 @@ from heartwatch.web.operations import KsqlConsole, Operations, OrderError, order
 from heartwatch.web.parts import FlowRun, PrefectApi, PrefectError
 from heartwatch.web.people import Trace, Traces
 from heartwatch.web.views import Once
+from ksqlengine.client.rest_client import KsqldbError
 
 logger = logging.getLogger(__name__)
 

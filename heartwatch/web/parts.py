@@ -17,13 +17,13 @@ from confluent_kafka import Consumer, KafkaException
 from heartwatch import postgres
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
-from heartwatch.kafka import QUIET, KafkaClientError, OffsetReader, consumer_config
-from heartwatch.ksqldb import Ksqldb, Query, StatementError, Statistics
 from heartwatch.monitoring import Monitoring, Sample
-from heartwatch.registry import Registry
 from heartwatch.settings import Settings
 from heartwatch.verify.throughput import behind
-from heartwatch.verify.topics import read_ranges
+from kafkakit.admin import QUIET, KafkaClientError, OffsetReader, consumer_config
+from kafkakit.registry import Registry
+from kafkakit.topic_reader import read_ranges
+from ksqlengine.client.rest_client import Ksqldb, Query, StatementError, Statistics
 
 ARRIVING, QUERY, RESULTS = "realtime topic", "query", "alerts topic"
 REQUEST_SECONDS = 5.0
@@ -65,7 +65,7 @@ class KafkaReading:
 
 
 class KafkaPart:
-    """Reads brokers, topics and positions, through consumers that join no group (see `heartwatch.kafka.OffsetReader`)."""
+    """Reads brokers, topics and positions, through consumers that join no group (see `kafkakit.admin.OffsetReader`)."""
 
     def __init__(self, settings: Settings, analytic: Analytic) -> None:
         """Prepare; `query_groups` is set by whoever knows the queries."""

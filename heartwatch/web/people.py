@@ -15,12 +15,12 @@ from confluent_kafka import Consumer, TopicPartition
 
 from heartwatch import postgres
 from heartwatch.analytic import Analytic, PageDefinition
-from heartwatch.kafka import QUIET, OffsetReader, consumer_config
-from heartwatch.partitioning import partitions_of
 from heartwatch.settings import Settings
-from heartwatch.verify.topics import read_ranges
 from heartwatch.web.alerts import decoder
 from heartwatch.web.parts import REQUEST_SECONDS
+from kafkakit.admin import QUIET, OffsetReader, consumer_config
+from kafkakit.partitioning import partitions_of
+from kafkakit.topic_reader import read_ranges
 
 _MOST_SAMPLES = 1_800
 _MOST_OFFSETS = 200_000

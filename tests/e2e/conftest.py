@@ -13,8 +13,8 @@ from rich.console import Console
 from schedules import pause_schedules
 
 from flows.demo import deploy, read_result
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
 
 RUN_SECONDS = 600
 

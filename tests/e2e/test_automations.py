@@ -36,11 +36,11 @@ from schedules import wait_for
 from flows.deploy_automations import deploy_automations
 from flows.watch_health import UnhealthyError, watch_health
 from heartwatch.connect import Connect, UnknownConnectorError
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
-from heartwatch.ksqldb import Ksqldb
 from heartwatch.monitoring import Monitoring
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import ROOT, load_settings
-from heartwatch.stack.platform import Platform
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
+from ksqlengine.client.rest_client import Ksqldb
 from tasks.mail import Mail
 from tasks.produce import PRODUCER_RUN
 

@@ -24,9 +24,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import ROOT, load_settings, merge
-from heartwatch.stack.platform import Platform
+from kafkakit.admin import KafkaAdmin
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
 

@@ -28,17 +28,17 @@ from schedules import wait_for
 
 import tasks.verify
 from flows.verify_detections import DetectionError, verify_detections
-from heartwatch import codec
 from heartwatch.analytic import Analytic
 from heartwatch.iceberg import file_properties
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, producer_config
-from heartwatch.ksqldb import Ksqldb
-from heartwatch.partitioning import partitions_of
+from heartwatch.platform.platform import Platform
 from heartwatch.postgres import execute
-from heartwatch.registry import Registry
 from heartwatch.settings import ROOT, Settings, load_settings
-from heartwatch.stack.platform import Platform
-from heartwatch.verify.topics import newest_event_ms
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, KafkaClientError, producer_config
+from kafkakit.partitioning import partitions_of
+from kafkakit.registry import Registry
+from kafkakit.topic_reader import newest_event_ms
+from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
 
@@ -82,9 +82,9 @@ def send(settings: Settings, analytic: Analytic, resource: str, rows: Sequence[M
     """Send rows by hand into the partition of the first one's key."""
     topic, definition = analytic.topic(resource), analytic.topics[resource]
     text = analytic.schema_text(resource)
-    schema, registered = codec.parse(text), Registry(settings.registry).register(f"{topic}-value", text)
-    values = codec.encode(
-        pa.RecordBatch.from_pylist(rows, schema=codec.arrow_schema(schema)), schema, registered.schema_id
+    schema, registered = avro_codec.parse(text), Registry(settings.registry).register(f"{topic}-value", text)
+    values = avro_codec.encode(
+        pa.RecordBatch.from_pylist(rows, schema=avro_codec.arrow_schema(schema)), schema, registered.schema_id
     )
     partitions = KafkaAdmin(settings.kafka).describe([topic])[topic].partitions
     (partition,) = partitions_of(pa.array([str(rows[0]["user_id"])]), partitions).tolist()

@@ -21,8 +21,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from schedules import wait_for
 
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
 

@@ -16,13 +16,13 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.verify_sink import SinkBusyError, SinkIncompleteError, verify_sink
-from heartwatch import codec
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
-from heartwatch.registry import Registry
+from heartwatch.platform.platform import Platform
+from heartwatch.proof.store import ProofMemory
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
-from heartwatch.verify.memory import ProofMemory
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
+from kafkakit.registry import Registry
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "prefect")
 
@@ -41,10 +41,12 @@ def send_three(analytic: Analytic) -> None:
     settings, topic = load_settings(), analytic.topic("alerts")
     KafkaAdmin(settings.kafka).create([TopicState(topic, 1, 1)])
     text = analytic.schema_text("alerts")
-    schema, registered = codec.parse(text), Registry(settings.registry).register(f"{topic}-value", text)
-    rows = pa.RecordBatch.from_pylist([{"user_id": str(user)} for user in range(3)], schema=codec.arrow_schema(schema))
+    schema, registered = avro_codec.parse(text), Registry(settings.registry).register(f"{topic}-value", text)
+    rows = pa.RecordBatch.from_pylist(
+        [{"user_id": str(user)} for user in range(3)], schema=avro_codec.arrow_schema(schema)
+    )
     producer = Producer(producer_config(settings.kafka))
-    for value in codec.encode(rows, schema, registered.schema_id):
+    for value in avro_codec.encode(rows, schema, registered.schema_id):
         producer.produce(topic, value, partition=0)
     assert producer.flush(30) == 0
 

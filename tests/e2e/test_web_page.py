@@ -23,10 +23,10 @@ from prefect.deployments import run_deployment
 from schedules import wait_for
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError
-from heartwatch.ksqldb import Ksqldb
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
+from kafkakit.admin import KafkaAdmin, KafkaClientError
+from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers", "web")
 

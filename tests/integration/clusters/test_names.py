@@ -9,9 +9,9 @@ import subprocess
 import pytest
 import yaml
 
+from heartwatch.platform.java import find_java
+from heartwatch.platform.packages import Packages
 from heartwatch.settings import ROOT
-from heartwatch.stack.java import find_java
-from heartwatch.stack.packages import Packages
 
 # Read by the images' start scripts, not by Kafka.
 _OF_THE_IMAGE = {"CLUSTER_ID", "KAFKA_HEAP_OPTS"}

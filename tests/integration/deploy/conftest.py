@@ -11,8 +11,8 @@ import pytest
 from deploying import Versions, remove
 
 from heartwatch.analytic import Analytic
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import ROOT, Settings, load_settings
-from heartwatch.stack.platform import Platform
 
 _VERSIONS = count(1)
 

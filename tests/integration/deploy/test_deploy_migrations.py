@@ -14,8 +14,8 @@ from heartwatch.deploy.migrations import (
     read_migrations,
 )
 from heartwatch.deploy.plan import DeployError, RefusedPlanError, apply
-from heartwatch.ksqldb import Ksqldb
 from heartwatch.settings import Settings
+from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 

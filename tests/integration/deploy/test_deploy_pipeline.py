@@ -15,11 +15,11 @@ from deploying import Versions, deploy, plan, remove
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin, consumer_config, producer_config
-from heartwatch.ksqldb import Ksqldb
 from heartwatch.postgres import execute
-from heartwatch.registry import Registry
 from heartwatch.settings import Settings
+from kafkakit.admin import KafkaAdmin, consumer_config, producer_config
+from kafkakit.registry import Registry
+from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 

@@ -11,9 +11,9 @@ from heartwatch.deploy import pipeline
 from heartwatch.deploy.plan import Change, DeployError, Plan, RefusedPlanError, apply
 from heartwatch.deploy.schemas import Schemas
 from heartwatch.deploy.topics import Topics, analytic_topics
-from heartwatch.kafka import KafkaAdmin
-from heartwatch.registry import IncompatibleSchemaError, Registry
 from heartwatch.settings import Settings
+from kafkakit.admin import KafkaAdmin
+from kafkakit.registry import IncompatibleSchemaError, Registry
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 

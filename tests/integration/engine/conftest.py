@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from engine_process import EngineProcess
 
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings, load_settings
-from heartwatch.stack.platform import Platform
 
 
 @pytest.fixture(scope="module")

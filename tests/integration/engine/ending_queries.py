@@ -11,9 +11,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from heartwatch.engine.runtime import StageSession
-from heartwatch.engine.session import Engine, EngineConfig
 from heartwatch.settings import load_settings
+from ksqlengine.server.engine import Engine, EngineConfig
+from ksqlengine.streams.stage_session import StageSession
 
 _THREADS, _ROUNDS = 4, 25
 _FIRST_SECONDS, _LAST_SECONDS = 0.04, 0.12  # after it joined; the broker answers after some 70 ms

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from heartwatch import codec
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
-from heartwatch.registry import Registry
 from heartwatch.settings import ROOT, Settings
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
+from kafkakit.registry import Registry
 
 WINDOW_MS, GRACE_MS, STILL, MINIMUM = 10_000, 2_000, 0.001, 3
 START_MS = 1_700_000_000_000
@@ -71,7 +71,9 @@ class Pipeline:
         for name, resource in (("historical", "historical"), ("realtime", "realtime"), ("alert", "alerts")):
             text = (SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8")
             self.ids[name] = registry.register(f"{self.topic(resource)}-value", text).schema_id
-        self.schemas = {name: codec.parse((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8")) for name in self.ids}
+        self.schemas = {
+            name: avro_codec.parse((SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8")) for name in self.ids
+        }
         self.producer = Producer(producer_config(self.settings.kafka, linger_ms=5))
 
     def topic(self, resource: str) -> str:
@@ -107,7 +109,7 @@ class Pipeline:
         }
         batch = pa.RecordBatch.from_pydict({name: pa.array(column, pa.int32()) for name, column in columns.items()})
         for user, value in zip(
-            users, codec.encode(batch, self.schemas["historical"], self.ids["historical"]), strict=True
+            users, avro_codec.encode(batch, self.schemas["historical"], self.ids["historical"]), strict=True
         ):
             self.send("historical", str(user), value)
         self.flush()
@@ -132,7 +134,7 @@ class Pipeline:
                 "heart_rate": pa.array(rates, pa.int32()),
             }
         )
-        return codec.encode(batch, self.schemas["realtime"], self.ids["realtime"])
+        return avro_codec.encode(batch, self.schemas["realtime"], self.ids["realtime"])
 
     def faulty_events(self, count: int, users: int, seed: int, per_second: int, speed: int | None = None) -> None:
         """Write events: 2 % late, all somewhat out of order, 1 % twice, 0.2 % malformed; every 50th user is ill.

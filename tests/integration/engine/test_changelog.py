@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient
 from engine_events import read
 from engine_process import EngineProcess, eventually
 
-from heartwatch.kafka import KafkaAdmin
 from heartwatch.settings import Settings
+from kafkakit.admin import KafkaAdmin
 
 pytestmark = pytest.mark.parts("kafka", "registry")
 

@@ -15,8 +15,8 @@ import pytest
 from engine_events import GRACE_MS, START_MS, WINDOW_MS, Pipeline, malformed, migrations, read
 from engine_process import EngineProcess, eventually
 
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings
-from heartwatch.stack.platform import Platform
 
 pytestmark = pytest.mark.parts("kafka", "registry")
 

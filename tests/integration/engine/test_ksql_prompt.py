@@ -11,10 +11,10 @@ import pytest
 from engine_process import EngineProcess
 from rich.console import Console
 
-from heartwatch.ksql_cli import app
-from heartwatch.ksql_shell import Shell, run_shown
-from heartwatch.ksqldb import Ksqldb
-from heartwatch.settings import KsqldbSettings
+from heartwatch.ksql.commands import app
+from ksqlengine.client.rest_client import Ksqldb
+from ksqlengine.client.settings import KsqldbSettings
+from ksqlengine.client.shell import Shell, run_shown
 
 pytestmark = pytest.mark.parts("kafka", "registry")
 

@@ -13,9 +13,9 @@ from confluent_kafka import Producer
 from engine_events import read
 from engine_process import EngineProcess, eventually
 
-from heartwatch.kafka import KafkaAdmin, producer_config
-from heartwatch.registry import Registry
 from heartwatch.settings import Settings
+from kafkakit.admin import KafkaAdmin, producer_config
+from kafkakit.registry import Registry
 
 pytestmark = pytest.mark.parts("kafka", "registry")
 

@@ -7,16 +7,16 @@ import sys
 import numpy as np
 import pyarrow as pa
 
-from heartwatch import codec
 from heartwatch.produce.messages import Encoder, Events
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
 from heartwatch.produce.sender import Progress, ShardSender
 from heartwatch.produce.shards import Shard
-from heartwatch.settings import KafkaSettings
+from kafkakit import avro_codec
+from kafkakit.settings import KafkaSettings
 
 BATCH_EVENTS, PARTITIONS = 500, 4
-SCHEMA = codec.parse(
+SCHEMA = avro_codec.parse(
     '{"type": "record", "name": "Numbered", "fields": [{"name": "device", "type": "string"},'
     ' {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "number", "type": "int"}]}'
 )

@@ -17,17 +17,18 @@ import pytest
 import shard_process
 from shard_process import BATCH_EVENTS, PARTITIONS, SCHEMA, Numbers
 
-from heartwatch.codec import Decoder
-from heartwatch.kafka import KafkaAdmin, OffsetReader, TopicState
+from heartwatch.platform.platform import Platform
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import Outcome, run_shard
 from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
-from heartwatch.settings import KafkaSettings, load_settings
-from heartwatch.stack.platform import Platform
+from heartwatch.settings import load_settings
 from heartwatch.verify.batch import decode_topic
-from heartwatch.verify.topics import committed_ranges, newest_event_ms, read_ranges, wait_until_committed
+from kafkakit.admin import KafkaAdmin, OffsetReader, TopicState
+from kafkakit.avro_codec import Decoder
+from kafkakit.settings import KafkaSettings
+from kafkakit.topic_reader import committed_ranges, newest_event_ms, read_ranges, wait_until_committed
 
 pytestmark = pytest.mark.parts("kafka")
 

@@ -20,20 +20,20 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pyiceberg.table import Table
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect
 from heartwatch.deploy.connectors import connector_configs
 from heartwatch.deploy.topics import service_topics
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
-from heartwatch.registry import Registry
+from heartwatch.platform.platform import Platform
+from heartwatch.proof.dead_letters import DeadLetterSummary
+from heartwatch.proof.findings import Finding, Kind, SinkProof
+from heartwatch.proof.topic import Request, prove
 from heartwatch.settings import Settings, load_settings
 from heartwatch.sink.reader import OFFSET, PARTITION
-from heartwatch.stack.platform import Platform
-from heartwatch.verify.dead_letters import DeadLetterSummary
-from heartwatch.verify.findings import Finding, Kind, SinkProof
-from heartwatch.verify.sinks import Request, prove
+from kafkakit import avro_codec
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
+from kafkakit.registry import Registry
 
 RESOURCE = "alerts"
 VERSION = 71
@@ -55,7 +55,7 @@ class Pipe:
         self.connect = Connect(self.settings.connect)
         self.admin = KafkaAdmin(self.settings.kafka)
         self.config = connector_configs(self.analytic, self.settings)[self.connector]
-        self.schema = codec.parse(self.analytic.schema_text(RESOURCE))
+        self.schema = avro_codec.parse(self.analytic.schema_text(RESOURCE))
 
     def deploy(self) -> None:
         """Make topics, subject and connector."""
@@ -90,8 +90,8 @@ class Pipe:
         }  # fmt: skip
 
     def value(self, user: int) -> bytes:
-        batch = pa.RecordBatch.from_pylist([self.row(user)], schema=codec.arrow_schema(self.schema))
-        return codec.encode(batch, self.schema, self.schema_id)[0]
+        batch = pa.RecordBatch.from_pylist([self.row(user)], schema=avro_codec.arrow_schema(self.schema))
+        return avro_codec.encode(batch, self.schema, self.schema_id)[0]
 
     def send(self, partition: int, *values: bytes | int | None, abort: bool = False) -> tuple[int, int]:
         """Send values (a number makes a row) in one transaction; return the first and the last one's offset."""

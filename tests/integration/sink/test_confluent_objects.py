@@ -13,12 +13,12 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from heartwatch.analytic import Analytic
 from heartwatch.iceberg import file_properties
-from heartwatch.kafka import TopicState, consumer_config
-from heartwatch.registry import Registry
+from heartwatch.platform.platform import Platform
+from heartwatch.proof.findings import Kind, SinkProof
+from heartwatch.proof.topic import Request, prove_records
 from heartwatch.settings import load_settings
-from heartwatch.stack.platform import Platform
-from heartwatch.verify.findings import Kind, SinkProof
-from heartwatch.verify.sinks import Request, prove_records
+from kafkakit.admin import TopicState, consumer_config
+from kafkakit.registry import Registry
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "s3")
 

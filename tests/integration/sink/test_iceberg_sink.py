@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import Producer
 
 from heartwatch.iceberg import open_catalog
-from heartwatch.kafka import KafkaAdmin, TopicState, producer_config
+from heartwatch.platform.platform import Platform
+from heartwatch.proof.dead_letters import DeadLetter, read_dead_letters
+from heartwatch.proof.segments import Proofs, Segment, SegmentState
+from heartwatch.proof.store import BusyError, ProofMemory
 from heartwatch.settings import Settings, load_settings
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, ObjectError, ObjectFault, SinkObject
-from heartwatch.stack.platform import Platform
-from heartwatch.verify.dead_letters import DeadLetter, read_dead_letters
-from heartwatch.verify.memory import BusyError, ProofMemory
-from heartwatch.verify.proofs import Proofs, Segment, SegmentState
+from kafkakit.admin import KafkaAdmin, TopicState, producer_config
 
 pytestmark = pytest.mark.parts("postgres", "s3", "kafka")
 

@@ -17,8 +17,8 @@ import pytest
 from conftest import POISON, Pipe, only, places
 
 from heartwatch.monitoring import Monitoring
+from heartwatch.proof.findings import Kind
 from heartwatch.sink.reader import OFFSET, PARTITION
-from heartwatch.verify.findings import Kind
 from heartwatch.verify.health import Finding
 from tasks.health import look_at_connectors
 

@@ -9,11 +9,11 @@ import pytest
 from confluent_kafka import Producer
 
 from heartwatch.analytic import Analytic
-from heartwatch.kafka import KafkaAdmin, KafkaClientError, TopicState, producer_config
 from heartwatch.monitoring import Sample
+from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings, load_settings
-from heartwatch.stack.platform import Platform
 from heartwatch.verify.latency import Note
+from kafkakit.admin import KafkaAdmin, KafkaClientError, TopicState, producer_config
 from tasks.throughput import ALERTS, REALTIME, Sampler
 
 pytestmark = pytest.mark.parts("kafka")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from heartwatch.monitoring import DetectionCheck, Latency, Monitoring, Run, Sample, SinkCheck, StageRate
+from heartwatch.platform.platform import Platform
 from heartwatch.postgres import PostgresError, execute, migrate
 from heartwatch.settings import Settings, load_settings
-from heartwatch.stack.platform import Platform
 
 pytestmark = pytest.mark.parts("postgres")
 

@@ -12,10 +12,10 @@ from psycopg2 import sql
 
 from heartwatch.analytic import Analytic
 from heartwatch.iceberg import open_catalog
+from heartwatch.platform.platform import Platform
 from heartwatch.postgres import execute
 from heartwatch.report.day import ReportError, Reports, Totals, by_key, compute_day, totals
 from heartwatch.settings import Settings, load_settings
-from heartwatch.stack.platform import Platform
 
 pytestmark = pytest.mark.parts("postgres", "s3")
 DAY = date(2026, 3, 4)

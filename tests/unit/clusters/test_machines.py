@@ -8,12 +8,12 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
-from heartwatch.clusters.commands import Commands, script_with
 from heartwatch.clusters.environment import machine_settings, new_secrets, services_of, start_waves, write_new_secrets
 from heartwatch.clusters.errors import AwsError, explained
 from heartwatch.clusters.machines import Found, dead_machines
 from heartwatch.clusters.prices import Prices
 from heartwatch.clusters.release import pack
+from heartwatch.clusters.remote_commands import Commands, script_with
 from heartwatch.clusters.spec import ClusterSpec
 from heartwatch.clusters.template import FOLDER
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from heartwatch.deploy.plan import deletions
 from heartwatch.deploy.teardown import Clients, Footprint, Teardown, groups_of, order_sources, tear_down
-from heartwatch.ksqldb import Query, Source, StatementError
+from ksqlengine.client.rest_client import Query, Source, StatementError
 
 
 def source(name: str, topic: str, kind: str = "STREAM") -> Source:

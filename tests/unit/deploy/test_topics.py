@@ -9,8 +9,8 @@ import pytest
 from heartwatch.analytic import Analytic
 from heartwatch.deploy.plan import DeployError, apply
 from heartwatch.deploy.topics import Topics, analytic_topics, plan_topic, service_topics
-from heartwatch.kafka import KafkaAdmin, TopicExistsError, TopicState
-from heartwatch.settings import KafkaSettings
+from kafkakit.admin import KafkaAdmin, TopicExistsError, TopicState
+from kafkakit.settings import KafkaSettings
 
 SETTINGS = KafkaSettings(partitions=6, replication_factor=3, min_insync_replicas=2, retention_ms=1_000)
 

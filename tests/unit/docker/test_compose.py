@@ -16,15 +16,15 @@ from heartwatch.analytic import Analytic
 from heartwatch.clusters.environment import write_new_secrets
 from heartwatch.clusters.spec import SERVICES
 from heartwatch.deploy.connectors import connector_configs
+from heartwatch.platform.services.base import Context
+from heartwatch.platform.services.connect import Connect
+from heartwatch.platform.services.engine import Engine
+from heartwatch.platform.services.kafka import Kafka
+from heartwatch.platform.services.postgres import Postgres
+from heartwatch.platform.services.prefect import PrefectServer
+from heartwatch.platform.services.registry import Registry
+from heartwatch.platform.services.s3 import S3
 from heartwatch.settings import ROOT, Settings, load_settings
-from heartwatch.stack.parts.base import Context
-from heartwatch.stack.parts.connect import Connect
-from heartwatch.stack.parts.engine import Engine
-from heartwatch.stack.parts.kafka import Kafka
-from heartwatch.stack.parts.postgres import Postgres
-from heartwatch.stack.parts.prefect import PrefectServer
-from heartwatch.stack.parts.registry import Registry
-from heartwatch.stack.parts.s3 import S3
 
 DOCKER = ROOT / "docker"
 BIN = Path(sys.executable).parent

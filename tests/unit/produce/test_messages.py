@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
-from heartwatch.partitioning import partitions_of
 from heartwatch.produce.messages import Encoder, Events, RawMessage
+from kafkakit import avro_codec
+from kafkakit.partitioning import partitions_of
 
-SCHEMA = codec.parse(
+SCHEMA = avro_codec.parse(
     '{"type": "record", "name": "Sample", "fields": [{"name": "device", "type": "string"},'
     ' {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "value", "type": "int"}]}'
 )
@@ -30,8 +30,8 @@ def encoder(*chosen: int) -> Encoder:
     return Encoder(SCHEMA, 42, "device", "at", PARTITIONS, chosen)
 
 
-def decode(values: list[bytes | None]) -> codec.Decoded:
-    return codec.Decoder(SCHEMA, lambda _: SCHEMA).decode(values)
+def decode(values: list[bytes | None]) -> avro_codec.Decoded:
+    return avro_codec.Decoder(SCHEMA, lambda _: SCHEMA).decode(values)
 
 
 def test_every_column_follows_from_the_events() -> None:
@@ -83,5 +83,5 @@ def test_a_batch_is_due_at_the_same_time_for_every_shard() -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(codec.CodecError, match="'value'"):
+    with pytest.raises(avro_codec.CodecError, match="'value'"):
         encoder(0, 1, 2, 3).encode(Events(columns(5).drop_columns(["value"])))

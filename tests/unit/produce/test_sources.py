@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.run import Source
 from heartwatch.produce.sources import first_event_ms, open_source, shards_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.table_source import SourceError
+from kafkakit import avro_codec
 
 ANALYTIC = Analytic.load("heart_rate", 1)
-SCHEMA = codec.parse(ANALYTIC.schema_text("realtime"))
+SCHEMA = avro_codec.parse(ANALYTIC.schema_text("realtime"))
 START = 1_740_000_000_000
 SAMPLE = {"zipcode": 10001, "latitude": 40.7, "longitude": -74.0, "heart_rate": 70}
 

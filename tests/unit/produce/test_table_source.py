@@ -5,14 +5,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
-from heartwatch.historical.rejects import RejectFile
-from heartwatch.partitioning import partitions_of
 from heartwatch.produce.run import Source
 from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events
+from heartwatch.ranges.rejects import RejectFile
+from kafkakit import avro_codec
+from kafkakit.partitioning import partitions_of
 
-SCHEMA = codec.arrow_schema(
-    codec.parse(
+SCHEMA = avro_codec.arrow_schema(
+    avro_codec.parse(
         '{"type": "record", "name": "Sample", "fields": [{"name": "device", "type": "string"},'
         ' {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "value", "type": "int"}]}'
     )

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from heartwatch.historical.derive import range_of
+from heartwatch.ranges.derive import range_of
 from heartwatch.settings import ROOT
 from heartwatch.simulate import events, places
 from heartwatch.simulate.recordings import SCHEMA, RecordingError, Replay, read_recording, read_recordings

@@ -9,15 +9,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
 from heartwatch.settings import ROOT
 from heartwatch.simulate.events import SCHEMA, EventBatch
 from heartwatch.simulate.malformed import KINDS, malformed_value
 from heartwatch.simulate.movement import Chances
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
+from kafkakit import avro_codec
 
 START = datetime(2026, 3, 4, 22, 30, tzinfo=UTC)
-REALTIME = codec.parse((ROOT / "schemas" / "heart_rate" / "realtime.avsc").read_text())
+REALTIME = avro_codec.parse((ROOT / "schemas" / "heart_rate" / "realtime.avsc").read_text())
 MANY_FAULTS = FaultRates(0.1, 0.1, 0.05, 0.1, 0.05, clock_behind=0.1)
 
 
@@ -45,8 +45,8 @@ def test_columns_are_the_avro_fields_in_order():
     batch = simulation().batches(100).batch(3)
     assert batch is not None
     assert batch.records.schema == SCHEMA
-    messages = codec.encode(batch.records, REALTIME, 1)
-    decoded = codec.Decoder(REALTIME, lambda _: REALTIME).decode(messages)
+    messages = avro_codec.encode(batch.records, REALTIME, 1)
+    decoded = avro_codec.Decoder(REALTIME, lambda _: REALTIME).decode(messages)
     assert decoded.batch.cast(SCHEMA).to_pylist() == batch.records.to_pylist()
 
 
@@ -134,13 +134,13 @@ def test_a_duplicate_is_equal_to_its_event():
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
 def test_malformed_values_can_not_be_decoded(kind: int):
-    def registry(schema_id: int) -> codec.AvroSchema:
+    def registry(schema_id: int) -> avro_codec.AvroSchema:
         if schema_id != 7:
-            raise codec.UnknownSchemaError(f"no schema {schema_id}")
+            raise avro_codec.UnknownSchemaError(f"no schema {schema_id}")
         return REALTIME
 
-    good = codec.encode(simulation().batches(10).batch(0).records.slice(0, 1), REALTIME, 7)  # type: ignore[union-attr]
-    decoder = codec.Decoder(REALTIME, registry)
+    good = avro_codec.encode(simulation().batches(10).batch(0).records.slice(0, 1), REALTIME, 7)  # type: ignore[union-attr]
+    decoder = avro_codec.Decoder(REALTIME, registry)
     for schema_id in (7, None):
         decoded = decoder.decode([good[0], malformed_value(kind, 42, schema_id), good[0]])
         assert [reject.index for reject in decoded.rejects] == [1]

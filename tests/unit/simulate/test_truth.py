@@ -8,7 +8,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from heartwatch.partitioning import partitions_of
 from heartwatch.simulate.movement import Chances
 from heartwatch.simulate.simulation import FaultRates, Simulation
 from heartwatch.simulate.truth import (
@@ -20,6 +19,7 @@ from heartwatch.simulate.truth import (
     score_by_window,
     truth,
 )
+from kafkakit.partitioning import partitions_of
 
 # The query's answer computed another way: SQL over all events at once, late ones dropped by each partition's stream time.
 STILL_DEGREES, MINIMUM_EVENTS, PARTITIONS = 0.000075, 3, 8

@@ -8,10 +8,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
 from heartwatch.settings import ROOT
 from heartwatch.simulate.events import SCHEMA
 from heartwatch.simulate.uniform import UniformError, UniformGenerator
+from kafkakit import avro_codec
 
 NOW = 1_772_700_000_123
 
@@ -46,7 +46,7 @@ def test_realtime_events_are_the_originals():
     assert frame["latitude"].is_between(39, 41, closed="left").all()
     assert frame["longitude"].is_between(-75, -73, closed="left").all()
     assert frame["latitude"].mean() == pytest.approx(40, abs=0.01)
-    assert codec.Decoder(schema, lambda _: schema).decode(codec.encode(batch, schema, 4)).rejects == []
+    assert avro_codec.Decoder(schema, lambda _: schema).decode(avro_codec.encode(batch, schema, 4)).rejects == []
 
 
 def test_historical_rows_are_the_originals():

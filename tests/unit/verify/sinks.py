@@ -11,15 +11,15 @@ import polars as pl
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
-from heartwatch import codec
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
-from heartwatch.verify.topics import Records
+from kafkakit import avro_codec
+from kafkakit.topic_reader import Records
 
-SCHEMA = codec.parse(
+SCHEMA = avro_codec.parse(
     '{"type": "record", "name": "Sample", "fields": [{"name": "device", "type": "string"},'
     ' {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}, {"name": "value", "type": "double"}]}'
 )
-ARROW = codec.arrow_schema(SCHEMA)
+ARROW = avro_codec.arrow_schema(SCHEMA)
 START = 1_700_000_000_000
 NAMESPACE = "heartwatch"
 # Offsets 4 and 9 hold markers of transactions.
@@ -40,7 +40,7 @@ def encoded(partition: int, offset: int) -> bytes | None:
         return None
     if (partition, offset) == POISON:
         return b"\x00\x00"
-    return codec.encode(pa.RecordBatch.from_pylist([event(partition, offset)], schema=ARROW), SCHEMA, 5)[0]
+    return avro_codec.encode(pa.RecordBatch.from_pylist([event(partition, offset)], schema=ARROW), SCHEMA, 5)[0]
 
 
 @dataclass

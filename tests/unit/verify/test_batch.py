@@ -13,13 +13,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
-from heartwatch.partitioning import partitions_of
 from heartwatch.simulate.movement import Chances
 from heartwatch.simulate.simulation import Simulation
 from heartwatch.verify.batch import Computed, Topic, compare, compute, decode_topic, latest_rows
-from heartwatch.verify.topics import Records
+from kafkakit import avro_codec
+from kafkakit.partitioning import partitions_of
+from kafkakit.topic_reader import Records
 
 ANALYTIC = Analytic.load("heart_rate", 1)
 VARIABLES = ANALYTIC.variables({"window_ms": 10_000, "grace_ms": 10_000, "still_degrees": 0.0001, "minimum_events": 2})
@@ -264,12 +264,12 @@ def records(values: list[bytes | None], keys: list[bytes]) -> Records:
 
 
 def decoded(values: list[bytes | None], keys: list[bytes], windowed_key: bool = False) -> Topic:
-    schema = codec.parse(ANALYTIC.schema_text("historical"))
-    return decode_topic([records(values, keys)], codec.Decoder(schema, lambda _: schema), windowed_key)
+    schema = avro_codec.parse(ANALYTIC.schema_text("historical"))
+    return decode_topic([records(values, keys)], avro_codec.Decoder(schema, lambda _: schema), windowed_key)
 
 
 def test_a_compacted_topic_has_the_latest_row_of_each_key() -> None:
-    schema = codec.parse(ANALYTIC.schema_text("historical"))
+    schema = avro_codec.parse(ANALYTIC.schema_text("historical"))
     batch = pa.record_batch(
         {
             name: pa.array(values, pa.int32())
@@ -280,7 +280,7 @@ def test_a_compacted_topic_has_the_latest_row_of_each_key() -> None:
             }.items()
         }
     )
-    first, second, third = codec.encode(batch, schema, 3)
+    first, second, third = avro_codec.encode(batch, schema, 3)
     topic = decoded([first, second, third, None, b"\x01bad"], [b"1", b"2", b"1", b"2", b"9"])
     assert latest_rows(topic).select(["event_key", "min_heart_rate"]).to_pylist() == [
         {"event_key": "1", "min_heart_rate": 52}

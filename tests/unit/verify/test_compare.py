@@ -9,8 +9,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartwatch.verify.compare import judge, on_the_way
-from heartwatch.verify.records import KEYS, ROW_SCHEMA, in_order, off_times, within
+from heartwatch.proof.compare import judge, on_the_way
+from heartwatch.proof.hashes import KEYS, ROW_SCHEMA, in_order, off_times, within
 
 NO_DEAD = pl.DataFrame(schema={"partition": pl.Int32, "offset": pl.Int64})
 PLACES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 8)), max_size=20)

@@ -18,12 +18,12 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 from sinks import DEAD, PARTITIONS, POISON, SCHEMA, MemoryLog, event, places, table, written
 
-from heartwatch import codec
+from heartwatch.proof.check import Check, check_sink
+from heartwatch.proof.findings import Kind, SinkProof
+from heartwatch.proof.segments import Proofs, Span
 from heartwatch.sink.confluent import ConfluentSink
 from heartwatch.sink.reader import OFFSET, PARTITION
-from heartwatch.verify.findings import Kind, SinkProof
-from heartwatch.verify.proofs import Proofs, Span
-from heartwatch.verify.sink import Check, check_sink
+from kafkakit import avro_codec
 
 Rows = list[dict[str, Any]]
 
@@ -94,7 +94,7 @@ class Folder:
             return dead
 
         sink = ConfluentSink(LocalFileSystem(), str(self.path), lambda: datetime.now(UTC))
-        decoder = codec.Decoder(SCHEMA, lambda _: SCHEMA)
+        decoder = avro_codec.Decoder(SCHEMA, lambda _: SCHEMA)
         check = Check("samples", log or MemoryLog(end=20), decoder, sink, dead_letters)
         return check_sink(check, proofs if proofs is not None else Proofs(), 0)
 
@@ -194,7 +194,7 @@ def test_what_an_open_transaction_may_have_is_not_unexpected(folder: Folder) -> 
 def test_rows_after_an_objects_last_record_are_unexpected(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", chunk)
+    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", chunk)
     proofs = Proofs()
     assert folder.check(proofs).proven
     rows = rows_of(1, 6, 20)
@@ -277,7 +277,7 @@ def test_an_object_that_is_written_again_is_compared_though_kafka_has_removed_re
 
 
 def test_objects_are_read_whole_however_a_check_is_cut(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", 3)
+    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", 3)
     proofs = Proofs()
     proof = folder.check(proofs)
     assert proof.findings == []

@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from heartwatch.connect import ConnectorStatus, TaskStatus
-from heartwatch.kafka import PartitionReplicas
-from heartwatch.ksqldb import Query
 from heartwatch.monitoring import ConnectorRestarts
 from heartwatch.verify.health import (
     Finding,
@@ -19,6 +17,8 @@ from heartwatch.verify.health import (
     judge_queries,
     judge_workers,
 )
+from kafkakit.admin import PartitionReplicas
+from ksqlengine.client.rest_client import Query
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CALM = timedelta(minutes=30)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from heartwatch.proof.topic import Request, _limits
 from heartwatch.settings import load_settings
-from heartwatch.verify import topics
-from heartwatch.verify.sinks import Request, _limits
-from heartwatch.verify.topics import Records
+from kafkakit import topic_reader
+from kafkakit.topic_reader import Records
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 # Minutes after noon; None for a marker of a transaction, whose time is the broker's: today's, long after.
@@ -48,7 +48,7 @@ def admin(monkeypatch: pytest.MonkeyPatch) -> Any:
                 np.full(len(there), partition, dtype=np.int32), np.array(there, dtype=np.int64), times, nothing, nothing
             )
 
-    monkeypatch.setattr(topics, "read_ranges", read)
+    monkeypatch.setattr(topic_reader, "read_ranges", read)
     return Admin()
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from heartwatch.verify.topics import NewRecords, new_records
+from kafkakit.topic_reader import NewRecords, new_records
 from tasks.verify import _newest, _unjudged, show_rows
 
 START = 1_700_000_000_000

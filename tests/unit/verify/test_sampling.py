@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heartwatch.kafka import GroupOffset
 from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings, load_settings
 from heartwatch.verify.latency import Note
 from heartwatch.verify.throughput import breaches, stage_rates
-from heartwatch.verify.topics import Records
+from kafkakit.admin import GroupOffset
+from kafkakit.topic_reader import Records
 from tasks import throughput
 from tasks.throughput import REALTIME, Sampler, _sample_for
 

@@ -29,14 +29,14 @@ from sinks import (
     written,
 )
 
-from heartwatch import codec
+from heartwatch.proof.check import Check, check_sink
+from heartwatch.proof.dead_letters import DeadLetterSummary
+from heartwatch.proof.findings import Finding, Kind, SinkProof, merge_runs
+from heartwatch.proof.segments import Proofs, SegmentState, Span
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
-from heartwatch.verify.dead_letters import DeadLetterSummary
-from heartwatch.verify.findings import Finding, Kind, SinkProof, merge_runs
-from heartwatch.verify.proofs import Proofs, SegmentState, Span
-from heartwatch.verify.sink import Check, check_sink
-from heartwatch.verify.topics import Records
+from kafkakit import avro_codec
+from kafkakit.topic_reader import Records
 from tasks.sink import _check, make_report
 
 
@@ -46,7 +46,7 @@ def make_check(
     def dead_letters(spans: Sequence[Span]) -> pl.DataFrame:
         return dead
 
-    decoder = codec.Decoder(SCHEMA, lambda _: SCHEMA)
+    decoder = avro_codec.Decoder(SCHEMA, lambda _: SCHEMA)
     sink = IcebergSink(catalog, NAMESPACE)
     return Check("samples", log or MemoryLog(), decoder, sink, dead_letters, **options)  # type: ignore[arg-type]
 
@@ -549,7 +549,7 @@ def test_a_check_of_some_offsets_looks_at_no_others(catalog: SqlCatalog) -> None
 
 
 def test_parts_are_kept_one_by_one(catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heartwatch.verify.sink._CHUNK_OFFSETS", 7)
+    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", 7)
     append(catalog, "samples", table(written((1, 5), end=30)))
     saved: list[int] = []
     proofs = Proofs()

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heartwatch.batch_consumer import BatchConsumerError
-from heartwatch.kafka import GroupOffset, Partition
-from heartwatch.ksqldb import KsqldbError
 from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings, load_settings
 from heartwatch.verify.throughput import behind, breaches, headline, is_idle, is_running, stage_rates, steady
-from heartwatch.verify.topics import Records
+from kafkakit.admin import GroupOffset, Partition
+from kafkakit.batch_consumer import BatchConsumerError
+from kafkakit.topic_reader import Records
+from ksqlengine.client.rest_client import KsqldbError
 from tasks import throughput
 
 IN, QUERY, OUT = "realtime topic", "query", "alerts topic"

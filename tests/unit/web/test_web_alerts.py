@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from heartwatch import codec
 from heartwatch.analytic import Analytic
-from heartwatch.batch_consumer import BatchConsumerError, MessageBatch
-from heartwatch.kafka import Partition, UnknownTopicError
 from heartwatch.settings import load_settings
 from heartwatch.web import alerts
 from heartwatch.web.alerts import Alert, Episode, Episodes, State, Wanted, by_area, state_of
+from kafkakit import avro_codec
+from kafkakit.admin import Partition, UnknownTopicError
+from kafkakit.batch_consumer import BatchConsumerError, MessageBatch
 
 WINDOW = 10_000
 
@@ -122,11 +122,11 @@ class Topic:
             "window_end": pa.array([WINDOW * (one + 1) for one in windows], pa.timestamp("ms")),
             "avg_heart_rate": [150.0] * len(windows),
         }
-        schema = codec.parse(Analytic.load("heart_rate", 1).schema_text("alerts"))
-        kinds = codec.arrow_schema(schema)
+        schema = avro_codec.parse(Analytic.load("heart_rate", 1).schema_text("alerts"))
+        kinds = avro_codec.arrow_schema(schema)
         arrays = [pa.array(columns.get(name, [None] * len(windows)), kinds.field(name).type) for name in kinds.names]
         batch = pa.RecordBatch.from_arrays(arrays, schema=kinds)
-        self.values = [*(self.values or []), *codec.encode(batch, schema, 1)]
+        self.values = [*(self.values or []), *avro_codec.encode(batch, schema, 1)]
 
     def ends(self, _: Iterable[str]) -> dict[Partition, int]:
         if self.values is None:

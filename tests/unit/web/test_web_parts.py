@@ -11,13 +11,13 @@ from typing import Any, cast
 import pytest
 
 from heartwatch.analytic import Analytic
-from heartwatch.batch_consumer import BatchConsumerError
-from heartwatch.kafka import GroupOffset, Partition
 from heartwatch.settings import load_settings
-from heartwatch.verify.topics import Records
 from heartwatch.web import parts, people
 from heartwatch.web.access import Gate
 from heartwatch.web.pages import Pages, PersonPage
+from kafkakit.admin import GroupOffset, Partition
+from kafkakit.batch_consumer import BatchConsumerError
+from kafkakit.topic_reader import Records
 
 
 class Emptied:

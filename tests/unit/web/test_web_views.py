@@ -16,7 +16,6 @@ import pytest
 
 from heartwatch.analytic import Analytic
 from heartwatch.connect import ConnectorStatus, TaskStatus
-from heartwatch.ksqldb import Query, Statistics
 from heartwatch.monitoring import Sample
 from heartwatch.settings import load_settings
 from heartwatch.web import charts, tables, views, watching
@@ -37,6 +36,7 @@ from heartwatch.web.parts import (
 )
 from heartwatch.web.people import Area, AreasReading, Trace
 from heartwatch.web.watching import Health, Watch
+from ksqlengine.client.rest_client import Query, Statistics
 
 EVIL = "<script>alert('x')</script>"
 QUIET = Series((0,) * 150, (0,) * 150, (0,) * 150)

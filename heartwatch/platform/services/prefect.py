@@ -1,0 +1,181 @@
+"""Prefect: the server, its records in Postgres, and the workers of the two work pools."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from heartwatch.platform.errors import PartError
+from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.services.base import Context, HttpPart, NotHealthyError, client
+from heartwatch.platform.services.postgres import USER
+from heartwatch.settings import ROOT
+
+POOLS = ("orchestration", "producers")
+
+_CONFLICT = 409
+_QUIET = {
+    # No requests to the outside.
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+}
+
+
+def api(context: Context) -> str:
+    """Return the address of Prefect's API."""
+    return f"http://{context.address('prefect')}/api"
+
+
+def _environment(context: Context) -> dict[str, str]:
+    """Return the environment of Prefect's processes: the caller's own Prefect settings don't reach them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**inherited, **_QUIET, "PREFECT_HOME": str(context.data("prefect")), "HEARTWATCH_HOME": str(context.home)}
+
+
+def _create(url: str, body: dict[str, Any], what: str) -> None:
+    """Create something on the server; it is no error that it is there already."""
+    try:
+        response = client().post(url, json=body)
+    except httpx.HTTPError as error:
+        raise PartError(f"the {what} can't be created: {error!r}; see that Prefect's server is up") from error
+    if not response.is_success and response.status_code != _CONFLICT:
+        raise PartError(f"the {what} can't be created: HTTP {response.status_code} {response.text}")
+
+
+@dataclass
+class PrefectServer(HttpPart):
+    """API, UI and background services in one process."""
+
+    name: str = "prefect"
+    group: str = "prefect"
+    depends_on: tuple[str, ...] = ("postgres",)
+    port_names: tuple[str, ...] = ("prefect",)
+    memory_mib: int = 350
+    health_path: str = "/api/ready"
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line."""
+        port = str(context.ports["prefect"])
+        return [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", port]
+
+    def environment(self, context: Context) -> dict[str, str]:
+        """Return the configuration."""
+        password = context.secrets["postgres"]["password"]
+        database = f"postgresql+asyncpg://{USER}:{password}@{context.address('postgres')}/prefect"
+        return {
+            **_environment(context),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            # The pages in the browser ask this address, and else port 4200.
+            "PREFECT_SERVER_UI_API_URL": api(context),
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        }
+
+    def prepare(self, context: Context) -> None:
+        """Make Prefect's folder."""
+        context.data("prefect").mkdir(parents=True, exist_ok=True)
+
+    def folder(self, context: Context) -> Path:
+        """Return its own folder: it must not read the checkout's files for commands."""
+        return context.data("prefect")
+
+    def configure(self, context: Context) -> None:
+        """Create the work pools that are missing."""
+        for pool in POOLS:
+            _create(f"{api(context)}/work_pools/", {"name": pool, "type": "process"}, f"work pool {pool!r}")
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the API's address."""
+        return {"prefect": {"api_url": api(context)}}
+
+    def client_variables(self, context: Context) -> dict[str, str]:
+        """Return what the `prefect` command needs."""
+        return {"PREFECT_API_URL": api(context), **_QUIET}
+
+
+class Worker(HttpPart):
+    """A worker that runs flows of one work pool as processes; a producers' worker stands for a producer machine.
+
+    Besides the pool's default queue it serves a queue of its own name, so that a run can be sent to just this worker.
+    """
+
+    def __init__(self, pool: str, number: int, count: int = 1) -> None:
+        """Describe a worker.
+
+        Args:
+            pool: its work pool.
+            number: from 1 within the pool.
+            count: workers of the pool.
+        """
+        name = f"{pool}-{number}"
+        super().__init__(
+            name=name,
+            group="workers",
+            depends_on=("prefect",),
+            # Flow runs use all of them.
+            follows=("postgres", "kafka", "registry", "s3", "connect", "engine"),
+            port_names=(name,),
+            memory_mib=250,
+            health_path="/health",
+            # As Ctrl-C: it stops taking runs, and the runs' processes end with it.
+            stop_signal=signal.SIGINT,
+            # A worker that is killed leaves its flow runs at work; they end by themselves.
+            keeps_children=True,
+        )
+        self.pool = pool
+        self._count = count
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line."""
+        queues = ["--work-queue", self.name, "--work-queue", "default"]
+        options = ["--name", self.name, "--pool", self.pool, *queues, "--type", "process", "--with-healthcheck"]
+        return [sys.executable, "-m", "prefect", "worker", "start", *options]
+
+    def environment(self, context: Context) -> dict[str, str]:
+        """Return the configuration: polling is short, for it asks a server on the same machine."""
+        return {
+            **_environment(context),
+            "PREFECT_API_URL": api(context),
+            # Flow runs are started as `python` (prefect.yaml), whatever shell has started this.
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
+            # Runs say that they live, so that those that don't any more are found (deployments/automations/crash_zombies.yaml).
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
+            "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
+            "PREFECT_WORKER_WEBSERVER_PORT": str(context.ports[self.name]),
+        }
+
+    def configure(self, context: Context) -> None:
+        """Create the worker's own queue: one that polls a queue that isn't there gets no runs at all, and doesn't say so."""
+        _create(f"{api(context)}/work_pools/{self.pool}/queues", {"name": self.name}, f"work queue {self.name!r}")
+
+    def folder(self, context: Context) -> Path:
+        """Return the checkout, where the flows are."""
+        return ROOT
+
+    def check(self, context: Context) -> None:
+        """Ask the worker, and the server whether it knows the worker: the former answers before it has begun to work."""
+        super().check(context)
+        url = f"{api(context)}/work_pools/{self.pool}/workers/filter"
+        try:
+            workers = client().post(url, json={}).raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
+        if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):
+            raise NotHealthyError("it isn't online yet")
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the producer machines, for which the producers' workers stand: one process each on a machine that they share."""
+        if self.pool != "producers":
+            return {}
+        machines = [f"{self.pool}-{number}" for number in range(1, self._count + 1)]
+        return {"producer": {"machines": machines, "processes_per_machine": 1}}

@@ -1,0 +1,100 @@
+"""The S3 server: SeaweedFS, all of its parts in one process."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from heartwatch.platform.ports import GRPC_OFFSET, LOOPBACK
+from heartwatch.platform.services.base import Context, HttpPart
+from heartwatch.platform.state import write_atomically
+from heartwatch.settings import load_settings
+
+_SOCKETS = Path("/tmp")  # noqa: S108  the server's own choice
+
+
+@dataclass
+class S3(HttpPart):
+    """The object store."""
+
+    name: str = "s3"
+    group: str = "s3"
+    port_names: tuple[str, ...] = ("s3", "s3-master", "s3-volume", "s3-filer")
+    memory_mib: int = 300
+    # It ends requests at once, then waits 15 s for its own subscribers, who don't leave; what it wrote survives a kill.
+    stop_seconds: float = 3.0
+    health_path: str = "/healthz"
+
+    def prepare(self, context: Context) -> None:
+        """Write the accounts."""
+        folder = context.data("s3")
+        (folder / "objects").mkdir(parents=True, exist_ok=True)
+        secrets = context.secrets["s3"]
+        credentials = {"accessKey": secrets["access_key_id"], "secretKey": secrets["secret_access_key"]}
+        identity = {
+            "name": "heartwatch",
+            "credentials": [credentials],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        write_atomically(folder / "accounts.json", json.dumps({"identities": [identity]}), mode=0o600)
+
+    def command(self, context: Context) -> list[str]:
+        """Return the command line; each port's gRPC twin is the port + 10000."""
+        options = {
+            "dir": "objects",
+            "ip": LOOPBACK,
+            "ip.bind": LOOPBACK,
+            "master.port": context.ports["s3-master"],
+            "master.volumeSizeLimitMB": 256,
+            "master.electionTimeout": "1s",
+            "master.telemetry": "false",
+            # It announces its end to other servers, of which there are none.
+            "volume.preStopSeconds": 0,
+            "volume.port": context.ports["s3-volume"],
+            # As many volumes as the disk has room for, instead of eight.
+            "volume.max": 0,
+            "filer": "true",
+            "filer.port": context.ports["s3-filer"],
+            "filer.localSocket": "filer.sock",
+            "s3": "true",
+            "s3.port": context.ports["s3"],
+            "s3.localSocket": "s3.sock",
+            "s3.config": "accounts.json",
+            "s3.iam": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+        }
+        program = Path(sysconfig.get_path("scripts")) / "weed"
+        return [str(program), "-logtostderr=true", "server", *(f"-{name}={value}" for name, value in options.items())]
+
+    def folder(self, context: Context) -> Path:
+        """Return the data folder: the command line's paths are short that way, as sockets need them."""
+        return context.data("s3")
+
+    def paths_outside(self, context: Context) -> list[Path]:
+        """Return the sockets whose place can't be chosen."""
+        names = {"master": "s3-master", "volume": "s3-volume", "filer": "s3-filer", "s3": "s3"}
+        ports = {kind: context.ports[name] + GRPC_OFFSET for kind, name in names.items() if name in context.ports}
+        return [_SOCKETS / f"seaweedfs-{kind}-grpc-{port}.sock" for kind, port in ports.items()]
+
+    def configure(self, context: Context) -> None:
+        """Create the bucket."""
+        import boto3  # noqa: PLC0415  slow to import
+
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.address(context),
+            region_name=load_settings().s3.region,
+            aws_access_key_id=context.secrets["s3"]["access_key_id"],
+            aws_secret_access_key=context.secrets["s3"]["secret_access_key"],
+        )
+        bucket = load_settings().s3.bucket
+        if bucket not in {found["Name"] for found in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=bucket)
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return the address."""
+        return {"s3": {"endpoint": self.address(context), "path_style": True}}

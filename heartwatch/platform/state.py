@@ -1,0 +1,129 @@
+"""What the platform remembers in its home: the state file (addresses, processes) and the secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+import tomllib
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from heartwatch.platform.errors import DamagedStateError, PlatformError
+from heartwatch.platform.processes import ProcessId
+
+
+class PartState(StrEnum):
+    """Where a part is in its life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass
+class PartRecord:
+    """What is known of one part."""
+
+    state: PartState = PartState.STOPPED
+    process: ProcessId | None = None
+    restarts: int = 0
+    error: str = ""
+
+
+@dataclass
+class State:
+    """The content of ``state.json``; only the supervisor writes it."""
+
+    brokers: int = 1
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ports: dict[str, int] = field(default_factory=dict)
+    supervisor: ProcessId | None = None
+    control: str = ""
+    parts: dict[str, PartRecord] = field(default_factory=dict)
+
+
+def read_state(home: Path) -> State | None:
+    """Read the state file; None when there is none yet.
+
+    Raises:
+        DamagedStateError: the file is damaged.
+    """
+    path = home / "state.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        parts = {name: _part_record(record) for name, record in values.pop("parts").items()}
+        return State(**{**values, "supervisor": _process_id(values["supervisor"]), "parts": parts})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedStateError(
+            f"{str(path)!r} is damaged ({error}); run `heartwatch clean` and start again"
+        ) from error
+
+
+def _process_id(values: Mapping[str, Any] | None) -> ProcessId | None:
+    return ProcessId(**values) if values else None
+
+
+def _part_record(values: Mapping[str, Any]) -> PartRecord:
+    return PartRecord(**{**values, "state": PartState(values["state"]), "process": _process_id(values["process"])})
+
+
+def write_state(home: Path, state: State) -> None:
+    """Write the state file; readers see the old or the new one, never a part."""
+    write_atomically(home / "state.json", json.dumps(asdict(state), indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_toml(path: Path, values: Mapping[str, Any], comment: str, mode: int = 0o644) -> None:
+    """Write a TOML file with a comment on top."""
+    write_atomically(path, f"# {comment}\n{tomli_w.dumps(values)}", mode)
+
+
+def load_secrets(home: Path) -> dict[str, dict[str, str]]:
+    """Return the platform's passwords, shaped as the settings; made at random the first time they are missing, and kept.
+
+    Raises:
+        PlatformError: the file can't be read.
+    """
+    path = home / "secrets.toml"
+    try:
+        kept = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise PlatformError(f"{str(path)!r} can't be read ({error}); mend it, or run `heartwatch clean`") from error
+    values = {**_new_secrets(), **kept}
+    if values.keys() != kept.keys():
+        write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.", mode=0o600)
+    return values
+
+
+def _new_secrets() -> dict[str, dict[str, str]]:
+    return {
+        "postgres": {"password": secrets.token_urlsafe(24)},
+        "s3": {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_urlsafe(30)},
+        "web": {"secret": secrets.token_urlsafe(18)},
+    }

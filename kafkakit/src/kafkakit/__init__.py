@@ -1,0 +1,1 @@
+"""Kafka for Python pipelines: admin, schema registry, Avro columns, batch consumer, partitioner."""

@@ -1,0 +1,1 @@
+"""A client of ksqlDB's REST API and a prompt over it; of real ksqlDB too."""

@@ -1,0 +1,21 @@
+"""Which KSQL servers a client talks to."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kafkakit.settings import SettingsSection
+
+
+class KsqldbSettings(SettingsSection):
+    """KSQL servers: real ksqlDB or the embedded engine."""
+
+    urls: list[str] = Field(
+        ["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used"
+    )
+    request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
+    idle_close_ms: int = Field(
+        60_000,
+        ge=0,
+        description="silence after which the embedded engine closes a partition's windows by the clock, ms",
+    )

@@ -1,0 +1,1 @@
+"""Plan steps as operators over frames; no Kafka."""

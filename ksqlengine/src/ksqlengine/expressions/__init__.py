@@ -1,0 +1,1 @@
+"""Typed expressions that compile to Polars; scalar functions and aggregates."""

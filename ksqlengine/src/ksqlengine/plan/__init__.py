@@ -1,0 +1,1 @@
+"""The contract between planning and execution: steps, the catalog, EXPLAIN."""

@@ -1,0 +1,363 @@
+"""The typed plan of one persistent query: what the analyzer hands to the execution.
+
+A plan is a tree of steps that ends in a sink. It holds no Kafka client, no Polars frame and no SQL text to parse again:
+expressions are typed, columns are resolved, every default is filled in. The execution walks it once and builds its
+operators; EXPLAIN prints it. The shapes follow ksqlDB's execution steps (StreamSource, StreamTableJoin, …), so a new kind of
+query is a new step here, a case in the analyzer and an operator in the execution.
+
+Column names inside a plan are unique: below a join every column carries its source's alias (``R_user_id``), the way ksqlDB
+names them. Each frame also has the pseudo columns of `PSEUDO_COLUMNS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ksqlengine.types.sqltypes import SqlType
+
+ROWTIME = "ROWTIME"  # event time of the row, ms since the epoch, Int64
+ROWPARTITION = "ROWPARTITION"  # partition of the source topic, Int32
+ROWOFFSET = "ROWOFFSET"  # offset in the source topic, Int64
+WINDOWSTART = "WINDOWSTART"  # first ms of the window, Int64; only in windowed data
+WINDOWEND = "WINDOWEND"  # first ms after the window, Int64; only in windowed data
+PSEUDO_COLUMNS = (ROWTIME, ROWPARTITION, ROWOFFSET)
+
+
+def carried(pseudo: str) -> str:
+    """Return the name of the value column that takes a pseudo column's value through a topic of the query's own."""
+    return f"__{pseudo}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name (as stored: upper case unless it was quoted) and type."""
+
+    name: str
+    type: SqlType
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Key and value columns of a stream, a table or a step's output, in order."""
+
+    key: tuple[Column, ...]
+    value: tuple[Column, ...]
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Key columns, then value columns."""
+        return self.key + self.value
+
+
+class WindowKind(Enum):
+    """KSQL's window types."""
+
+    TUMBLING = "TUMBLING"
+    HOPPING = "HOPPING"
+    SESSION = "SESSION"
+
+
+@dataclass(frozen=True)
+class Window:
+    """WINDOW clause; all lengths in ms. `advance_ms` equals `size_ms` for tumbling; `size_ms` is the gap for sessions."""
+
+    kind: WindowKind
+    size_ms: int
+    advance_ms: int
+    grace_ms: int
+    retention_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A KEY_FORMAT or VALUE_FORMAT (AVRO, JSON, DELIMITED, KAFKA, NONE) with its properties.
+
+    Attributes:
+        name: the format, upper case.
+        schema_name: AVRO's record name (VALUE_SCHEMA_FULL_NAME); None takes ksqlDB's default.
+        schema_id: KEY_SCHEMA_ID or VALUE_SCHEMA_ID when given.
+        delimiter: DELIMITED's separator.
+        wrap_single: WRAP_SINGLE_VALUE, None when not set.
+    """
+
+    name: str
+    schema_name: str | None = None
+    schema_id: int | None = None
+    delimiter: str = ","
+    wrap_single: bool | None = None
+
+
+class SourceKind(Enum):
+    """What a name in FROM stands for."""
+
+    STREAM = "STREAM"
+    TABLE = "TABLE"
+
+
+class Expression:
+    """A typed expression; concrete classes live in `ksqlengine.expressions.nodes` and compile to Polars expressions."""
+
+    type: SqlType
+
+
+@dataclass(frozen=True)
+class SelectItem:
+    """An output column and the expression that gives it."""
+
+    name: str
+    expression: Expression
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step's output schema; every step has it."""
+
+    schema: Schema
+
+
+@dataclass(frozen=True)
+class SourceStep(Step):
+    """Read a topic as a stream or as a table.
+
+    Attributes:
+        source: name of the stream or table.
+        kind: stream or table.
+        topic: Kafka topic.
+        key_format: how keys are read.
+        value_format: how values are read.
+        timestamp_column: column that gives the event time, None for the record's timestamp.
+        timestamp_format: pattern when that column is text.
+        key_window: window of a windowed source's key, None for plain keys.
+        alias: prefix of the columns below a join, None elsewhere.
+        headers: columns that hold record headers: name, and the header's key (None for all of them).
+        sided: keys end with a byte that says which side of a join the record is of (a join's own topic).
+    """
+
+    source: str
+    kind: SourceKind
+    topic: str
+    key_format: Format
+    value_format: Format
+    timestamp_column: str | None = None
+    timestamp_format: str | None = None
+    key_window: Window | None = None
+    alias: str | None = None
+    headers: tuple[tuple[str, str | None], ...] = ()
+    sided: bool = False
+
+
+@dataclass(frozen=True)
+class FilterStep(Step):
+    """Keep rows whose predicate is TRUE (not NULL). Above a TableAggregate it is HAVING."""
+
+    source: Step
+    predicate: Expression
+
+
+@dataclass(frozen=True)
+class ProjectStep(Step):
+    """Compute the output columns, key columns included (their items come first)."""
+
+    source: Step
+    items: tuple[SelectItem, ...]
+
+
+@dataclass(frozen=True)
+class FlatMapStep(Step):
+    """Give each row once for every element of the longest of some arrays; the shorter ones end in NULLs (table functions).
+
+    Attributes:
+        source: the rows.
+        items: the added columns' names and the expressions that give their arrays.
+    """
+
+    source: Step
+    items: tuple[SelectItem, ...]
+
+
+@dataclass(frozen=True)
+class RepartitionStep(Step):
+    """Give the rows a new key and route them by it through a repartition topic (Java client's murmur2).
+
+    The analyzer leaves it out where the new key is the old one, as ksqlDB does.
+    """
+
+    source: Step
+    keys: tuple[SelectItem, ...]
+    topic_suffix: str
+    key_format: Format
+    value_format: Format
+
+
+class JoinKind(Enum):
+    """Joins by which rows of the left side are kept."""
+
+    INNER = "INNER"
+    LEFT = "LEFT"
+    RIGHT = "RIGHT"
+    OUTER = "OUTER"
+
+    @property
+    def keeps_left(self) -> bool:
+        """Whether rows of the left side come out that have no match."""
+        return self in (JoinKind.LEFT, JoinKind.OUTER)
+
+    @property
+    def keeps_right(self) -> bool:
+        """Whether rows of the right side come out that have no match."""
+        return self in (JoinKind.RIGHT, JoinKind.OUTER)
+
+
+@dataclass(frozen=True)
+class StreamTableJoinStep(Step):
+    """Join each stream row with the table's current row of the same key."""
+
+    left: Step
+    right: Step
+    kind: JoinKind
+    left_key: str
+    right_key: str
+
+
+@dataclass(frozen=True)
+class TwoSidedJoinStep(Step):
+    """Join two streams, or two tables, by expressions over each: what both have in common.
+
+    The result's key column is neither side's: it holds the common value, also where a side has no row.
+
+    Attributes:
+        left: one side.
+        right: the other side.
+        kind: which rows come out without a match.
+        left_key: the left side's join key.
+        right_key: the right side's.
+        topic_suffix: of the topic into which both sides go, in the order in which they are joined.
+        key_format: how its keys are written.
+        value_format: how its values are written.
+    """
+
+    left: Step
+    right: Step
+    kind: JoinKind
+    left_key: Expression
+    right_key: Expression
+    topic_suffix: str
+    key_format: Format
+    value_format: Format
+
+
+@dataclass(frozen=True)
+class StreamStreamJoinStep(TwoSidedJoinStep):
+    """Join two streams' rows of the same key whose times are near each other.
+
+    Attributes:
+        before_ms: how much earlier a row of the right may be.
+        after_ms: how much later.
+        grace_ms: how much later than that rows may come; None where the statement doesn't say, and then rows without a match
+            come out at once, as ksqlDB does it.
+    """
+
+    before_ms: int = 0
+    after_ms: int = 0
+    grace_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class TableTableJoinStep(TwoSidedJoinStep):
+    """Join two tables' current rows of the same primary key."""
+
+
+@dataclass(frozen=True)
+class TableGroupStep(Step):
+    """Group a table anew: each change takes the key's old row out of its group and puts the new one into its own.
+
+    Attributes:
+        source: the table.
+        keys: the grouping.
+        undo: Boolean column that marks the rows that are taken out.
+        topic_suffix: of the topic that the changes go through.
+        key_format: how its keys are written.
+        value_format: how its values are written.
+    """
+
+    source: Step
+    keys: tuple[SelectItem, ...]
+    undo: str
+    topic_suffix: str
+    key_format: Format
+    value_format: Format
+
+
+@dataclass(frozen=True)
+class AggregateCall:
+    """One aggregate function call: `name(arguments…)` stored under `output`.
+
+    Constant arguments (TOPK's k) are in `constants`; `limit` is the most values that a list or set may have, None for any.
+    """
+
+    output: str
+    function: str
+    arguments: tuple[Expression, ...]
+    type: SqlType
+    constants: tuple[object, ...] = ()
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class AggregateStep(Step):
+    """Group a stream by `keys` (already its partitioning) and aggregate, in windows or for ever.
+
+    Attributes:
+        keys: grouping columns, in order; they are columns of `source`.
+        calls: the aggregates, each once however often SELECT and HAVING use it.
+        window: None for an aggregate without windows.
+        emit_final: one result a key and window, when it closes; otherwise each change.
+        undo: column that marks rows to be taken out again (of a table's), None for streams.
+    """
+
+    source: Step
+    keys: tuple[str, ...]
+    calls: tuple[AggregateCall, ...]
+    window: Window | None
+    emit_final: bool
+    undo: str | None = None
+
+
+@dataclass(frozen=True)
+class QueryPlan:
+    """A persistent query: steps, and the topic that gets the result.
+
+    Attributes:
+        query_id: as SHOW QUERIES prints it (``CTAS_ALERTS_5``).
+        sink: name of the stream or table written.
+        sink_kind: stream or table.
+        topic: output topic.
+        partitions: None takes the source's.
+        replicas: None takes the source's.
+        key_format: how keys are written.
+        value_format: how values are written.
+        key_window: window in the key of a windowed result.
+        root: last step; its schema is the sink's.
+        properties: the query's settings, as SET gave them.
+        statement: the statement's text, variables replaced.
+        timestamp_column: column of the result that gives the records' timestamp, None for the rows' own time.
+        timestamp_format: its pattern where it is text.
+        topic_config: settings of the output topic, for where the query makes it.
+    """
+
+    query_id: str
+    sink: str
+    sink_kind: SourceKind
+    topic: str
+    partitions: int | None
+    replicas: int | None
+    key_format: Format
+    value_format: Format
+    key_window: Window | None
+    root: Step
+    properties: dict[str, str] = field(default_factory=dict)
+    statement: str = ""
+    timestamp_column: str | None = None
+    timestamp_format: str | None = None
+    topic_config: dict[str, str] = field(default_factory=dict)

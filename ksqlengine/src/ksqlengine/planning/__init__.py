@@ -1,0 +1,1 @@
+"""A syntax tree and the catalog to a typed plan."""

@@ -1,0 +1,1 @@
+"""Statements, queries and ksqlDB's REST API."""

@@ -1,0 +1,472 @@
+"""A KSQL server's core: runs statements against the catalog, Kafka and the schema registry, and keeps the queries running.
+
+A statement that changes something is checked, its topics and schemas are made, and it is written to the command topic; every
+engine process of the service, this one included, carries it out when it reads it there. A statement that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kafkakit.admin import KafkaClientError
+from kafkakit.settings import KafkaSettings, RegistrySettings
+from ksqlengine.execution.builder import stages
+from ksqlengine.language import ast
+from ksqlengine.language.lexer import split_statements
+from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare
+from ksqlengine.plan.catalog import Catalog, Query
+from ksqlengine.planning.ddl import Change, Changer, is_change
+from ksqlengine.planning.statements import Analyzer
+from ksqlengine.planning.with_clause import create_properties
+from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
+from ksqlengine.server.inserts import Inserter, row_of
+from ksqlengine.server.pull_push import TransientQuery
+from ksqlengine.server.responses import Entities
+from ksqlengine.server.session_properties import canonical, engine_defaults, query_options, with_changes
+from ksqlengine.server.topics_and_schemas import RecordedSchemas, Resources, missing_topic
+from ksqlengine.streams import processing_log
+from ksqlengine.streams.join_merge import MergeSession
+from ksqlengine.streams.metrics import QueryMetrics
+from ksqlengine.streams.stage_session import StageContext, StageSession, StageThread, Status
+from ksqlengine.types.errors import (
+    COMMAND_QUEUE_CATCHUP_TIMEOUT,
+    SERVER_ERROR,
+    KsqlError,
+    StatementError,
+    query_endpoint_error,
+)
+
+logger = logging.getLogger(__name__)
+
+_CATCH_UP_SECONDS = 5.0
+_KEPT_RESULTS = 100
+_CLEAN_UP_SECONDS = 30.0
+
+
+class EngineStartError(Exception):
+    """The engine can't be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What an engine process is started with.
+
+    Attributes:
+        kafka: brokers.
+        registry: schema registry.
+        service_id: prefix of the service's topics and groups; processes with the same one share the work.
+        data_dir: folder of this process; it keeps the process's name, and nothing else.
+        properties: the server's defaults of the session properties.
+    """
+
+    kafka: KafkaSettings
+    registry: RegistrySettings
+    service_id: str
+    data_dir: Path
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Request:
+    """Session properties and variables of a request, which its statements may change."""
+
+    properties: dict[str, str]
+    variables: dict[str, str]
+
+
+class RequestError(StatementError):
+    """A statement that failed after others of its request were carried out."""
+
+    def __init__(self, error: StatementError, entities: list[dict[str, Any]]) -> None:
+        super().__init__(error.message, error.statement, error.error_code)
+        self.entities = entities
+
+    def entity(self, entities: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the body of the answer, with the answers of the statements that were carried out."""
+        return super().entity(self.entities)
+
+
+@dataclass
+class RunningQuery:
+    """A persistent query at work."""
+
+    query: Query
+    threads: list[StageThread]
+    metrics: QueryMetrics
+
+    @property
+    def status(self) -> Status:
+        """The worst of its stages' states."""
+        states = {thread.status for thread in self.threads}
+        return next((state for state in (Status.ERROR, Status.PAUSED) if state in states), Status.RUNNING)
+
+    @property
+    def errors(self) -> list[str]:
+        """Errors that its stages are in."""
+        return [thread.last_error for thread in self.threads if thread.last_error is not None]
+
+
+class Engine:
+    """One engine process."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Prepare; `start` runs it.
+
+        Raises:
+            EngineStartError: another process uses the data folder.
+        """
+        self.config = config
+        self.catalog = Catalog()
+        self.queries: dict[str, RunningQuery] = {}
+        self.ready = False
+        self.resources = Resources(config.kafka, config.registry, config.service_id)
+        self.statuses: dict[str, dict[str, Any]] = {}
+        self._instance, self._instance_lock = _instance_name(config.data_dir)
+        self._lock = threading.RLock()
+        self._writing = threading.Lock()
+        self._results: dict[int, tuple[str, str | None] | KsqlError] = {}
+        self._inserter = Inserter(config.kafka, self.resources)
+        self._entities = Entities(self)
+        self.commands = CommandTopic(config.kafka, config.service_id, self._carry_out)
+
+    # ------------------------------------------------------------------------------------------------ life
+    def start(self) -> None:
+        """Carry out all commands written so far, then start the queries that are left."""
+        self.commands.create()
+        self.resources.create_topic(processing_log.topic_name(self.config.service_id), 1, None, {})
+        self.commands.start()
+        with self._lock:
+            self.ready = True
+            for query in self.catalog.queries.values():
+                self._start_query(query)
+
+    def stop(self) -> None:
+        """Commit what the queries have done, and stop."""
+        self.commands.stop()
+        with self._lock:
+            running = list(self.queries.values())
+            self.queries.clear()
+        for query in running:
+            for thread in query.threads:
+                thread.stop()
+        for query in running:
+            for thread in query.threads:
+                thread.join()
+        self._inserter.close()
+        self._instance_lock.close()
+
+    # ------------------------------------------------------------------------------------------------ requests
+    def execute(
+        self,
+        text: str,
+        properties: Mapping[str, Any] | None = None,
+        variables: Mapping[str, str] | None = None,
+        after: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Run a request's statements in order and return ksqlDB's entities; all are checked before the first one runs.
+
+        Args:
+            text: one or more statements.
+            properties: session properties.
+            variables: values of ``${name}``.
+            after: number of the command that must have been carried out before.
+
+        Raises:
+            KsqlError: a statement is wrong.
+        """
+        if after is not None and after >= 0:
+            self._wait_for(after)
+        given = {name: str(value) for name, value in (properties or {}).items()}
+        changed = with_changes(self.config.properties, given)
+        self._validate(text, Request(dict(changed), dict(variables or {})))
+        request = Request(changed, dict(variables or {}))
+        answers: list[dict[str, Any]] = []
+        for parsed in split_statements(text):
+            statement = prepare(parsed, request.variables)
+            try:
+                answer = self._run(statement, request)
+            except StatementError as error:
+                raise RequestError(error.with_statement(statement.text), answers) from error
+            if answer is not None:
+                answers.append(answer)
+        return answers
+
+    def _wait_for(self, sequence_number: int) -> None:
+        try:
+            self.commands.wait_for(sequence_number, _CATCH_UP_SECONDS)
+        except TimeoutError as error:
+            raise KsqlError(
+                "Timed out while waiting for a previous command to execute. command sequence number: "
+                f"{sequence_number}, timeout: {_CATCH_UP_SECONDS * 1000:.0f} ms",
+                COMMAND_QUEUE_CATCHUP_TIMEOUT,
+            ) from error
+
+    def _validate(self, text: str, request: Request) -> None:
+        """Try all statements against a copy of the catalog."""
+        catalog = self.catalog
+        for number, parsed in enumerate(split_statements(text)):
+            statement = prepare(parsed, request.variables)
+            try:
+                if is_change(statement.statement):
+                    change = self._change(
+                        catalog, statement, number, request.properties, RecordedSchemas(self.resources.registry)
+                    )
+                    self._check(change, statement.statement, catalog)
+                    catalog = change.catalog
+                else:
+                    self._check_other(statement, catalog, request)
+            except StatementError as error:
+                error.with_statement(statement.text)
+                raise
+
+    def _check(self, change: Change, node: ast.Statement, before: Catalog) -> None:
+        self._check_deletion(change)
+        if change.plan is not None:
+            if all(source in self.catalog.sources for source in self._reads(change)):
+                self.resources.check(change.plan)
+        elif isinstance(node, ast.CreateSource) and change.source is not None and change.nothing is None:
+            # An earlier statement of the request makes its topic only when it is carried out.
+            made = any(source.topic == change.source.topic for source in before.sources.values())
+            there = made or self.resources.kafka.describe([change.source.topic])
+            if not there and create_properties(node.properties).get("PARTITIONS") is None:
+                raise missing_topic(change.source)
+
+    @staticmethod
+    def _check_deletion(change: Change) -> None:
+        if change.deleted is None:
+            return
+        topic = change.deleted.topic
+        using = sorted(source.name for source in change.catalog.sources.values() if source.topic == topic)
+        if using:
+            raise StatementError(
+                f"Refusing to delete topic. Found other data sources ({', '.join(using)}) using topic {topic}"
+            )
+
+    def _reads(self, change: Change) -> frozenset[str]:
+        return change.catalog.queries[change.plan.query_id].reads if change.plan is not None else frozenset()
+
+    def _check_other(self, statement: PreparedStatement, catalog: Catalog, request: Request) -> None:
+        node = statement.statement
+        if isinstance(node, ast.QueryStatement | ast.PrintTopic):
+            raise query_endpoint_error(statement.text)
+        if isinstance(node, ast.InsertValues):
+            Analyzer(catalog, RecordedSchemas(self.resources.registry)).insert_values(node)
+        elif isinstance(node, ast.DescribeSource):
+            catalog.source(node.name)
+        else:
+            self._change_session(node, request)
+
+    def _run(self, statement: PreparedStatement, request: Request) -> dict[str, Any] | None:
+        node = statement.statement
+        if is_change(node):
+            return self._submit(statement, request)
+        if isinstance(node, ast.InsertValues):
+            self._inserter.insert(*self.analyzer(request.properties).insert_values(node))
+            return None
+        if self._change_session(node, request):
+            return None
+        return self._entities.answer(statement, request)
+
+    def _change_session(self, node: ast.Statement, request: Request) -> bool:
+        """Carry out SET, UNSET, DEFINE and UNDEFINE; False for any other statement."""
+        if isinstance(node, ast.SetProperty):
+            request.properties = with_changes(request.properties, {node.name: node.value})
+        elif isinstance(node, ast.UnsetProperty):
+            name, defaults = canonical(node.name), self.config.properties
+            kept = {one: value for one, value in request.properties.items() if one != name}
+            request.properties = kept | ({name: defaults[name]} if name in defaults else {})
+        return isinstance(node, ast.SetProperty | ast.UnsetProperty | ast.DefineVariable | ast.UndefineVariable)
+
+    def transient(
+        self, text: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
+    ) -> TransientQuery | ast.PrintTopic:
+        """Return a request's one SELECT, ready to run, or its PRINT; SET and DEFINE may stand before it.
+
+        Raises:
+            KsqlError: it is something else, or it is wrong.
+        """
+        given = {name: str(value) for name, value in (properties or {}).items()}
+        request = Request(with_changes(self.config.properties, given), dict(variables or {}))
+        parsed_all = split_statements(text)
+        if not parsed_all:
+            raise StatementError("Expected exactly one KSQL statement; found none", text)
+        *before, last = parsed_all
+        for parsed in before:
+            if not self._change_session(prepare(parsed, request.variables).statement, request):
+                raise StatementError("Expected exactly one KSQL statement; found several", text)
+        statement = prepare(last, request.variables)
+        node = statement.statement
+        if isinstance(node, ast.PrintTopic):
+            return node
+        if not isinstance(node, ast.QueryStatement):
+            raise StatementError(
+                f"Statement type `{type(node).__name__}` not supported for this resource; send it to /ksql",
+                statement.text,
+            )
+        try:
+            plan = self.analyzer(request.properties).transient(node.query, statement.text)
+            return TransientQuery(plan, self.config.kafka, self.resources, request.properties)
+        except StatementError as error:
+            raise error.with_statement(statement.text) from None
+
+    def insert_json(self, target: str, row: Mapping[str, Any]) -> None:
+        """Write one row, given as a JSON object, into a stream or table.
+
+        Raises:
+            StatementError: there is no such stream or table, or the row doesn't fit it.
+        """
+        source = self.catalog.source(target)
+        if source.read_only:
+            raise StatementError(f"Cannot insert values into read-only {source.kind.value.lower()}: {target}")
+        if source.key_window is not None:
+            raise StatementError("Cannot insert values into windowed stream/table!")
+        self._inserter.insert_rows(source, row_of(source, row))
+
+    # ------------------------------------------------------------------------------------------------ changes
+    def analyzer(self, properties: Mapping[str, str]) -> Analyzer:
+        """Return an analyzer over the catalog as it is."""
+        return Analyzer(self.catalog, RecordedSchemas(self.resources.registry), engine_defaults(properties))
+
+    def _submit(self, statement: PreparedStatement, request: Request) -> dict[str, Any]:
+        """Check a change, make its topics and schemas, and write it to the command topic."""
+        try:
+            with self._writing, self.commands.writing() as write:
+                schemas = RecordedSchemas(self.resources.registry)
+                change = self._change(self.catalog, statement, 0, request.properties, schemas)
+                if change.nothing is not None:
+                    return self._entities.current_status(statement.text, change.command_id, change.nothing, None, -1)
+                self._prepare(change, statement.statement)
+                offset = write(Command(statement.text, request.properties, schemas.answers))
+                result = self._results.pop(offset)
+        except CommandConflictError as error:
+            raise StatementError(str(error), error_code=SERVER_ERROR) from error
+        if isinstance(result, KsqlError):
+            raise result
+        if change.deleted is not None:
+            self.resources.delete_topic(change.deleted)
+        message, query_id = result
+        answer = self._entities.current_status(statement.text, change.command_id, message, query_id, offset)
+        self.statuses[change.command_id] = answer["commandStatus"]
+        return answer
+
+    def _prepare(self, change: Change, node: ast.Statement) -> None:
+        self._check_deletion(change)
+        if change.plan is not None:
+            self.resources.check(change.plan)
+            self.resources.prepare_query(change.plan)
+        elif change.source is not None and isinstance(node, ast.CreateSource):
+            self.resources.prepare_source(change.source, create_properties(node.properties))
+
+    def _carry_out(self, offset: int, command: Command) -> None:
+        """Carry out a command (in the thread that follows the command topic)."""
+        statement = parse_statements(command.statement)[0]
+        schemas = RecordedSchemas(self.resources.registry, command.schemas)
+        try:
+            with self._lock:
+                change = self._change(self.catalog, statement, offset, command.properties, schemas)
+                self.catalog = change.catalog
+                if self.ready:
+                    self._apply(change)
+            self._results[offset] = (change.message, change.plan.query_id if change.plan is not None else None)
+        except KsqlError as error:
+            logger.error("command %d can't be carried out: %s; statement: %s", offset, error.message, command.statement)
+            self._results[offset] = error
+        for old in [number for number in self._results if number < offset - _KEPT_RESULTS]:
+            del self._results[old]
+
+    def _apply(self, change: Change) -> None:
+        for query_id in change.stopped:
+            self._stop_query(query_id)
+        for query_id, paused in change.paused.items():
+            running = self.queries[query_id]
+            running.query = self.catalog.queries[query_id]
+            for thread in running.threads:
+                thread.set_paused(paused)
+        if change.plan is not None:
+            self._start_query(self.catalog.queries[change.plan.query_id])
+
+    def _change(
+        self,
+        catalog: Catalog,
+        statement: PreparedStatement,
+        number: int,
+        properties: Mapping[str, str],
+        schemas: RecordedSchemas,
+    ) -> Change:
+        return Changer(Analyzer(catalog, schemas, engine_defaults(properties)), number, properties).change(statement)
+
+    # ------------------------------------------------------------------------------------------------ queries
+    def _start_query(self, query: Query) -> None:
+        plan = query.plan
+        metrics = QueryMetrics()
+        context = StageContext(
+            kafka=self.config.kafka,
+            service_id=self.config.service_id,
+            instance=self._instance,
+            query_id=plan.query_id,
+            options=query_options(plan.properties),
+            prepare=lambda: self.resources.prepare_internal(plan),
+            schemas=self.resources.schema,
+            write_schemas=lambda stage: self.resources.write_schemas(stage.sink),
+            metrics=metrics,
+        )
+        threads = [
+            StageThread(stage, context, MergeSession if stage.arms else StageSession)
+            for stage in stages(plan, self.config.service_id)
+        ]
+        self.queries[plan.query_id] = RunningQuery(query, threads, metrics)
+        for thread in threads:
+            thread.set_paused(query.paused)
+            thread.start()
+
+    def _stop_query(self, query_id: str) -> None:
+        running = self.queries.pop(query_id, None)
+        if running is None:
+            return
+        for thread in running.threads:
+            thread.stop()
+        for thread in running.threads:
+            thread.join()
+        if query_id not in self.catalog.queries:
+            threading.Thread(target=self._clean_up, args=(running,), name=f"clean-up {query_id}", daemon=True).start()
+
+    def _clean_up(self, ended: RunningQuery) -> None:
+        """Delete what an ended query had for itself; a group can only go once its last member is forgotten."""
+        deadline = time.monotonic() + _CLEAN_UP_SECONDS
+        with contextlib.suppress(KafkaClientError):
+            stages_ = [thread.stage for thread in ended.threads]
+            own = [stage.sink.topic for stage in stages_ if stage.sink.internal]
+            self.resources.kafka.delete([*own, *(stage.changelog for stage in stages_ if stage.changelog is not None)])
+        groups = [thread.group for thread in ended.threads]
+        while groups and time.monotonic() < deadline:
+            try:
+                self.resources.kafka.delete_groups(groups)
+                groups = []
+            except KafkaClientError:
+                time.sleep(1)
+
+
+def _instance_name(folder: Path) -> tuple[str, Any]:
+    """Return this process's name, the same as before in this folder, and the lock that keeps others out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise EngineStartError(
+            f"the data folder {str(folder)!r} is used by another engine process; stop it, or give this one --data-dir"
+        ) from error
+    path = folder / "instance"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="ascii")
+    return path.read_text(encoding="ascii").strip(), lock

@@ -1,0 +1,399 @@
+"""Answers of the ``/ksql`` endpoint, in the shapes of ksqlDB's entities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import singledispatchmethod
+from typing import TYPE_CHECKING, Any
+
+from kafkakit.registry import NotRegisteredError
+from ksqlengine.expressions.aggregates import AGGREGATES
+from ksqlengine.expressions.functions import FUNCTIONS
+from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
+from ksqlengine.language import ast
+from ksqlengine.language.parser import PreparedStatement
+from ksqlengine.plan.catalog import Query, Source, source_steps
+from ksqlengine.plan.explain import explain, explain_step
+from ksqlengine.plan.steps import Column, QueryPlan, SourceKind
+from ksqlengine.planning.persistent_query import TransientPlan
+from ksqlengine.server.session_properties import PROPERTIES
+from ksqlengine.types.errors import NotSupportedError, StatementError
+from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
+
+if TYPE_CHECKING:
+    from ksqlengine.server.engine import Engine, Request, RunningQuery
+
+_ASSERT_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+
+Entity = dict[str, Any]
+
+
+class Entities:
+    """Answers statements that change nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Answer for an engine."""
+        self._engine = engine
+
+    def answer(self, statement: PreparedStatement, request: Request) -> Entity:
+        """Return a statement's entity.
+
+        Raises:
+            StatementError: it can't be answered.
+        """
+        entity = self._of(statement.statement, statement.text, request)
+        return {"@type": entity.pop("@type"), "statementText": statement.text, **entity, "warnings": []}
+
+    @staticmethod
+    def current_status(text: str, command_id: str, message: str, query_id: str | None, number: int) -> Entity:
+        """Return the answer to a statement that was carried out."""
+        status = {"status": "SUCCESS", "message": message, "queryId": query_id}
+        return {
+            "@type": "currentStatus", "statementText": text, "commandId": command_id, "commandStatus": status,
+            "commandSequenceNumber": number, "warnings": [],
+        }  # fmt: skip
+
+    @singledispatchmethod
+    def _of(self, node: ast.Statement, text: str, request: Request) -> Entity:
+        raise NotSupportedError(f"{getattr(node, 'what', type(node).__name__)} is")
+
+    # ------------------------------------------------------------------------------------------------ lists
+    @_of.register(ast.Show)
+    def _show(self, node: ast.Show, text: str, request: Request) -> Entity:
+        answers: dict[str, Callable[[], Entity]] = {
+            "STREAMS": lambda: self._sources(SourceKind.STREAM, extended=node.extended),
+            "TABLES": lambda: self._sources(SourceKind.TABLE, extended=node.extended),
+            "QUERIES": lambda: self._queries(extended=node.extended),
+            "TOPICS": lambda: self._topics(show_all=node.show_all, extended=node.extended),
+            "FUNCTIONS": lambda: {"@type": "function_names", "functions": _function_names()},
+            "PROPERTIES": lambda: self._properties(request),
+            "VARIABLES": lambda: {"@type": "variables", "variables": _named(request.variables)},
+            "TYPES": self._types,
+        }
+        if node.what not in answers:
+            raise NotSupportedError(f"SHOW {node.what} is")
+        return answers[node.what]()
+
+    def _types(self) -> Entity:
+        return {
+            "@type": "type_list",
+            "types": {name: schema_of(one) for name, one in self._engine.catalog.types.items()},
+        }
+
+    def _sources(self, kind: SourceKind, *, extended: bool) -> Entity:
+        found = [source for source in self._engine.catalog.sources.values() if source.kind is kind]
+        if extended:
+            return self._descriptions(found)
+        name = f"{kind.value.lower()}s"
+        return {"@type": name, name: [_source_item(source) for source in found]}
+
+    def _queries(self, *, extended: bool) -> Entity:
+        running = list(self._engine.queries.values())
+        if extended:
+            return {
+                "@type": "queryDescriptions",
+                "queryDescriptions": [self._query_description(one) for one in running],
+            }
+        return {"@type": "queries", "queries": [_query_item(one.query, one.status.value) for one in running]}
+
+    def _topics(self, *, show_all: bool, extended: bool) -> Entity:
+        kafka = self._engine.resources.kafka
+        names = [name for name in kafka.topics() if show_all or not name.startswith("_")]
+        topics: list[Entity] = [
+            {"name": state.name, "replicaInfo": [state.replication_factor] * state.partitions}
+            for state in sorted(kafka.describe(names).values(), key=lambda state: state.name)
+        ]
+        if extended:
+            topics = [{**topic, "consumerCount": 0, "consumerGroupCount": 0} for topic in topics]
+        return {"@type": "kafka_topics_extended" if extended else "kafka_topics", "topics": topics}
+
+    def _properties(self, request: Request) -> Entity:
+        server = self._engine.config.properties
+        values = {name: one.default for name, one in PROPERTIES.items()} | dict(server) | request.properties
+        listed = [
+            {"name": name, "scope": "KSQL", "value": value, "editable": True, "level": "QUERY"}
+            for name, value in sorted(values.items())
+        ]
+        overwritten = sorted(name for name, value in request.properties.items() if server.get(name) != value)
+        return {
+            "@type": "properties",
+            "properties": listed,
+            "overwrittenProperties": overwritten,
+            "defaultProperties": [],
+        }
+
+    # ------------------------------------------------------------------------------------------------ descriptions
+    @_of.register(ast.DescribeSource)
+    def _describe(self, node: ast.DescribeSource, text: str, request: Request) -> Entity:
+        source = self._engine.catalog.source(node.name)
+        return {"@type": "sourceDescription", "sourceDescription": self._description(source, extended=node.extended)}
+
+    @_of.register(ast.DescribeAll)
+    def _describe_all(self, node: ast.DescribeAll, text: str, request: Request) -> Entity:
+        kind = SourceKind(node.what.removesuffix("S"))
+        return self._descriptions(
+            [one for one in self._engine.catalog.sources.values() if one.kind is kind], node.extended
+        )
+
+    def _descriptions(self, sources: Iterable[Source], extended: bool = True) -> Entity:
+        found = [self._description(source, extended=extended) for source in sources]
+        return {"@type": "source_descriptions", "sourceDescriptions": found}
+
+    def _description(self, source: Source, *, extended: bool) -> Entity:
+        catalog = self._engine.catalog
+        topic = self._engine.resources.kafka.describe([source.topic]).get(source.topic) if extended else None
+        host = self._engine.config.data_dir.name
+        own = {f"{name}": value for name, value in self._statistics(source).items()}
+        errors = own.pop("failed-messages", None)
+        return {
+            "name": source.name,
+            "windowType": source.key_window.kind.value if source.key_window else None,
+            "readQueries": [_query_item(catalog.queries[name]) for name in catalog.readers(source.name)],
+            "writeQueries": [_query_item(catalog.queries[name]) for name in catalog.writers(source.name)],
+            "fields": fields_of(source.schema.key, "KEY") + fields_of(source.schema.value),
+            "type": source.kind.value,
+            "timestamp": source.timestamp_column or "",
+            "statistics": "   ".join(f"{name}: {stat['value']}" for name, stat in own.items()),
+            "errorStats": f"failed-messages: {errors['value']}" if errors else "",
+            "extended": extended,
+            "keyFormat": source.key_format.name,
+            "valueFormat": source.value_format.name,
+            "topic": source.topic,
+            "partitions": topic.partitions if topic else 0,
+            "replication": topic.replication_factor if topic else 0,
+            "statement": source.statement,
+            "queryOffsetSummaries": self._offsets(source) if extended else [],
+            "sourceConstraints": catalog.derived(source.name),
+            "statisticsMap": own,
+            "errorStatsMap": {"failed-messages": errors} if errors else {},
+            "clusterStatistics": {host: own} if extended else {},
+            "clusterErrorStats": {host: {"failed-messages": errors}} if extended and errors else {},
+        }
+
+    def _statistics(self, source: Source) -> dict[str, Entity]:
+        """Return what queries counted on a stream or table, in ksqlDB's names where it has them."""
+        readers = [one for one in self._engine.queries.values() if source.name in one.query.reads]
+        writers = [one for one in self._engine.queries.values() if one.query.writes == source.name]
+        drives = [one.metrics for one in readers if source_steps(one.query.plan.root)[0].source == source.name]
+        makes = [one.metrics for one in writers]
+        counted = drives or makes
+        last = max((one.last_message_ms or 0 for one in counted), default=0)
+        values: dict[str, float] = {}
+        if makes:
+            values["messages-per-sec"] = round(sum(one.produced_rate.value() for one in makes), 2)
+            values["total-messages"] = sum(one.produced for one in makes)
+        if drives:
+            values["consumer-messages-per-sec"] = round(sum(one.consumed_rate.value() for one in drives), 2)
+            values["consumer-total-messages"] = sum(one.consumed for one in drives)
+        for name, pick in _LOSSES.items():
+            if counted:
+                values[name] = sum(pick(one) for one in counted)
+        return {
+            name: {"name": name, "value": value, "timestamp": last, "isError": name == "failed-messages"}
+            for name, value in values.items()
+        }
+
+    def _offsets(self, source: Source) -> list[Entity]:
+        """Return how far the groups of the queries that read a source are."""
+        groups = [
+            one.group
+            for running in self._engine.queries.values()
+            for one in running.threads
+            if source.name in one.stage.reads
+        ]
+        summaries = []
+        for group, positions in self._engine.resources.positions(source.topic, groups).items():
+            partitions = [
+                {
+                    "partition": partition,
+                    "logStartOffset": at.first,
+                    "logEndOffset": at.end,
+                    "consumerOffset": at.committed,
+                }
+                for partition, at in positions.items()
+            ]
+            topics = [{"kafkaTopic": source.topic, "offsets": partitions}]
+            summaries.append({"groupId": group, "topicSummaries": topics})
+        return summaries
+
+    @_of.register(ast.DescribeFunction)
+    def _describe_function(self, node: ast.DescribeFunction, text: str, request: Request) -> Entity:
+        name = node.name.upper()
+        function, aggregate = FUNCTIONS.get(name) or TABLE_FUNCTIONS.get(name), AGGREGATES.get(name)
+        if function is None and aggregate is None:
+            raise StatementError(f"Can't find any functions with the name '{node.name}'")
+        if function is not None:
+            shown = [
+                {
+                    "arguments": _arguments([str(one) for one in overload.parameters], overload.variadic),
+                    "returnType": str(overload.returns) if isinstance(overload.returns, SqlType) else "",
+                    "description": function.description,
+                }
+                for overload in function.overloads
+            ]
+            kind, description = "TABLE" if name in TABLE_FUNCTIONS else "SCALAR", function.description
+        else:
+            accepts = [" | ".join(one) if one else "ANY" for one in aggregate.accepts]  # type: ignore[union-attr]
+            description = aggregate.description  # type: ignore[union-attr]
+            shown = [{"arguments": _arguments(accepts), "returnType": "", "description": description}]
+            kind = "AGGREGATE"
+        return {
+            "@type": "describe_function", "name": name, "description": description, "author": "HeartWatch", "version": "",
+            "path": "internal", "functions": shown, "type": kind,
+        }  # fmt: skip
+
+    @_of.register(ast.Explain)
+    def _explain(self, node: ast.Explain, text: str, request: Request) -> Entity:
+        if node.query_id is not None:
+            query_id = self._engine.catalog.query(node.query_id).query_id
+            return {
+                "@type": "queryDescription",
+                "queryDescription": self._query_description(self._engine.queries[query_id]),
+            }
+        analyzer = self._engine.analyzer(request.properties)
+        inner = node.statement
+        if isinstance(inner, ast.QueryStatement):
+            found: TransientPlan | QueryPlan = analyzer.transient(inner.query, text)
+        elif isinstance(inner, ast.CreateAsSelect):
+            found = analyzer.create_as_select(inner, text, 0, request.properties)[1]
+        elif isinstance(inner, ast.InsertInto):
+            found = analyzer.insert_into(inner, text, 0, request.properties)
+        else:
+            raise StatementError("The provided statement does not run a ksql query")
+        shown = explain(found) if isinstance(found, QueryPlan) else explain_step(found.root)
+        description = {
+            "id": "", "statementText": text, "windowType": None, "fields": fields_of(found.root.schema.columns),
+            "sources": sorted({step.source for step in source_steps(found.root)}), "sinks": [], "topology": shown,
+            "executionPlan": shown, "overriddenProperties": request.properties, "ksqlHostQueryStatus": {}, "queryType": "PUSH",
+            "queryErrors": [], "tasksMetadata": [], "state": None,
+        }  # fmt: skip
+        return {"@type": "queryDescription", "queryDescription": description}
+
+    def _query_description(self, running: RunningQuery) -> Entity:
+        plan = running.query.plan
+        status = running.status.value
+        return {
+            "id": plan.query_id,
+            "statementText": plan.statement,
+            "windowType": plan.key_window.kind.value if plan.key_window else None,
+            "fields": fields_of(plan.root.schema.key, "KEY") + fields_of(plan.root.schema.value),
+            "sources": sorted(running.query.reads),
+            "sinks": [plan.sink],
+            "topology": explain(plan),
+            "executionPlan": explain(plan),
+            "overriddenProperties": plan.properties,
+            "ksqlHostQueryStatus": {self._engine.config.data_dir.name: status},
+            "queryType": "PERSISTENT",
+            "queryErrors": [
+                {"timestamp": round(time.time() * 1000), "errorMessage": one, "type": "UNKNOWN"}
+                for one in running.errors
+            ],
+            "tasksMetadata": [],
+            "state": status,
+        }
+
+    # ------------------------------------------------------------------------------------------------ assertions
+    @_of.register(ast.AssertTopic)
+    def _assert_topic(self, node: ast.AssertTopic, text: str, request: Request) -> Entity:
+        kafka = self._engine.resources.kafka
+        self._wait(
+            lambda: bool(kafka.describe([node.topic])) == node.exists,
+            node.timeout_ms,
+            f"Topic {node.topic}",
+            node.exists,
+        )
+        return {"@type": "assert_topic", "topicName": node.topic, "exists": node.exists}
+
+    @_of.register(ast.AssertSchema)
+    def _assert_schema(self, node: ast.AssertSchema, text: str, request: Request) -> Entity:
+        def there() -> bool:
+            registry = self._engine.resources.registry
+            try:
+                if node.subject is not None:
+                    found = registry.latest(node.subject)
+                    return node.schema_id is None or found.schema_id == node.schema_id
+                registry.schema(node.schema_id or 0)
+            except NotRegisteredError:
+                return False
+            return True
+
+        what = f"Schema with subject {node.subject} id {node.schema_id}"
+        self._wait(lambda: there() == node.exists, node.timeout_ms, what, node.exists)
+        return {"@type": "assert_schema", "subject": node.subject, "id": node.schema_id, "exists": node.exists}
+
+    @staticmethod
+    def _wait(reached: Any, timeout_ms: int | None, what: str, exists: bool) -> None:
+        deadline = time.monotonic() + (timeout_ms / 1000 if timeout_ms is not None else _ASSERT_SECONDS)
+        while not reached():
+            if time.monotonic() >= deadline:
+                raise StatementError(f"{what} {'does not exist' if exists else 'exists'}")
+            time.sleep(_POLL_SECONDS)
+
+
+_LOSSES: Mapping[str, Any] = {
+    "failed-messages": lambda one: one.failed,
+    "late-record-drop": lambda one: one.late,
+    "dropped-no-table-row": lambda one: one.without_table_row,
+    "dropped-null-key": lambda one: one.without_key,
+}
+
+
+def _named(values: Mapping[str, str]) -> list[Entity]:
+    return [{"name": name, "value": value} for name, value in sorted(values.items())]
+
+
+def _source_item(source: Source) -> Entity:
+    return {
+        "type": source.kind.value, "name": source.name, "topic": source.topic, "keyFormat": source.key_format.name,
+        "valueFormat": source.value_format.name, "isWindowed": source.key_window is not None,
+    }  # fmt: skip
+
+
+def _query_item(query: Query, status: str = "RUNNING") -> Entity:
+    plan = query.plan
+    return {
+        "queryString": plan.statement, "sinks": [plan.sink], "sinkKafkaTopics": [plan.topic], "id": plan.query_id,
+        "statusCount": {status: 1}, "queryType": "PERSISTENT", "state": status,
+    }  # fmt: skip
+
+
+def _function_names() -> list[Entity]:
+    scalar = [{"name": one.name, "type": "SCALAR", "category": one.category} for one in FUNCTIONS.values()]
+    aggregates = [{"name": one.name, "type": "AGGREGATE", "category": "AGGREGATE"} for one in AGGREGATES.values()]
+    tables = [{"name": one.name, "type": "TABLE", "category": one.category} for one in TABLE_FUNCTIONS.values()]
+    return sorted(scalar + aggregates + tables, key=lambda item: item["name"])
+
+
+def fields_of(columns: Iterable[Column], kind: str | None = None) -> list[Entity]:
+    """Return columns as ksqlDB's field entities."""
+    found = []
+    for column in columns:
+        entity = {"name": column.name, "schema": schema_of(column.type)}
+        found.append({**entity, "type": kind} if kind else entity)
+    return found
+
+
+def schema_of(type_: SqlType) -> Entity:
+    """Return a type as ksqlDB's schema entity."""
+    if isinstance(type_, ArrayType):
+        return {"type": "ARRAY", "fields": None, "memberSchema": schema_of(type_.element)}
+    if isinstance(type_, MapType):
+        return {"type": "MAP", "fields": None, "memberSchema": schema_of(type_.value)}
+    if isinstance(type_, StructType):
+        fields = [{"name": name, "schema": schema_of(inner)} for name, inner in type_.fields]
+        return {"type": "STRUCT", "fields": fields, "memberSchema": None}
+    if isinstance(type_, DecimalType):
+        parameters = {"precision": type_.precision, "scale": type_.scale}
+        return {"type": "DECIMAL", "parameters": parameters, "fields": None, "memberSchema": None}
+    return {"type": type_.name, "fields": None, "memberSchema": None}
+
+
+def _arguments(types: Sequence[str], variadic: bool = False) -> list[dict[str, Any]]:
+    """Return a function's parameters as ksqlDB shows them; the last of a variadic function may come again."""
+    last = len(types) - 1
+    return [
+        {"name": "", "type": type_, "description": "", "isVariadic": variadic and place == last}
+        for place, type_ in enumerate(types)
+    ]

@@ -1,0 +1,1 @@
+"""Runs stages against Kafka: consume, transaction, recovery."""

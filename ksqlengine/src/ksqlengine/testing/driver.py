@@ -1,0 +1,372 @@
+"""A KSQL engine without a broker: topics are lists, the schema registry is a table, and records go through queries one by one.
+
+Statements, plans, operators and formats are the engine's own. As in ksqlDB's test driver every topic has one partition and
+nothing is cached, so that each input change gives its output change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, repeat
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from kafkakit import avro_codec
+from kafkakit.batch_consumer import Headers, MessageBatch
+from ksqlengine.execution.builder import (
+    ORDER,
+    MergePipeline,
+    Outgoing,
+    Pipeline,
+    Rejected,
+    SinkSpec,
+    SinkWriter,
+    WriteSchemas,
+    build,
+    build_merge,
+    stages,
+)
+from ksqlengine.expressions.nodes import TypedExpression
+from ksqlengine.formats.avro import avro_of_schema
+from ksqlengine.language import ast
+from ksqlengine.language.lexer import ParsedStatement
+from ksqlengine.language.parser import PreparedStatement, prepare
+from ksqlengine.plan.catalog import Catalog, Source, source_steps
+from ksqlengine.plan.steps import ROWOFFSET, ROWTIME, Column, Format, QueryPlan, SourceKind
+from ksqlengine.planning.ddl import Change, Changer, is_change
+from ksqlengine.planning.statements import Analyzer
+from ksqlengine.server import session_properties
+from ksqlengine.streams.changelog import Changelog
+from ksqlengine.testing.records import RecordError, StoredRecord, TopicForm, topic_form
+from ksqlengine.types.errors import NotSupportedError, StatementError
+
+_SERVICE_ID = "test_"
+
+
+class MemoryRegistry:
+    """A schema registry in memory."""
+
+    def __init__(self, schemas: Mapping[str, str]) -> None:
+        """Begin with one schema for each of some subjects."""
+        self._texts: list[str] = []
+        self._subjects: dict[str, int] = {}
+        for subject, text in schemas.items():
+            self.register(subject, text)
+
+    def register(self, subject: str, text: str) -> int:
+        """Make a schema the latest of a subject and return its id; equal schemas have one id."""
+        if text not in self._texts:
+            self._texts.append(text)
+        self._subjects[subject] = schema_id = self._texts.index(text) + 1
+        return schema_id
+
+    def latest(self, subject: str) -> tuple[int, str] | None:
+        """Return id and text of a subject's latest schema, None where there is none."""
+        schema_id = self._subjects.get(subject)
+        return None if schema_id is None else (schema_id, self._texts[schema_id - 1])
+
+    def schema(self, schema_id: int) -> str | None:
+        """Return the text of an id, None where there is none."""
+        return self._texts[schema_id - 1] if 0 < schema_id <= len(self._texts) else None
+
+    def parsed(self, schema_id: int) -> avro_codec.AvroSchema:
+        """Return the schema of an id.
+
+        Raises:
+            kafkakit.avro_codec.UnknownSchemaError: there is none.
+        """
+        text = self.schema(schema_id)
+        if text is None:
+            raise avro_codec.UnknownSchemaError(f"schema id {schema_id} is not registered")
+        schema: avro_codec.AvroSchema = json.loads(text)
+        return schema
+
+    def write_schema(
+        self, topic: str, columns: tuple[Column, ...], format_: Format, *, is_key: bool
+    ) -> tuple[avro_codec.AvroSchema, int] | None:
+        """Return what keys or values of a topic are written with, registered first; None for formats without schemas."""
+        if format_.name != "AVRO" or not columns:
+            return None
+        if format_.schema_id is not None:
+            return self.parsed(format_.schema_id), format_.schema_id
+        wrapped = format_.wrap_single if format_.wrap_single is not None else not is_key
+        schema = avro_of_schema(columns, format_.schema_name, wrap=wrapped)
+        return schema, self.register(f"{topic}-{'key' if is_key else 'value'}", json.dumps(schema))
+
+    def known(self, topic: str, *, is_key: bool) -> tuple[avro_codec.AvroSchema, int] | None:
+        """Return the latest schema of a topic's keys or values, None where there is none."""
+        found = self.latest(f"{topic}-{'key' if is_key else 'value'}")
+        return None if found is None else (json.loads(found[1]), found[0])
+
+
+@dataclass
+class RunningQuery:
+    """A persistent query whose stages are fed record by record."""
+
+    plan: QueryPlan
+    pipelines: list[Pipeline | MergePipeline]
+    paused: bool = False
+    rejects: list[Rejected] = field(default_factory=list)
+    _internal_ends: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def topics(self) -> list[str]:
+        """Topics that it reads, tables first."""
+        steps = sorted(source_steps(self.plan.root), key=lambda step: step.kind is SourceKind.STREAM)
+        return list(dict.fromkeys(step.topic for step in steps))
+
+    def pipe(self, topic: str, records: Sequence[StoredRecord], offset: int) -> list[StoredRecord]:
+        """Process records of a topic and all that follows from them inside the query.
+
+        Args:
+            topic: one of `topics`, or an internal one.
+            records: in order.
+            offset: of the first one.
+
+        Returns:
+            what the query writes into its sink.
+        """
+        written: list[StoredRecord] = []
+        batch = _batch(topic, records, offset)
+        for pipeline in self.pipelines:
+            if isinstance(pipeline, MergePipeline):
+                continue
+            for table in pipeline.tables:
+                if table.topic == topic and pipeline.keys is not None:
+                    self.rejects.extend(table.apply(batch, pipeline.keys))
+        for pipeline in self.pipelines:
+            results = self._results(pipeline, topic, batch)
+            sink = pipeline.sink.spec
+            if sink.internal and results:
+                written.extend(self.pipe(sink.topic, results, self._internal_offset(sink.topic, len(results))))
+            elif not sink.internal:
+                written.extend(results)
+        return written
+
+    def go_on_from(self, before: RunningQuery) -> None:
+        """Take up the state of the query that this one replaces, as it would be in its changelog."""
+        self._internal_ends = before._internal_ends
+        older = {one.stage.changelog: one for one in before.pipelines if isinstance(one, Pipeline)}
+        for pipeline in self.pipelines:
+            topic = pipeline.stage.changelog
+            if topic is None or not isinstance(pipeline, Pipeline) or topic not in older:
+                continue
+            changes = Changelog(topic, older[topic]).changes([0])
+            states = {key: value for key, value in zip(changes.keys, changes.values, strict=True) if key and value}
+            if states:
+                Changelog(topic, pipeline).put_back(0, states)
+
+    def _results(self, pipeline: Pipeline | MergePipeline, topic: str, batch: MessageBatch) -> list[StoredRecord]:
+        # Kafka Streams gives a result the headers of the record that is being processed, even one that comes from a state.
+        headers = batch.headers[-1] if batch.headers else ()
+        if isinstance(pipeline, MergePipeline):
+            sides = [side for side, arm in enumerate(pipeline.arms) if arm.topic == topic]
+            pushed = [pipeline.push(side, batch) for side in sides]
+            frames = [rows.with_columns(pl.col(ROWOFFSET).alias(ORDER)) for rows, _ in pushed if len(rows)]
+            self.rejects.extend(reject for _, rejects in pushed for reject in rejects)
+            return _records(pipeline.write(frames, 1), headers) if frames else []
+        if pipeline.stage.source.topic != topic:
+            return []
+        rows, rejects = pipeline.push(batch)
+        self.rejects.extend(rejects)
+        return _records(pipeline.sink.write(rows, 1), headers) if len(rows) else []
+
+    def _internal_offset(self, topic: str, count: int) -> int:
+        offset = self._internal_ends.get(topic, 0)
+        self._internal_ends[topic] = offset + count
+        return offset
+
+
+class Driver:
+    """Runs statements and keeps what they make: streams and tables, queries, topics, schemas."""
+
+    def __init__(self, variables: Mapping[str, str], schemas: Mapping[str, str]) -> None:
+        """Begin with variables and registered schemas (by subject) and nothing else."""
+        self.catalog = Catalog()
+        self.registry = MemoryRegistry(schemas)
+        self.queries: dict[str, RunningQuery] = {}
+        self.topics: dict[str, list[StoredRecord]] = {}
+        self.variables = dict(variables)
+        self._properties: dict[str, str] = {}
+        self._numbers = count()
+        self._inserted: list[tuple[str, StoredRecord]] = []
+
+    def execute(self, parsed: ParsedStatement) -> PreparedStatement:
+        """Run one statement.
+
+        Raises:
+            ksqlengine.types.errors.KsqlError: it is refused.
+        """
+        prepared = prepare(parsed, self.variables)
+        try:
+            self._run(prepared)
+        except StatementError as error:
+            raise error.with_statement(prepared.text) from error
+        return prepared
+
+    @property
+    def analyzer(self) -> Analyzer:
+        """Analyzer over what there is now."""
+        return Analyzer(self.catalog, self.registry, session_properties.engine_defaults(self._properties))
+
+    def source_of(self, topic: str) -> Source:
+        """Return a stream or table over a topic.
+
+        Raises:
+            RecordError: there is none.
+        """
+        found = next((source for source in self.catalog.sources.values() if source.topic == topic), None)
+        if found is None:
+            raise RecordError(f"no stream or table reads or writes topic {topic!r}")
+        return found
+
+    def form_of(self, topic: str) -> TopicForm:
+        """Return how a topic's records look in test files.
+
+        Raises:
+            RecordError: no stream or table is over it.
+        """
+        source = self.source_of(topic)
+        return topic_form(
+            source.record_schema,
+            source.key_format,
+            source.value_format,
+            source.key_window,
+            self.registry.known(topic, is_key=True),
+            self.registry.known(topic, is_key=False),
+        )
+
+    def append(self, topic: str, record: StoredRecord) -> int:
+        """Append a record to a topic and return its offset."""
+        records = self.topics.setdefault(topic, [])
+        records.append(record)
+        return len(records) - 1
+
+    def take_inserted(self) -> list[tuple[str, StoredRecord]]:
+        """Return what INSERT VALUES wrote since the last call."""
+        inserted, self._inserted = self._inserted, []
+        return inserted
+
+    # ------------------------------------------------------------------------------------------------- statements
+    def _run(self, prepared: PreparedStatement) -> None:
+        match prepared.statement:
+            case statement if is_change(statement):
+                self._carry_out(Changer(self.analyzer, next(self._numbers), self._properties).change(prepared))
+            case ast.InsertValues() as statement:
+                source, values = self.analyzer.insert_values(statement)
+                self._inserted.append((source.topic, self._row(source, values)))
+            case ast.SetProperty(name, value):
+                self._properties = session_properties.with_changes(self._properties, {name: value})
+            case ast.UnsetProperty(name):
+                self._properties.pop(session_properties.canonical(name), None)
+            case ast.AssertTopic() | ast.AssertSchema() as statement:
+                self._assert_exists(statement)
+            case ast.DefineVariable() | ast.UndefineVariable():
+                return  # parsing it changed the variables
+            case ast.Unsupported(what):
+                raise NotSupportedError(f"{what} is")
+            case statement:
+                raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
+
+    def _carry_out(self, change: Change) -> None:
+        if change.nothing is not None:
+            return
+        if change.source is not None and change.plan is None:
+            self._register_declared(change.source)
+        started = self._started(change.plan) if change.plan is not None else None
+        if started is not None and started.plan.query_id in change.stopped:
+            started.go_on_from(self.queries[started.plan.query_id])
+        self.catalog = change.catalog
+        for query_id in change.stopped:
+            self.queries.pop(query_id, None)
+        for query_id, paused in change.paused.items():
+            self.queries[query_id].paused = paused
+        if started is not None:
+            self.queries[started.plan.query_id] = started
+
+    def _register_declared(self, source: Source) -> None:
+        """Register what a CREATE says of a topic without schemas, as ksqlDB's test runner does."""
+        for columns, format_, is_key in (
+            (source.schema.key, source.key_format, True),
+            (source.record_schema.value, source.value_format, False),
+        ):
+            if self.registry.known(source.topic, is_key=is_key) is None:
+                self.registry.write_schema(source.topic, columns, format_, is_key=is_key)
+
+    def _assert_exists(self, statement: ast.AssertTopic | ast.AssertSchema) -> None:
+        if isinstance(statement, ast.AssertTopic):
+            there = any(source.topic == statement.topic for source in self.catalog.sources.values())
+            what = f"Topic {statement.topic}"
+        elif statement.subject is not None:
+            there, what = (
+                self.registry.latest(statement.subject) is not None,
+                f"Schema with subject {statement.subject}",
+            )
+        else:
+            there, what = self.registry.schema(statement.schema_id or 0) is not None, f"Schema {statement.schema_id}"
+        if there is not statement.exists:
+            raise StatementError(f"{what} {'does not exist' if statement.exists else 'exists'}.")
+
+    # ---------------------------------------------------------------------------------------------------- queries
+    def _started(self, plan: QueryPlan) -> RunningQuery:
+        pipelines: list[Pipeline | MergePipeline] = []
+        for stage in stages(plan, _SERVICE_ID):
+            sink = stage.sink
+            write = WriteSchemas(
+                self.registry.write_schema(sink.topic, sink.schema.key, sink.key_format, is_key=True),
+                self.registry.write_schema(sink.topic, sink.schema.value, sink.value_format, is_key=False),
+            )
+            make = build_merge if stage.arms else build
+            pipelines.append(make(stage, self.registry.parsed, write))
+        return RunningQuery(plan, pipelines)
+
+    def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:
+        frame = row_of(source, values)
+        spec = SinkSpec(
+            source.topic, source.record_schema, source.key_format, source.value_format, None, internal=False
+        )
+        write = WriteSchemas(
+            self.registry.known(source.topic, is_key=True), self.registry.known(source.topic, is_key=False)
+        )
+        return _records(SinkWriter(spec, self.registry.parsed, write).write(frame, 1))[0]
+
+
+def row_of(source: Source, values: Mapping[str, TypedExpression]) -> pl.DataFrame:
+    """Return the row that INSERT VALUES or ASSERT VALUES states; columns that are not given are null, ROWTIME is now."""
+    given = pl.select(expression.to_polars().alias(name) for name, expression in values.items())
+    columns = [
+        given[column.name].cast(column.type.polars)
+        if column.name in given.columns
+        else pl.Series(column.name, [None], dtype=column.type.polars)
+        for column in source.schema.columns
+    ]
+    now = pl.select(pl.lit(_now_ms(), dtype=pl.Int64).alias(ROWTIME))
+    return pl.DataFrame(columns).hstack(given.select(ROWTIME) if ROWTIME in given.columns else now)
+
+
+def _now_ms() -> int:
+    return int(np.datetime64("now", "ms").astype(np.int64))
+
+
+def _batch(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageBatch:
+    count = len(records)
+    return MessageBatch(
+        topics=(topic,),
+        topic=np.zeros(count, np.int32),
+        partition=np.zeros(count, np.int32),
+        offset=np.arange(offset, offset + count),
+        timestamp=np.array([record.timestamp for record in records], np.int64),
+        key=pa.array([record.key for record in records], pa.large_binary()),
+        value=pa.array([record.value for record in records], pa.large_binary()),
+        headers=tuple(record.headers for record in records),
+    )
+
+
+def _records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredRecord]:
+    own: Iterable[Iterable[tuple[str, bytes | None]]] = outgoing.headers or repeat(headers, len(outgoing))
+    rows = zip(outgoing.keys, outgoing.values, outgoing.timestamps, own, strict=True)
+    return [StoredRecord(key, value, timestamp, tuple(one)) for key, value, timestamp, one in rows]

@@ -1,0 +1,1 @@
+"""SQL types, and the values of each: casts, times, arrays; ksqlDB's errors."""
