@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Session
+from sessions import Session
 
 from ksqlengine.language.ast import Node
 from ksqlengine.plan.catalog import children, schema_text
