@@ -1,12 +1,16 @@
-"""An analytic: a folder name from which every topic, schema, KSQL variable and versioned resource name follows."""
+"""An analytic: a folder name from which every topic, schema, KSQL variable and versioned resource name follows.
+
+Shared code never spells the name of an analytic's topic: it asks for the role that the topic plays (`Analytic.stream`,
+`Analytic.table`, `Analytic.results`), which the analytic's file assigns.
+"""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heartwatch.settings import ROOT, PipelineSettings
 
@@ -35,27 +39,53 @@ class PageDefinition(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     subject: str = Field(description="field that says who, in every topic")
-    area: str = Field(description="field that says where, of realtime and alerts")
+    area: str = Field(description="field that says where, of the stream and the results")
     area_title: str = Field(description="what an area is called")
-    north: str = Field(description="field of the position, degrees north, of realtime and alerts")
-    east: str = Field(description="field of the position, degrees east, of realtime and alerts")
-    measure: str = Field(description="field that is watched, of realtime")
+    north: str = Field(description="field of the position, degrees north, of the stream and the results")
+    east: str = Field(description="field of the position, degrees east, of the stream and the results")
+    measure: str = Field(description="field that is watched, of the stream")
     measure_title: str = Field(description="what it is called")
     unit: str = Field(description="its unit")
-    average: str = Field(description="field of its average in a window, of alerts")
-    low: str = Field(description="field of the own range's lower end, of historical and alerts")
-    high: str = Field(description="field of the own range's upper end, of historical and alerts")
-    begin: str = Field(description="field of the window's first instant, of alerts")
-    end: str = Field(description="field of the window's end, of alerts")
+    average: str = Field(description="field of its average in a window, of the results")
+    low: str = Field(description="field of the personal range's lower end, of the table and the results")
+    high: str = Field(description="field of the personal range's upper end, of the table and the results")
+    begin: str = Field(description="field of the window's first instant, of the results")
+    end: str = Field(description="field of the window's end, of the results")
+
+
+class RolesDefinition(BaseModel):
+    """Which topic plays which role in the pipeline; a role that is not assigned fails only where it is needed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stream: str | None = Field(None, description="topic that the producers write and the queries read: the events")
+    table: str | None = Field(None, description="compacted topic that the events are joined with, one row per key")
+    results: str | None = Field(None, description="topic that the final query writes")
+
+    @property
+    def assigned(self) -> dict[str, str]:
+        """The topics by role, without the roles that are not assigned."""
+        return {role: topic for role, topic in self if topic is not None}
 
 
 class _AnalyticFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     topics: dict[str, TopicDefinition]
+    roles: RolesDefinition = Field(default_factory=RolesDefinition)
     variables: dict[str, str | int | float]
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
+
+    @model_validator(mode="after")
+    def _check_roles(self) -> Self:
+        assigned = self.roles.assigned
+        for role, topic in assigned.items():
+            if topic not in self.topics:
+                raise ValueError(f"roles.{role} = {topic!r} is not a topic of the file; it has {sorted(self.topics)!r}")
+        if len(set(assigned.values())) < len(assigned):
+            raise ValueError(f"roles {assigned!r} name a topic twice; assign each role a topic of its own")
+        return self
 
 
 class Analytic(BaseModel):
@@ -66,6 +96,7 @@ class Analytic(BaseModel):
         version: in every resource name.
         root: top folder of the project.
         topics: by resource.
+        roles: which of them plays which role.
         default_variables: the KSQL variables' defaults.
         summary: how a result is shown to people: column → ``str.format`` template over the result's fields.
         page: what the live page shows of it; None: no alerts and people.
@@ -77,6 +108,7 @@ class Analytic(BaseModel):
     version: int
     root: Path
     topics: dict[str, TopicDefinition]
+    roles: RolesDefinition = Field(default_factory=RolesDefinition)
     default_variables: dict[str, str]
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
@@ -102,12 +134,13 @@ class Analytic(BaseModel):
         try:
             definition = _AnalyticFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, ValidationError) as error:
-            raise AnalyticError(f"analytic {analytic!r}: {path.name!r} is wrong: {error}; mend it") from error
+            raise AnalyticError(f"analytic {analytic!r}: {path.name!r} is wrong: {error}; fix it") from error
         return cls(
             analytic=analytic,
             version=version,
             root=root,
             topics=definition.topics,
+            roles=definition.roles,
             default_variables={name: _sql_text(value) for name, value in definition.variables.items()},
             summary=definition.summary,
             page=definition.page,
@@ -146,6 +179,57 @@ class Analytic(BaseModel):
         if resource not in self.topics:
             raise AnalyticError(f"analytic {self.analytic!r} has no topic {resource!r}; it has {sorted(self.topics)!r}")
         return self.name(resource)
+
+    @property
+    def stream(self) -> str:
+        """Resource of the topic that the producers write and the queries read: the events.
+
+        Raises:
+            AnalyticError: the analytic assigns no topic this role.
+        """
+        return self._assigned("stream")
+
+    @property
+    def table(self) -> str:
+        """Resource of the compacted topic that the events are joined with: one row per key.
+
+        Raises:
+            AnalyticError: the analytic assigns no topic this role.
+        """
+        return self._assigned("table")
+
+    @property
+    def results(self) -> str:
+        """Resource of the topic that the final query writes.
+
+        Raises:
+            AnalyticError: the analytic assigns no topic this role.
+        """
+        return self._assigned("results")
+
+    @property
+    def stream_topic(self) -> str:
+        """Name of the topic of the events (see `stream`)."""
+        return self.topic(self.stream)
+
+    @property
+    def table_topic(self) -> str:
+        """Name of the topic that the events are joined with (see `table`)."""
+        return self.topic(self.table)
+
+    @property
+    def results_topic(self) -> str:
+        """Name of the topic of the results (see `results`)."""
+        return self.topic(self.results)
+
+    def _assigned(self, role: str) -> str:
+        resource = self.roles.assigned.get(role)
+        if resource is None:
+            raise AnalyticError(
+                f"analytic {self.analytic!r} assigns no topic the role {role!r}; "
+                f"add {role!r} under [roles] in its analytic.toml, naming one of {sorted(self.topics)!r}"
+            )
+        return resource
 
     def sink_topics(self) -> list[str]:
         """Return the resources of the topics that have a sink connector."""

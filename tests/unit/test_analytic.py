@@ -53,6 +53,44 @@ def test_a_wrong_definition_is_named(tmp_path: Path) -> None:
         Analytic.load("steps", 1, root=tmp_path)
 
 
+WALKS = '[topics.walks]\nschema = "walks.avsc"\nkey = "device"\ncleanup_policy = "delete"\n[variables]\n'
+
+
+def steps(root: Path, definition: str) -> Analytic:
+    """Return an analytic of another name, with this definition."""
+    folder = root / "schemas" / "steps"
+    folder.mkdir(parents=True)
+    (folder / "analytic.toml").write_text(definition)
+    return Analytic.load("steps", 2, root=root)
+
+
+def test_topics_are_found_by_the_role_that_the_file_assigns(tmp_path: Path) -> None:
+    assert (HEART_RATE.stream, HEART_RATE.table, HEART_RATE.results) == ("realtime", "historical", "alerts")
+    assert HEART_RATE.stream_topic == "heart_rate_realtime_v1"
+    assert HEART_RATE.table_topic == "heart_rate_historical_v1"
+    assert HEART_RATE.results_topic == "heart_rate_alerts_v1"
+    assert steps(tmp_path, WALKS + '[roles]\nstream = "walks"\n').stream_topic == "steps_walks_v2"
+
+
+def test_a_role_without_a_topic_is_named_when_it_is_needed(tmp_path: Path) -> None:
+    analytic = steps(tmp_path, WALKS)
+    with pytest.raises(AnalyticError, match=r"'steps' assigns no topic the role 'results'; add .*\['walks'\]"):
+        _ = analytic.results_topic
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        ('stream = "walk"', r"roles.stream = 'walk' is not a topic of the file; it has \['walks'\]"),
+        ('stream = "walks"\nresults = "walks"', "name a topic twice"),
+        ('streams = "walks"', "roles.streams"),
+    ],
+)
+def test_a_role_that_cannot_be_assigned_is_refused(tmp_path: Path, roles: str, reason: str) -> None:
+    with pytest.raises(AnalyticError, match=reason):
+        steps(tmp_path, f"{WALKS}[roles]\n{roles}\n")
+
+
 def test_no_word_of_an_analytic_outside_its_folders() -> None:
     """The simulator and the analytic's own folders may speak of heart rates; the code that every analytic shares may not."""
     words = ("heart_rate", "latitude", "zipcode", "min_heart", "max_heart")
