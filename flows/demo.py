@@ -25,8 +25,8 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from heartwatch.deploy.automations import AutomationError
-from heartwatch.settings import ROOT, Settings, SettingsError, load_settings
+from heartwatch.errors import ROOT_ERRORS, HeartWatchError
+from heartwatch.settings import ROOT, Settings, load_settings
 from tasks.automations import apply_automations
 from tasks.result import result_path
 
@@ -34,12 +34,12 @@ _DEPLOYED = "heartwatch_deployed"
 _POLL_SECONDS = 1.0
 
 
-class DemoError(Exception):
+class DemoError(HeartWatchError):
     """The demo can't go on; the message says why and what to do."""
 
 
 def main() -> None:
-    """Run the demo; errors that a person can mend are one sentence and exit code 1."""
+    """Run the demo; errors that a person can fix are one sentence and exit code 1."""
     console = Console()
     try:
         settings = load_settings()
@@ -49,7 +49,7 @@ def main() -> None:
         console.print(found_tables(settings, read_result(settings, run), time.monotonic() - began))
     except KeyboardInterrupt:
         sys.exit(130)
-    except (AutomationError, DemoError, SettingsError) as error:
+    except ROOT_ERRORS as error:
         console.print(f"[bold red]demo:[/] {error}")
         sys.exit(1)
 

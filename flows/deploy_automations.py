@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from heartwatch.errors import one_sentence
 from tasks.automations import apply_automations, publish_automations
 
 
@@ -26,4 +27,5 @@ def deploy_automations() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    deploy_automations()
+    with one_sentence("deploy-automations"):
+        deploy_automations()

@@ -12,6 +12,7 @@ from prefect import flow
 from pydantic import Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import ObjectiveSettings, load_settings
 from tasks.events import Wrong, announce
@@ -25,7 +26,7 @@ from tasks.verify import (
 )
 
 
-class DetectionError(Exception):
+class DetectionError(HeartWatchError):
     """The query's results are not those of the batch computation; the message says what differs."""
 
 

@@ -15,6 +15,7 @@ from prefect import flow
 from prefect.states import Completed, State
 from pydantic import Field
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.proof.topic import Request
 from tasks.sink import (
     Busy,
@@ -27,11 +28,11 @@ from tasks.sink import (
 )
 
 
-class SinkIncompleteError(Exception):
+class SinkIncompleteError(HeartWatchError):
     """The sink does not hold what Kafka holds; the message says what, where and how many."""
 
 
-class SinkBusyError(Exception):
+class SinkBusyError(HeartWatchError):
     """Another run was at work for too long; the message names the topics."""
 
 

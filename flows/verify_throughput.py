@@ -12,12 +12,13 @@ from prefect.states import Completed, State
 from pydantic import Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import load_settings
 from tasks.events import Wrong, announce
 from tasks.throughput import measure_stages, publish_throughput
 
 
-class ObjectiveMissedError(Exception):
+class ObjectiveMissedError(HeartWatchError):
     """A stage is slower or further behind than its objective; the message says which and by how much."""
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, State
 
+from heartwatch.errors import HeartWatchError
 from tasks.health import look_at_parts, publish_health
 
 
-class UnhealthyError(Exception):
+class UnhealthyError(HeartWatchError):
     """A part is not as it should be, and a person is needed; the message says which and what to do."""
 
 

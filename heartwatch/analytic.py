@@ -12,12 +12,13 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ROOT, PipelineSettings
 
 _SINK = "_sink"
 
 
-class AnalyticError(Exception):
+class AnalyticError(HeartWatchError):
     """An analytic's folder is missing or its files are wrong; the message names the file and the remedy."""
 
 

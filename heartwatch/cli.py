@@ -5,9 +5,9 @@ Each area has its sub-app in a module of its own, imported only when it is calle
 
 from __future__ import annotations
 
-import sys
-
 from cyclopts import App
+
+from heartwatch.errors import one_sentence
 
 app = App(name="heartwatch", help="Find users whose heart rate leaves their own range while they are not moving.")
 
@@ -36,22 +36,9 @@ for _name, (_target, _help) in _COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line; errors that a user can mend are one sentence and exit code 1."""
-    try:
+    """Run the command line; errors that a user can fix are one sentence and exit code 1."""
+    with one_sentence("heartwatch"):
         app()
-    except Exception as error:
-        if not isinstance(error, _expected()):
-            raise
-        print(f"heartwatch: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    """Return the errors whose message tells a user all; imported late because that is slow."""
-    from heartwatch.platform.errors import PlatformError  # noqa: PLC0415
-    from heartwatch.settings import SettingsError  # noqa: PLC0415
-
-    return PlatformError, SettingsError
 
 
 if __name__ == "__main__":

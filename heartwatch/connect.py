@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 import stamina
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ConnectSettings
 
 _NOT_FOUND = 404
@@ -24,7 +25,7 @@ _SERVER_ERROR = 500
 _POLL_SECONDS = 0.2
 
 
-class ConnectError(Exception):
+class ConnectError(HeartWatchError):
     """Connect refused or didn't answer; the message names the operation, the connector and Connect's reason."""
 
 

@@ -12,12 +12,13 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extras import execute_values
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import PostgresSettings
 
 _CONNECT_SECONDS = 10
 
 
-class PostgresError(Exception):
+class PostgresError(HeartWatchError):
     """Postgres refused or didn't answer; the message names the address, the statement and the reason."""
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from heartwatch.errors import HeartWatchError
 from kafkakit.settings import KafkaSettings, RegistrySettings, SettingsSection
 from ksqlengine.client.settings import KsqldbSettings
 
@@ -22,7 +23,7 @@ DEFAULT_ANALYTIC = "heart_rate"
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class SettingsError(Exception):
+class SettingsError(HeartWatchError):
     """The settings can't be used; the message names each wrong value and what is allowed."""
 
 

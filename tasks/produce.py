@@ -25,6 +25,7 @@ from prefect.variables import Variable
 from pydantic import BaseModel
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
@@ -49,7 +50,7 @@ _WATCH_SECONDS = 1.0
 _VISIBLE_SECONDS = 90.0  # longer than the brokers let a dead producer's transaction stay open
 
 
-class ProduceError(Exception):
+class ProduceError(HeartWatchError):
     """A run could not send all it should have; what was committed stays."""
 
 

@@ -18,6 +18,7 @@ from psycopg2 import sql
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.monitoring import DetectionCheck, Monitoring
 from heartwatch.postgres import execute
 from heartwatch.produce.sources import simulation_of
@@ -67,7 +68,7 @@ _RETRIES: dict[str, Any] = {
 }
 
 
-class NotReadyError(Exception):
+class NotReadyError(HeartWatchError):
     """Something did not become ready in time; the message says what, how far it came and where to look."""
 
 

@@ -12,8 +12,10 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from heartwatch.errors import HeartWatchError
 
-class ClustersError(Exception):
+
+class ClustersError(HeartWatchError):
     """Something with the clusters went wrong; the message names it and the remedy."""
 
 

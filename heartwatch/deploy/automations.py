@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ROOT
 
 FOLDER = ROOT / "deployments" / "automations"
@@ -23,7 +24,7 @@ PREFIX = "heartwatch: "
 _NAME = re.compile(r"\$\{([^}]+)\}")
 
 
-class AutomationError(Exception):
+class AutomationError(HeartWatchError):
     """An automation's file can't be used; the message names the file and the remedy."""
 
 

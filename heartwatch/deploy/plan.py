@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from heartwatch.errors import HeartWatchError
+
 Action = Literal["create", "update", "delete", "unchanged", "refused"]
 State = Mapping[str, Any]
 
 _INVERSE: dict[Action, Action] = {"create": "delete", "update": "update", "delete": "create"}
 
 
-class DeployError(Exception):
+class DeployError(HeartWatchError):
     """A deploy failed; the message names the resource, the cause, and whether everything it had changed was taken back."""
 
 

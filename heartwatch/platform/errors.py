@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from heartwatch.errors import HeartWatchError
 
-class PlatformError(Exception):
+
+class PlatformError(HeartWatchError):
     """The platform can't do what was asked."""
 
 

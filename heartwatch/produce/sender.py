@@ -21,6 +21,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.produce.messages import Messages
 from heartwatch.produce.shards import Shard
 from kafkakit.admin import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
@@ -49,7 +50,7 @@ _LOST: list[tuple[Producer, Consumer]] = []
 """Clients whose call hangs: to free them would wait for that call."""
 
 
-class DeliveryError(Exception):
+class DeliveryError(HeartWatchError):
     """Messages could not be delivered; what was committed before stays, and a second run of the shard goes on after it."""
 
 

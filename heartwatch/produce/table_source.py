@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.produce.messages import Events
 from heartwatch.produce.run import Source
 from heartwatch.ranges.rejects import RejectFile
@@ -22,7 +23,7 @@ _CLOSERS = 5  # people a partition: one of them surely has the row that a join n
 _LOOK_BACK = 50  # batches
 
 
-class SourceError(Exception):
+class SourceError(HeartWatchError):
     """Events can't be read from where the run says; the message names the file and the remedy."""
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import psycopg2
 from psycopg2.extras import execute_values
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.postgres import PostgresError, connect, execute, migrate, transaction
 from heartwatch.proof.dead_letters import DeadLetter, DeadLetterSummary
 from heartwatch.proof.segments import Proofs, Segment, SegmentState, Span
@@ -28,7 +29,7 @@ _SEGMENT = 'partition, begin, "end", records, rows, digest, hashed_by, first, la
 _OBJECT = "path, identity, size, written_at, low_partition, high_partition, low_offset, end_offset, rows, counted"
 
 
-class BusyError(Exception):
+class BusyError(HeartWatchError):
     """Another check of the topic is at work; the message names the topic."""
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from heartwatch.errors import HeartWatchError
+
 SCHEMA = pl.Schema({"user_id": pl.Int32, "min_heart_rate": pl.Int32, "max_heart_rate": pl.Int32})
 """Columns of a frame of ranges: the user, and the ends of the user's own range in beats a minute."""
 
@@ -14,5 +16,5 @@ LOWEST_HEART_RATE, HIGHEST_HEART_RATE = 20, 250
 """Beats a minute outside these can't be a living person's: such a row is a mistake."""
 
 
-class HistoricalError(Exception):
+class HistoricalError(HeartWatchError):
     """Ranges can't be made, read, derived or loaded; the message names the thing, the value and the remedy."""

@@ -26,6 +26,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.types import TimestamptzType
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.iceberg import open_catalog
 from heartwatch.postgres import execute
 from heartwatch.settings import PostgresSettings, S3Settings, Settings
@@ -37,7 +38,7 @@ _MANIFOLD = 10
 _MEMORY = "1GB"
 
 
-class ReportError(Exception):
+class ReportError(HeartWatchError):
     """A report can't be made; the message names the statement or table, and the remedy."""
 
 

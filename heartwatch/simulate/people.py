@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.simulate import draws, places
 from heartwatch.simulate.draws import Floats, Ints
 
@@ -25,7 +26,7 @@ _CHUNK = 100_000
 Column = NDArray[Any]
 
 
-class PeopleError(ValueError):
+class PeopleError(HeartWatchError, ValueError):
     """People can't be made from what was given; the message says what and what to do."""
 
 

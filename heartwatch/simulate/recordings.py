@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 from tcxreader.tcxreader import TCXReader
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.simulate import draws
 from heartwatch.simulate.arrays import spread
 from heartwatch.simulate.draws import Ints
@@ -44,7 +45,7 @@ _ENDLESS = 2**31
 _Sample = tuple[Any, Any, Any, Any]
 
 
-class RecordingError(Exception):
+class RecordingError(HeartWatchError):
     """A recording can't be read or replayed; the message names the file, the reason and the remedy."""
 
 

@@ -20,6 +20,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.simulate import draws, places
 from heartwatch.simulate.draws import Bits, Floats, Ints
 from heartwatch.simulate.events import EventBatch, Malformed, record_batch
@@ -51,7 +52,7 @@ _EVENT = np.dtype(
 _WHOLE = -1
 
 
-class SimulationError(ValueError):
+class SimulationError(HeartWatchError, ValueError):
     """The simulation's parameters can't be used; the message names the value and what is allowed."""
 
 

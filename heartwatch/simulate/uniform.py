@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.simulate import draws
 from heartwatch.simulate.draws import Bits, Floats, Ints
 
@@ -48,7 +49,7 @@ _NOW_FACTORS = {"timestamp-millis": 1, "timestamp-micros": 1_000}
 _LOGICAL_LIMITS = {"date": (0, 50_000), "time-millis": (0, 86_400_000), "time-micros": (0, 86_400_000_000)}
 
 
-class UniformError(ValueError):
+class UniformError(HeartWatchError, ValueError):
     """A schema can't be used to generate; the message names the field, the annotation and the remedy."""
 
 

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from heartwatch.errors import HeartWatchError
+
 TOPIC, PARTITION, OFFSET, TIMESTAMP = "kafka_topic", "kafka_partition", "kafka_offset", "kafka_timestamp"
 """Columns that the connectors put beside a record's fields: where the record stands in Kafka, and its Kafka timestamp."""
 
@@ -19,11 +21,11 @@ NO_END = 2**63 - 1
 """End of a span whose end isn't known."""
 
 
-class SinkError(Exception):
+class SinkError(HeartWatchError):
     """The sink can't be read; the message names the table or folder and the remedy."""
 
 
-class ObjectError(Exception):
+class ObjectError(HeartWatchError):
     """One object can't be read though the store is up; the message names it and the reason."""
 
 

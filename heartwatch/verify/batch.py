@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from kafkakit.avro_codec import Decoder, Reject
 from kafkakit.topic_reader import Records
 
@@ -29,7 +30,7 @@ _WINDOW_BYTES = 8
 _DIFFERENCES = ("missing", "extra", "different", "repeated")
 
 
-class BatchError(Exception):
+class BatchError(HeartWatchError):
     """The batch computation can't be run; the message names the statement and the reason."""
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
+from heartwatch.errors import HeartWatchError
+
 COOKIE = "heartwatch_session"
 _MOST_SESSIONS = 1_000
 _MOST_PEOPLE = 50_000
@@ -18,7 +20,7 @@ _ALL_TRIES = 30
 _TOKEN_BYTES = 18
 
 
-class AccessError(Exception):
+class AccessError(HeartWatchError):
     """Somebody may not do what was asked for; the message says what would help."""
 
 

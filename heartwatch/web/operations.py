@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.settings import Settings
 from heartwatch.web.parts import PrefectApi, PrefectError
 from ksqlengine.client.rest_client import Ksqldb
@@ -40,7 +41,7 @@ class Order:
     events_per_second: float | None = None
 
 
-class OrderError(Exception):
+class OrderError(HeartWatchError):
     """What was typed is no order; the message says what is missing."""
 
 

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaException
 from heartwatch import postgres
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
+from heartwatch.errors import HeartWatchError
 from heartwatch.monitoring import Monitoring, Sample
 from heartwatch.settings import Settings
 from heartwatch.verify.throughput import behind
@@ -308,7 +309,7 @@ class PrefectReading:
     deployments: int = 0
 
 
-class PrefectError(Exception):
+class PrefectError(HeartWatchError):
     """Prefect refused or didn't answer; the message names what was asked and the reason."""
 
 
@@ -534,7 +535,7 @@ class RegistryPart:
         return len(self._registry.subjects())
 
 
-class StorageError(Exception):
+class StorageError(HeartWatchError):
     """The S3 server doesn't answer; the message names it and the reason."""
 
 

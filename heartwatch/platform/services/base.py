@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import httpx
 
+from heartwatch.errors import HeartWatchError
 from heartwatch.platform.packages import Packages
 from heartwatch.platform.ports import LOOPBACK
 
 
-class NotHealthyError(Exception):
+class NotHealthyError(HeartWatchError):
     """A part doesn't answer as it should (yet); the message says what it did instead."""
 
 

@@ -34,6 +34,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
 
 Result = TypeVar("Result")
@@ -42,7 +43,7 @@ Partition = tuple[str, int]
 _UNKNOWN_TOPIC = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}
 
 
-class KafkaClientError(Exception):
+class KafkaClientError(KafkaKitError):
     """Kafka refused or didn't answer; the message names the operation, the resource and the broker's reason."""
 
 

@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
 
+from kafkakit.errors import KafkaKitError
+
 HEADER_BYTES = 5
 _MAGIC, _SCHEMA_ID = "__magic", "__schema_id"
 _FRAME_FIELDS = [{"name": _MAGIC, "type": "boolean"}, {"name": _SCHEMA_ID, "type": "float"}]
@@ -33,11 +35,11 @@ _FRAME_FIELDS = [{"name": _MAGIC, "type": "boolean"}, {"name": _SCHEMA_ID, "type
 AvroSchema = dict[str, Any]
 
 
-class CodecError(Exception):
+class CodecError(KafkaKitError):
     """A schema or a column doesn't fit the codec; the message names it and the remedy."""
 
 
-class UnknownSchemaError(LookupError):
+class UnknownSchemaError(KafkaKitError, LookupError):
     """The registry has no schema of this id: the message that carries it is bad, the registry is well."""
 
 

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from kafkakit.errors import KafkaKitError
+
 Offset = tuple[str, int, int]
 """A position to read from: topic, partition, offset; `BEGINNING` or `END` for either end."""
 
@@ -39,7 +41,7 @@ _END = "_PARTITION_EOF"
 _TRANSIENT = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_MAX_POLL_EXCEEDED"}
 
 
-class BatchConsumerError(Exception):
+class BatchConsumerError(KafkaKitError):
     """Kafka refused to be read; the message names the topic, the partition and the broker's reason."""
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 import httpx
 from authlib.deprecate import AuthlibDeprecationWarning
 
+from kafkakit.errors import KafkaKitError
 from kafkakit.settings import RegistrySettings
 
 with warnings.catch_warnings():
@@ -29,7 +30,7 @@ _NOT_FOUND = 404
 _SUBJECT_SOFT_DELETED = {40404, 40406}
 
 
-class RegistryError(Exception):
+class RegistryError(KafkaKitError):
     """The registry refused or didn't answer; the message names the subject or id and the registry's reason."""
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from kafkakit.admin import KafkaAdmin, consumer_config
 from kafkakit.batch_consumer import MessageBatch, open_batch_consumer
+from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
 
 _LIMIT = 10_000
@@ -22,7 +23,7 @@ _SILENCE_SECONDS = 60.0
 _LAST_RECORDS = 2_000  # far more than arrive while the latest event is on its way
 
 
-class TopicError(Exception):
+class TopicError(KafkaKitError):
     """A topic can't be read as far as it should be; the message names the topic, the partition and the remedy."""
 
 
