@@ -38,7 +38,8 @@ from kafkakit.settings import KafkaSettings, RegistrySettings
 from ksqlengine.formats.factory import json_bytes
 from ksqlengine.language import ast
 from ksqlengine.server.engine import Engine, EngineConfig
-from ksqlengine.server.pull_push import TransientQuery, print_topic
+from ksqlengine.server.print_topic import print_topic
+from ksqlengine.server.pull_push import TransientQuery
 from ksqlengine.server.session_properties import PROPERTIES, canonical, with_changes
 from ksqlengine.types.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, SERVER_NOT_READY, KsqlError, StatementError
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kafkakit.settings import KafkaSettings, RegistrySettings
-from ksqlengine.server.pull_push import readable, shown_time
+from ksqlengine.server.print_topic import readable, shown_time
 from ksqlengine.server.topics_and_schemas import Resources
 
 START, END = 1_700_000_000_000, 1_700_000_010_000
