@@ -9,7 +9,7 @@ import pytest
 from sessions import Session
 
 from ksqlengine.language.ast import Node
-from ksqlengine.plan.catalog import children, schema_text
+from ksqlengine.plan.catalog import schema_text
 from ksqlengine.plan.explain import explain, explain_step
 from ksqlengine.plan.steps import (
     AggregateStep,
@@ -34,7 +34,7 @@ VARIABLES = {
 
 
 def steps(root: Step) -> list[Step]:
-    return [root, *(step for child in children(root) for step in steps(child))]
+    return [root, *(step for child in root.inputs for step in steps(child))]
 
 
 def schema(step: Step) -> str:

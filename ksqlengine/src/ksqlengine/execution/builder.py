@@ -116,6 +116,8 @@ class SinkSpec:
 class JoinedSidesStep(Step):
     """A join whose two sides come from its own topic, in the order in which they are joined."""
 
+    input_fields = ("source",)
+
     source: SourceStep
     join: TwoSidedJoinStep
 

@@ -8,24 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ksqlengine.plan.steps import (
-    AggregateStep,
-    Column,
-    FilterStep,
-    FlatMapStep,
-    Format,
-    ProjectStep,
-    QueryPlan,
-    RepartitionStep,
-    Schema,
-    SourceKind,
-    SourceStep,
-    Step,
-    StreamTableJoinStep,
-    TableGroupStep,
-    TwoSidedJoinStep,
-    Window,
-)
+from ksqlengine.plan.steps import Column, Format, QueryPlan, Schema, SourceKind, SourceStep, Step, Window, walk
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import NamedType, SqlType
 
@@ -96,18 +79,7 @@ class Query:
 
 def source_steps(step: Step) -> list[SourceStep]:
     """Return the sources below a step, from left to right."""
-    if isinstance(step, SourceStep):
-        return [step]
-    return [source for child in children(step) for source in source_steps(child)]
-
-
-def children(step: Step) -> tuple[Step, ...]:
-    """Return the steps directly below a step."""
-    if isinstance(step, StreamTableJoinStep | TwoSidedJoinStep):
-        return step.left, step.right
-    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | RepartitionStep | TableGroupStep | AggregateStep):
-        return (step.source,)
-    return ()
+    return [below for below in walk(step) if isinstance(below, SourceStep)]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,20 @@ expressions are typed, columns are resolved, every default is filled in. The exe
 operators; EXPLAIN prints it. The shapes follow ksqlDB's execution steps (StreamSource, StreamTableJoin, …), so a new kind of
 query is a new step here, a case in the analyzer and an operator in the execution.
 
+A step names the steps it reads (`Step.inputs`), can be built again over others (`Step.with_inputs`) and says what EXPLAIN
+prints (`Step.label`, `Step.details`); whoever only walks a plan uses these, `walk`, `driving_path` and `rewrite`, and needs no
+change for a new step.
+
 Column names inside a plan are unique: below a join every column carries its source's alias (``R_user_id``), the way ksqlDB
 names them. Each frame also has the pseudo columns of `PSEUDO_COLUMNS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any, ClassVar, Self
 
 from ksqlengine.types.sqltypes import SqlType
 
@@ -68,6 +74,14 @@ class Window:
     grace_ms: int
     retention_ms: int | None = None
 
+    @property
+    def clause(self) -> str:
+        """The window as EXPLAIN prints it."""
+        advance = f", ADVANCE BY {self.advance_ms} MILLISECONDS" if self.advance_ms != self.size_ms else ""
+        return (
+            f"{self.kind.value} (SIZE {self.size_ms} MILLISECONDS{advance}, GRACE PERIOD {self.grace_ms} MILLISECONDS)"
+        )
+
 
 @dataclass(frozen=True)
 class Format:
@@ -108,86 +122,54 @@ class SelectItem:
     name: str
     expression: Expression
 
+    def __str__(self) -> str:
+        """Return the item as a SELECT writes it."""
+        return f"{self.expression} AS {self.name}"
 
+
+# ------------------------------------------------------------------------------------------------------ kinds of steps
 @dataclass(frozen=True)
 class Step:
-    """A step's output schema; every step has it."""
+    """A step of a plan.
+
+    Attributes:
+        schema: columns of the rows that it gives.
+        label: what EXPLAIN calls it.
+        input_fields: names of the attributes that hold the steps it reads; the first one drives it.
+    """
+
+    label: ClassVar[str] = ""
+    input_fields: ClassVar[tuple[str, ...]] = ()
 
     schema: Schema
 
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        """The steps directly below, the driving one first."""
+        return tuple(getattr(self, name) for name in self.input_fields)
 
-@dataclass(frozen=True)
-class SourceStep(Step):
-    """Read a topic as a stream or as a table.
+    def with_inputs(self, *steps: Step) -> Self:
+        """Return the same step over other steps, given in the order of `inputs`.
 
-    Attributes:
-        source: name of the stream or table.
-        kind: stream or table.
-        topic: Kafka topic.
-        key_format: how keys are read.
-        value_format: how values are read.
-        timestamp_column: column that gives the event time, None for the record's timestamp.
-        timestamp_format: pattern when that column is text.
-        key_window: window of a windowed source's key, None for plain keys.
-        alias: prefix of the columns below a join, None elsewhere.
-        headers: columns that hold record headers: name, and the header's key (None for all of them).
-        sided: keys end with a byte that says which side of a join the record is of (a join's own topic).
-    """
+        Raises:
+            ValueError: the step reads more or fewer steps than are given.
+        """
+        inputs: dict[str, Any] = dict(zip(self.input_fields, steps, strict=True))
+        return replace(self, **inputs)
 
-    source: str
-    kind: SourceKind
-    topic: str
-    key_format: Format
-    value_format: Format
-    timestamp_column: str | None = None
-    timestamp_format: str | None = None
-    key_window: Window | None = None
-    alias: str | None = None
-    headers: tuple[tuple[str, str | None], ...] = ()
-    sided: bool = False
+    @property
+    def details(self) -> str:
+        """What EXPLAIN prints of the step besides its label and schema."""
+        return ""
 
 
 @dataclass(frozen=True)
-class FilterStep(Step):
-    """Keep rows whose predicate is TRUE (not NULL). Above a TableAggregate it is HAVING."""
+class SingleInputStep(Step):
+    """A step over one other step."""
+
+    input_fields = ("source",)
 
     source: Step
-    predicate: Expression
-
-
-@dataclass(frozen=True)
-class ProjectStep(Step):
-    """Compute the output columns, key columns included (their items come first)."""
-
-    source: Step
-    items: tuple[SelectItem, ...]
-
-
-@dataclass(frozen=True)
-class FlatMapStep(Step):
-    """Give each row once for every element of the longest of some arrays; the shorter ones end in NULLs (table functions).
-
-    Attributes:
-        source: the rows.
-        items: the added columns' names and the expressions that give their arrays.
-    """
-
-    source: Step
-    items: tuple[SelectItem, ...]
-
-
-@dataclass(frozen=True)
-class RepartitionStep(Step):
-    """Give the rows a new key and route them by it through a repartition topic (Java client's murmur2).
-
-    The analyzer leaves it out where the new key is the old one, as ksqlDB does.
-    """
-
-    source: Step
-    keys: tuple[SelectItem, ...]
-    topic_suffix: str
-    key_format: Format
-    value_format: Format
 
 
 class JoinKind(Enum):
@@ -210,41 +192,197 @@ class JoinKind(Enum):
 
 
 @dataclass(frozen=True)
-class StreamTableJoinStep(Step):
-    """Join each stream row with the table's current row of the same key."""
+class JoinStep(Step):
+    """A join of two steps.
+
+    Attributes:
+        left: one side; it drives the join.
+        right: the other side.
+        kind: which rows come out without a match.
+    """
+
+    label = "JOIN"
+    input_fields = ("left", "right")
 
     left: Step
     right: Step
     kind: JoinKind
-    left_key: str
-    right_key: str
 
 
 @dataclass(frozen=True)
-class TwoSidedJoinStep(Step):
-    """Join two streams, or two tables, by expressions over each: what both have in common.
-
-    The result's key column is neither side's: it holds the common value, also where a side has no row.
+class ThroughTopicStep(Step):
+    """A step whose rows go through a topic of the query's own.
 
     Attributes:
-        left: one side.
-        right: the other side.
-        kind: which rows come out without a match.
-        left_key: the left side's join key.
-        right_key: the right side's.
-        topic_suffix: of the topic into which both sides go, in the order in which they are joined.
+        topic_suffix: end of the topic's name.
         key_format: how its keys are written.
         value_format: how its values are written.
     """
 
-    left: Step
-    right: Step
-    kind: JoinKind
-    left_key: Expression
-    right_key: Expression
     topic_suffix: str
     key_format: Format
     value_format: Format
+
+
+def walk(step: Step) -> Iterator[Step]:
+    """Yield a step and everything below it, each step before its inputs, from left to right."""
+    yield step
+    for below in step.inputs:
+        yield from walk(below)
+
+
+def driving_path(step: Step) -> Iterator[Step]:
+    """Yield a step and what is below it down to the source that drives it: of a join only the left side."""
+    yield step
+    while step.inputs:
+        step = step.inputs[0]
+        yield step
+
+
+def rewrite(step: Step, change: Callable[[Step], Step]) -> Step:
+    """Return a plan in which `change` was applied to each step, once its inputs were."""
+    return change(step.with_inputs(*(rewrite(below, change) for below in step.inputs)))
+
+
+# --------------------------------------------------------------------------------------------------------------- steps
+
+
+@dataclass(frozen=True)
+class SourceStep(Step):
+    """Read a topic as a stream or as a table.
+
+    Attributes:
+        source: name of the stream or table.
+        kind: stream or table.
+        topic: Kafka topic.
+        key_format: how keys are read.
+        value_format: how values are read.
+        timestamp_column: column that gives the event time, None for the record's timestamp.
+        timestamp_format: pattern when that column is text.
+        key_window: window of a windowed source's key, None for plain keys.
+        alias: prefix of the columns below a join, None elsewhere.
+        headers: columns that hold record headers: name, and the header's key (None for all of them).
+        sided: keys end with a byte that says which side of a join the record is of (a join's own topic).
+    """
+
+    label = "SOURCE"
+
+    source: str
+    kind: SourceKind
+    topic: str
+    key_format: Format
+    value_format: Format
+    timestamp_column: str | None = None
+    timestamp_format: str | None = None
+    key_window: Window | None = None
+    alias: str | None = None
+    headers: tuple[tuple[str, str | None], ...] = ()
+    sided: bool = False
+
+    @property
+    def details(self) -> str:
+        """Where the rows come from."""
+        formats = f"{self.key_format.name}, {self.value_format.name}"
+        time = f", time {self.timestamp_column}" if self.timestamp_column else ""
+        return f"{self.kind.value} {self.source} from topic {self.topic} ({formats}{time})"
+
+
+@dataclass(frozen=True)
+class FilterStep(SingleInputStep):
+    """Keep rows whose predicate is TRUE (not NULL). Above a TableAggregate it is HAVING."""
+
+    label = "FILTER"
+
+    predicate: Expression
+
+    @property
+    def details(self) -> str:
+        """The predicate."""
+        return str(self.predicate)
+
+
+@dataclass(frozen=True)
+class ProjectStep(SingleInputStep):
+    """Compute the output columns, key columns included (their items come first)."""
+
+    label = "PROJECT"
+
+    items: tuple[SelectItem, ...]
+
+    @property
+    def details(self) -> str:
+        """The columns and what gives them."""
+        return ", ".join(map(str, self.items))
+
+
+@dataclass(frozen=True)
+class FlatMapStep(SingleInputStep):
+    """Give each row once for every element of the longest of some arrays; the shorter ones end in NULLs (table functions).
+
+    Attributes:
+        source: the rows.
+        items: the added columns' names and the expressions that give their arrays.
+    """
+
+    label = "FLAT_MAP"
+
+    items: tuple[SelectItem, ...]
+
+    @property
+    def details(self) -> str:
+        """The added columns and what gives them."""
+        return ", ".join(map(str, self.items))
+
+
+@dataclass(frozen=True)
+class RepartitionStep(ThroughTopicStep, SingleInputStep):
+    """Give the rows a new key and route them by it through a repartition topic (Java client's murmur2).
+
+    The analyzer leaves it out where the new key is the old one, as ksqlDB does.
+    """
+
+    label = "REKEY"
+
+    keys: tuple[SelectItem, ...]
+
+    @property
+    def details(self) -> str:
+        """The new key and the topic."""
+        return _rekeyed(self.keys, self.topic_suffix)
+
+
+@dataclass(frozen=True)
+class StreamTableJoinStep(JoinStep):
+    """Join each stream row with the table's current row of the same key."""
+
+    left_key: str
+    right_key: str
+
+    @property
+    def details(self) -> str:
+        """The join's kind and criterion."""
+        return f"{self.kind.value} on {self.left_key} = {self.right_key}"
+
+
+@dataclass(frozen=True)
+class TwoSidedJoinStep(ThroughTopicStep, JoinStep):
+    """Join two streams, or two tables, by expressions over each: what both have in common.
+
+    Both sides go into one topic, in the order in which they are joined. The result's key column is neither side's: it holds
+    the common value, also where a side has no row.
+
+    Attributes:
+        left_key: the left side's join key.
+        right_key: the right side's.
+    """
+
+    left_key: Expression
+    right_key: Expression
+
+    @property
+    def details(self) -> str:
+        """The join's kind and criterion."""
+        return f"{self.kind.value} on {self.left_key} = {self.right_key}"
 
 
 @dataclass(frozen=True)
@@ -262,6 +400,13 @@ class StreamStreamJoinStep(TwoSidedJoinStep):
     after_ms: int = 0
     grace_ms: int | None = None
 
+    @property
+    def details(self) -> str:
+        """The join's kind, criterion and window."""
+        grace = f" GRACE PERIOD {self.grace_ms} MILLISECONDS" if self.grace_ms is not None else ""
+        within = f"WITHIN ({self.before_ms} MILLISECONDS, {self.after_ms} MILLISECONDS)"
+        return f"{super().details} {within}{grace}"
+
 
 @dataclass(frozen=True)
 class TableTableJoinStep(TwoSidedJoinStep):
@@ -269,24 +414,28 @@ class TableTableJoinStep(TwoSidedJoinStep):
 
 
 @dataclass(frozen=True)
-class TableGroupStep(Step):
-    """Group a table anew: each change takes the key's old row out of its group and puts the new one into its own.
+class TableGroupStep(ThroughTopicStep, SingleInputStep):
+    """Group a table by another key: each change takes the key's old row out of its group and puts the new one into its own.
 
     Attributes:
         source: the table.
         keys: the grouping.
         undo: Boolean column that marks the rows that are taken out.
-        topic_suffix: of the topic that the changes go through.
-        key_format: how its keys are written.
-        value_format: how its values are written.
     """
 
-    source: Step
+    label = "REKEY"
+
     keys: tuple[SelectItem, ...]
     undo: str
-    topic_suffix: str
-    key_format: Format
-    value_format: Format
+
+    @property
+    def details(self) -> str:
+        """The new key and the topic."""
+        return _rekeyed(self.keys, self.topic_suffix)
+
+
+def _rekeyed(keys: tuple[SelectItem, ...], topic_suffix: str) -> str:
+    return f"by {', '.join(str(key.expression) for key in keys)} through {topic_suffix}"
 
 
 @dataclass(frozen=True)
@@ -303,10 +452,15 @@ class AggregateCall:
     constants: tuple[object, ...] = ()
     limit: int | None = None
 
+    def __str__(self) -> str:
+        """Return the call as a SELECT writes it."""
+        arguments = ", ".join(map(str, (*self.arguments, *self.constants))) or "*"
+        return f"{self.function}({arguments}) AS {self.output}"
+
 
 @dataclass(frozen=True)
-class AggregateStep(Step):
-    """Group a stream by `keys` (already its partitioning) and aggregate, in windows or for ever.
+class AggregateStep(SingleInputStep):
+    """Group a stream by `keys` (already its partitioning) and aggregate, in windows or over all time.
 
     Attributes:
         keys: grouping columns, in order; they are columns of `source`.
@@ -316,12 +470,20 @@ class AggregateStep(Step):
         undo: column that marks rows to be taken out again (of a table's), None for streams.
     """
 
-    source: Step
+    label = "AGGREGATE"
+
     keys: tuple[str, ...]
     calls: tuple[AggregateCall, ...]
     window: Window | None
     emit_final: bool
     undo: str | None = None
+
+    @property
+    def details(self) -> str:
+        """The grouping, the window and the calls."""
+        window = f" in {self.window.clause}" if self.window else ""
+        emit = f"EMIT {'FINAL' if self.emit_final else 'CHANGES'}"
+        return f"by {', '.join(self.keys)}{window}, {emit}: {', '.join(map(str, self.calls))}"
 
 
 @dataclass(frozen=True)

@@ -177,8 +177,8 @@ class Aggregation:
             schema = Schema(key_columns, (*values, Column(_UNDO, BOOLEAN)))
             if value_format.name not in ("AVRO", "JSON"):
                 value_format = Format("JSON")
-            return TableGroupStep(schema, step, keys, _UNDO, suffix, key_format, value_format), grouped
-        return RepartitionStep(Schema(key_columns, values), step, keys, suffix, key_format, value_format), grouped
+            return TableGroupStep(schema, step, suffix, key_format, value_format, keys, _UNDO), grouped
+        return RepartitionStep(Schema(key_columns, values), step, suffix, key_format, value_format, keys), grouped
 
     def _check_undo(self) -> None:
         """Check that the aggregates of a table can take a row out again.

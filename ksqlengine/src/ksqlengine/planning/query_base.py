@@ -27,9 +27,10 @@ from ksqlengine.plan.steps import (
     StreamStreamJoinStep,
     StreamTableJoinStep,
     TableTableJoinStep,
-    TwoSidedJoinStep,
+    ThroughTopicStep,
     Window,
     WindowKind,
+    driving_path,
 )
 from ksqlengine.planning.binder import Binder
 from ksqlengine.planning.scope import (
@@ -401,14 +402,14 @@ class QueryAnalysis:
         value_format = _nullable(self.internal_value_format())
         if self.first.kind is SourceKind.TABLE:
             return TableTableJoinStep(
-                schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format
+                schema, step, other, kind, suffix, key_format, value_format, left_bound, right_bound
             ), equal
         if -(join.before_ms or 0) > (join.after_ms or 0):
             raise StatementError("Window endTimestamp must not be smaller than window startTimestamp.")
         if (join.grace_ms or 0) < 0:
             raise StatementError("Grace period must not be negative.")
         return StreamStreamJoinStep(
-            schema, step, other, kind, left_bound, right_bound, suffix, key_format, value_format,
+            schema, step, other, kind, suffix, key_format, value_format, left_bound, right_bound,
             join.before_ms or 0, join.after_ms or 0, join.grace_ms,
         ), equal  # fmt: skip
 
@@ -416,14 +417,13 @@ class QueryAnalysis:
         name = key.name if isinstance(key, ColumnExpression) else JOIN_KEY
         values = tuple(column for column in step.schema.columns if column.name != name)
         suffix = "Join-left-repartition" if not isinstance(step, StreamTableJoinStep) else "L_Join-left-repartition"
-        key_format = table.key_format
         return RepartitionStep(
             Schema((Column(name, key.type),), values),
             step,
-            (SelectItem(name, key),),
             suffix,
-            key_format,
+            table.key_format,
             self.internal_value_format(),
+            (SelectItem(name, key),),
         )
 
     def internal_value_format(self) -> Format:
@@ -698,11 +698,8 @@ def _in_partitioned_star(source: Source) -> tuple[Column, ...]:
 
 def _key_format_of(step: Step) -> Format:
     """Return how a step's rows are keyed."""
-    if isinstance(step, SourceStep | RepartitionStep | TwoSidedJoinStep):
-        return step.key_format
-    if isinstance(step, StreamTableJoinStep):
-        return _key_format_of(step.left)
-    raise TypeError(f"{type(step).__name__} has no key format of its own")
+    keyed = next(below for below in driving_path(step) if isinstance(below, SourceStep | ThroughTopicStep))
+    return keyed.key_format
 
 
 def _nullable(format_: Format) -> Format:

@@ -24,10 +24,7 @@ from ksqlengine.plan.steps import (
     SourceKind,
     SourceStep,
     Step,
-    StreamStreamJoinStep,
-    StreamTableJoinStep,
     TableGroupStep,
-    TwoSidedJoinStep,
 )
 from ksqlengine.types.errors import StatementError
 
@@ -161,15 +158,13 @@ def _source_part(step: SourceStep, prefix: str) -> _Part:
 
 
 def _unsupported(step: Step) -> str:
+    """Return what ksqlDB calls a step whose query can't be replaced."""
     if isinstance(step, AggregateStep):
         return "TableAggregate" if step.undo else "TableSuppress" if step.emit_final else "StreamWindowedAggregate"
-    if isinstance(step, FlatMapStep):
-        return "StreamFlatMap"
-    if isinstance(step, TableGroupStep):
-        return "TableGroupBy"
-    if isinstance(step, TwoSidedJoinStep):
-        return "StreamStreamJoin" if isinstance(step, StreamStreamJoinStep) else "TableTableJoin"
-    return "StreamTableJoin" if isinstance(step, StreamTableJoinStep) else type(step).__name__
+    return _KSQLDB_NAMES.get(type(step), type(step).__name__.removesuffix("Step"))
+
+
+_KSQLDB_NAMES: dict[type[Step], str] = {FlatMapStep: "StreamFlatMap", TableGroupStep: "TableGroupBy"}
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -26,17 +26,14 @@ from ksqlengine.execution.builder import Outgoing, Pipeline, Stage, WriteSchemas
 from ksqlengine.execution.keys import Progress
 from ksqlengine.execution.operators import DELETED, VALUELESS
 from ksqlengine.formats.factory import to_json
-from ksqlengine.plan.catalog import children
 from ksqlengine.plan.steps import (
     Column,
     Format,
     QueryPlan,
-    RepartitionStep,
     SourceKind,
     Step,
-    StreamTableJoinStep,
-    TableGroupStep,
-    TwoSidedJoinStep,
+    ThroughTopicStep,
+    rewrite,
 )
 from ksqlengine.planning.statements import TransientPlan
 from ksqlengine.server.session_properties import query_options
@@ -99,7 +96,7 @@ class TransientQuery:
             Format("NONE"),
             Format("JSON"),
             None,
-            _in_json(plan.root),
+            rewrite(plan.root, _in_json),
         )
         all_stages = stages(whole, _SERVICE)
         if any(stage.tables for stage in all_stages[1:]):
@@ -374,17 +371,10 @@ def pipeline_stage(pipeline: Pipeline | Merger) -> Stage:
 
 
 def _in_json(step: Step) -> Step:
-    """Return a plan whose repartition steps hand records on in JSON, which needs no registry."""
-    if isinstance(step, RepartitionStep | TableGroupStep):
-        step = replace(step, key_format=Format("JSON"), value_format=Format("JSON"))
-    below = children(step)
-    if not below:
-        return step
-    if isinstance(step, TwoSidedJoinStep):
-        return replace(step, left=_in_json(step.left), key_format=Format("JSON"), value_format=Format("JSON"))
-    if isinstance(step, StreamTableJoinStep):
-        return replace(step, left=_in_json(step.left))
-    return replace(step, source=_in_json(below[0]))  # type: ignore[call-arg]
+    """Return a step whose rows go through a topic, if they do, in JSON, which needs no registry."""
+    if isinstance(step, ThroughTopicStep):
+        return replace(step, key_format=Format("JSON"), value_format=Format("JSON"))
+    return step
 
 
 def _joined(batches: list[MessageBatch]) -> MessageBatch:
