@@ -1,4 +1,7 @@
-"""The root of this package's exceptions. Those that ksqlDB has too, with its codes and messages, are in `ksqlengine.types.errors`."""
+"""The root of this package's exceptions.
+
+Those that ksqlDB has too, with its codes and messages, are in `ksqlengine.types.errors`.
+"""
 
 from __future__ import annotations
 
