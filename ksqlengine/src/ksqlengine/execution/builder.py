@@ -23,7 +23,7 @@ from kafkakit import avro_codec
 from kafkakit.batch_consumer import MessageBatch
 from kafkakit.partitioning import partitions_of
 from ksqlengine.execution.joins import JoinWindow, Regrouping, StreamJoin, TableAggregate, TablesJoin
-from ksqlengine.execution.keys import BAD, Ints, Keys, Rows
+from ksqlengine.execution.keys import BAD, Keys
 from ksqlengine.execution.operators import (
     DELETED,
     HEADERS,
@@ -49,6 +49,7 @@ from ksqlengine.execution.operators import (
     columns_read,
     run_chain,
 )
+from ksqlengine.execution.rows import Rows
 from ksqlengine.execution.session_windows import Sessions
 from ksqlengine.expressions import aggregates
 from ksqlengine.expressions.functions.datetime import timestamps_of
@@ -84,6 +85,7 @@ from ksqlengine.plan.steps import (
     WindowKind,
     carried,
 )
+from ksqlengine.types.arrays import Ints
 from ksqlengine.types.errors import NotSupportedError
 
 SchemaLookup = Callable[[int], avro_codec.AvroSchema]

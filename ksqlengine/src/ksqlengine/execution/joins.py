@@ -16,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ksqlengine.execution.keys import ABSENT, Ints, Keys, Mask, Rows, runs
+from ksqlengine.execution.keys import ABSENT, Keys
 from ksqlengine.execution.operators import DELETED, KEY, SIDE, SLOT, Aggregates, Changes, Counters, StreamTimes
+from ksqlengine.execution.rows import Rows
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
+from ksqlengine.types.arrays import Ints, Mask, runs
 
 LEFT, RIGHT = 0, 1
 _LEAST_SEGMENT_MS = (

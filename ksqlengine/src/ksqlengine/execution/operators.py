@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ksqlengine.execution.keys import ABSENT, Ints, Keys, Mask, Rows, runs
+from ksqlengine.execution.keys import ABSENT, Keys
+from ksqlengine.execution.rows import Rows
 from ksqlengine.plan.steps import (
     PSEUDO_COLUMNS,
     ROWOFFSET,
@@ -29,6 +30,7 @@ from ksqlengine.plan.steps import (
     Window,
     WindowKind,
 )
+from ksqlengine.types.arrays import Ints, Mask, runs
 
 KEY = "__KEY"  # code of the row's key, Int64; below 0 there is none
 DELETED = "__DELETED"  # the row deletes its key (a table's tombstone), Boolean; only in changes of tables

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from ksqlengine.execution.keys import Ints, Mask, runs
 from ksqlengine.execution.operators import (
     DELETED,
     KEY,
@@ -23,6 +22,7 @@ from ksqlengine.execution.operators import (
     with_keys_only,
 )
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART, Window
+from ksqlengine.types.arrays import Ints, Mask, runs
 
 _GROUP = [ROWPARTITION, KEY]
 _BEFORE = "__BEFORE"  # stream time before a session's first record, Int64

@@ -28,9 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kafkakit import avro_codec
-from ksqlengine.execution.keys import Ints
 from ksqlengine.formats import avro, delimited_columns, json_columns
 from ksqlengine.plan.steps import Column, Format
+from ksqlengine.types.arrays import Ints
 from ksqlengine.types.casts import java_double
 from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
 

@@ -23,7 +23,6 @@ from kafkakit.admin import consumer_config
 from kafkakit.batch_consumer import BEGINNING, END, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.builder import Outgoing, Pipeline, Stage, WriteSchemas, build, build_merge, stages
-from ksqlengine.execution.keys import Progress
 from ksqlengine.execution.operators import DELETED, VALUELESS
 from ksqlengine.formats.factory import to_json
 from ksqlengine.plan.steps import (
@@ -39,6 +38,7 @@ from ksqlengine.planning.statements import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
 from ksqlengine.streams.join_merge import Merger
+from ksqlengine.streams.progress import PartitionProgress
 from ksqlengine.streams.stage_session import Owned, TableFollower, ordered, select
 from ksqlengine.types.errors import NotSupportedError
 
@@ -165,7 +165,7 @@ class TransientQuery:
         first = self._pipelines[0]
         tables = TableFollower(first, config, self._resources.ends) if isinstance(first, Pipeline) else None
         owned = {
-            partition: Owned(Progress(position=0), None, 0, 0, time.time())
+            partition: Owned(PartitionProgress(position=0), None, 0, 0, time.time())
             for partition in range(self._partitions[self._topic])
         }
         try:

@@ -21,10 +21,11 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from kafkakit.batch_consumer import MessageBatch
 from ksqlengine.execution.builder import ORDER, MergePipeline, Rejected, build_merge
-from ksqlengine.execution.keys import Progress, runs
 from ksqlengine.execution.operators import StreamTimes
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, SourceKind
+from ksqlengine.streams.progress import PartitionProgress
 from ksqlengine.streams.stage_session import Owned, StageSession, ordered, select
+from ksqlengine.types.arrays import runs
 
 _MOST_HELD_ROWS = 200_000  # a side that is so far ahead of the other isn't read meanwhile
 _NO_LIMIT = 2**62
@@ -225,7 +226,7 @@ class MergeSession(StageSession):
         for one, position in self._committed_positions(gained).items():
             self._merger.begin(one, position)
         for partition in partitions:
-            self._owned[partition] = Owned(Progress(), None, 0, 0, time.time())
+            self._owned[partition] = Owned(PartitionProgress(), None, 0, 0, time.time())
         self._assign()
         if not all(self._is_from_earliest(arm.source) for arm in self._stage.arms):
             # As in `StageSession`: a side that is quiet for long would begin at its topic's end again after a restart.

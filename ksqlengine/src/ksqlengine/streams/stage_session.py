@@ -5,7 +5,7 @@ processes, is confluent-kafka's; the records themselves are read as columns by a
 
 Exactly once: results, bad records' log entries and input offsets are one Kafka transaction. The offset committed of a
 partition is the lowest that an open window still needs (the first of all, for a join of tables); the position
-reached and the stream time are in the commit's metadata (`state.Progress`), so that a restart rebuilds the state from the
+reached and the stream time are in the commit's metadata (`PartitionProgress`), so that a restart rebuilds the state from the
 topic alone and emits nothing twice. State that may outlive its source's records is in a changelog topic instead
 (`changelog`), written in the same transaction; then the offset committed is the position. Any error aborts the transaction,
 drops the stage's memory and begins anew from what is committed.
@@ -35,11 +35,12 @@ from kafkakit.admin import HungClientError, KafkaAdmin, consumer_config, produce
 from kafkakit.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.builder import Outgoing, Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
-from ksqlengine.execution.keys import Progress, runs
 from ksqlengine.plan.steps import SourceKind, SourceStep
 from ksqlengine.streams import processing_log
 from ksqlengine.streams.changelog import CHANGELOG_BYTES, Changelog
 from ksqlengine.streams.metrics import QueryMetrics
+from ksqlengine.streams.progress import PartitionProgress
+from ksqlengine.types.arrays import runs
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ class Owned:
         last_record: wall clock of the last record or of the take-over, s.
     """
 
-    progress: Progress
+    progress: PartitionProgress
     committed: tuple[int, int, int] | None
     seen_before: int
     begin: int
@@ -660,7 +661,7 @@ class StageSession:
         topic = self._stage.source.topic
         self._stream.assign([(topic, partition, owned.progress.position) for partition, owned in self._owned.items()])
 
-    def _committed_progress(self, partitions: list[int]) -> dict[int, tuple[int, Progress]]:
+    def _committed_progress(self, partitions: list[int]) -> dict[int, tuple[int, PartitionProgress]]:
         """Return, for each partition, the offset to read from and the progress committed with it."""
         topic = self._stage.source.topic
         wanted = [TopicPartition(topic, partition) for partition in partitions]
@@ -677,9 +678,9 @@ class StageSession:
                 start = first if self._is_from_earliest(self._stage.source) else ends[topic, partition]
                 # The group's offsets expire while nobody is in it; the state knows what is in it.
                 start = reached.get(partition, start)
-                result[partition] = (start, Progress(position=start))
+                result[partition] = (start, PartitionProgress(position=start))
                 continue
-            progress = Progress.from_metadata(one.metadata, one.offset)
+            progress = PartitionProgress.from_metadata(one.metadata, one.offset)
             if progress.position <= one.offset:
                 self._pipeline.go_on(partition)
             if one.offset < first:
@@ -709,7 +710,7 @@ class StageSession:
         with open_batch_consumer(self._reading_config) as consumer:
             return self._changelog.take_up(consumer, filled, _REQUEST_SECONDS + _TRANSACTION_TIMEOUT_MS / 1000)
 
-    def _check_forgotten(self, partition: int, first: int, progress: Progress, offset: int) -> None:
+    def _check_forgotten(self, partition: int, first: int, progress: PartitionProgress, offset: int) -> None:
         """Say it where records are gone that were to be read again for the state."""
         if self._aggregate is None or progress.position <= offset:
             return
@@ -740,7 +741,7 @@ class _Repeat:
     """A partition whose records are read again: its tables go through the same versions as the first time.
 
     Attributes:
-        marks: what is left of `Progress.tables`, the current one first.
+        marks: what is left of `PartitionProgress.tables`, the current one first.
         until: offset from which records are new.
         held: table records that come after the current mark, by topic.
     """
@@ -758,8 +759,8 @@ class _Repeat:
 class TableFollower:
     """Keeps a stage's tables as new as their topics when a stream record is joined.
 
-    Which table offsets a stream offset was joined with is noted in `Progress.tables`. After a restart the records of open
-    windows are joined with the same versions again, so that a change of the table meanwhile doesn't alter what was seen.
+    Which table offsets a stream offset was joined with is noted in `PartitionProgress.tables`. After a restart the records of
+    open windows are joined with the same versions again, so a change of the table meanwhile doesn't alter what was seen.
     """
 
     def __init__(

@@ -1,14 +1,15 @@
-"""Keys as codes, tables as rows, progress as commit metadata."""
+"""Keys as codes, tables as rows."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksqlengine.execution.keys import ABSENT, BAD, Keys, Progress, Rows, runs
+from ksqlengine.execution.keys import ABSENT, BAD, Keys
+from ksqlengine.execution.rows import Rows
+from ksqlengine.types.arrays import runs
 
 
 def partitions(*numbers: int) -> np.ndarray:
@@ -76,22 +77,3 @@ def test_old_versions_are_swept_out() -> None:
         rows.put(codes, pl.DataFrame({"V": codes + number}))
     assert rows.stored() < 100_000
     assert rows.take(rows.find(np.array([5])))["V"].to_list() == [204]
-
-
-def test_progress_comes_back_from_commit_metadata() -> None:
-    progress = Progress(1_000, 77, [(900, (5, 6)), (950, (7, 6))])
-    assert Progress.from_metadata(progress.to_metadata(), 900) == progress
-    assert Progress.from_metadata("", 12) == Progress(position=12)
-    assert Progress.from_metadata(None, 12) == Progress(position=12)
-
-
-def test_metadata_stays_below_the_brokers_limit_and_keeps_the_first_mark() -> None:
-    marks = [(10**12 + number, (10**12 + number, 10**12 + number)) for number in range(5_000)]
-    text = Progress(10**12 + 6_000, 1, marks).to_metadata()
-    assert len(text) < 4_096
-    assert Progress.from_metadata(text, 0).tables[0] == marks[0]
-
-
-def test_metadata_of_a_later_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="version 2"):
-        Progress.from_metadata('{"version":2}', 0)

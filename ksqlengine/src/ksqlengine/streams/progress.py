@@ -1,0 +1,63 @@
+"""How far a stage has come in each partition that it reads, as the metadata of the committed offset keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import orjson
+
+_METADATA_BYTES = 3_500  # brokers refuse commit metadata of more than 4096 bytes
+_METADATA_VERSION = 1
+
+
+@dataclass
+class PartitionProgress:
+    """How far one input partition has come; kept in the metadata of its committed offset.
+
+    Attributes:
+        position: offset after the last record whose effects are committed.
+        stream_time: largest event time that reached the aggregate, ms; windows that ended before it, grace included, are
+            closed. Records before `position` are read again only to rebuild windows that were still open then: with this
+            stream time the same rule that finds late records keeps them out of the closed ones.
+        tables: (offset in this partition, offset in each table's partition) pairs: from that offset on, records were joined
+            with the tables as of those offsets. Reading again repeats it.
+    """
+
+    position: int = -1
+    stream_time: int = -1
+    tables: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+
+    def to_metadata(self) -> str:
+        """Write the progress as commit metadata, thinned out where it would be too long."""
+        marks = self.tables
+        while len(text := self._text(marks)) > _METADATA_BYTES:
+            marks = marks[::2]
+        return text
+
+    def _text(self, marks: list[tuple[int, tuple[int, ...]]]) -> str:
+        body = {
+            "version": _METADATA_VERSION,
+            "position": self.position,
+            "stream_time": self.stream_time,
+            "tables": [[self.position - offset, *tables] for offset, tables in marks],
+        }
+        return orjson.dumps(body).decode()
+
+    @classmethod
+    def from_metadata(cls, text: str | None, offset: int) -> PartitionProgress:
+        """Read commit metadata; without any (another program set the offset) the offset is the position.
+
+        Raises:
+            ValueError: the metadata is of a later version of the engine.
+        """
+        try:
+            body = orjson.loads(text or "")
+        except orjson.JSONDecodeError:
+            return cls(position=offset)
+        if body["version"] != _METADATA_VERSION:
+            raise ValueError(
+                f"commit metadata {text!r} has version {body['version']!r}, this engine reads {_METADATA_VERSION}; "
+                "start the engine version that wrote it"
+            )
+        marks = [(body["position"] - back, tuple(tables)) for back, *tables in body["tables"]]
+        return cls(body["position"], body["stream_time"], marks)

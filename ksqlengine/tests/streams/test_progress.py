@@ -1,0 +1,26 @@
+"""Progress as commit metadata."""
+
+from __future__ import annotations
+
+import pytest
+
+from ksqlengine.streams.progress import PartitionProgress
+
+
+def test_progress_comes_back_from_commit_metadata() -> None:
+    progress = PartitionProgress(1_000, 77, [(900, (5, 6)), (950, (7, 6))])
+    assert PartitionProgress.from_metadata(progress.to_metadata(), 900) == progress
+    assert PartitionProgress.from_metadata("", 12) == PartitionProgress(position=12)
+    assert PartitionProgress.from_metadata(None, 12) == PartitionProgress(position=12)
+
+
+def test_metadata_stays_below_the_brokers_limit_and_keeps_the_first_mark() -> None:
+    marks = [(10**12 + number, (10**12 + number, 10**12 + number)) for number in range(5_000)]
+    text = PartitionProgress(10**12 + 6_000, 1, marks).to_metadata()
+    assert len(text) < 4_096
+    assert PartitionProgress.from_metadata(text, 0).tables[0] == marks[0]
+
+
+def test_metadata_of_a_later_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="version 2"):
+        PartitionProgress.from_metadata('{"version":2}', 0)
