@@ -22,9 +22,12 @@ from flows.verify_sink import verify_sink
 from heartwatch.monitoring import Monitoring, Run
 from heartwatch.produce.spec import SourceName
 from heartwatch.settings import Settings, load_settings
+from heartwatch.verify.latency import describe_latency
+from heartwatch.verify.measure import Figures, measure_run
+from heartwatch.verify.stages import REALTIME, Recorder
 from tasks.result import publish_result, write_result
 from tasks.sink import SinkReport
-from tasks.throughput import REALTIME, Figures, Recorder, measure_run, publish_rates, show_latency
+from tasks.throughput import publish_rates
 from tasks.verify import AlertsReport, note_offsets, wait_for_table
 
 
@@ -173,7 +176,7 @@ def summarize(report: HeartWatchReport) -> dict[str, str]:
             f"{report.steady_events_per_second:,.0f} over {report.steady_seconds:.0f} s, warm-up and run-out cut off"
         )
     if report.latency_ms is not None:
-        found["latency"] = f"{show_latency(report.latency_ms)} from a window's closing event to its alert"
+        found["latency"] = f"{describe_latency(report.latency_ms)} from a window's closing event to its alert"
     if alerts.recall is not None and alerts.precision is not None:
         found["recall"] = f"{alerts.recall:.3f} ({alerts.misses:,} missed)"
         found["precision"] = f"{alerts.precision:.3f} ({alerts.false_alarms:,} false alarms)"

@@ -33,16 +33,13 @@ from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget
 from heartwatch.produce.shards import Shard
 from heartwatch.produce.sources import first_event_ms, open_source, shards_of, windows_of
 from heartwatch.produce.spec import RunSpec
-from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
+from heartwatch.produce.supervision import PRODUCER_RUN, Limits, Sighting, Verdict, judge, queue_of
 from heartwatch.settings import Settings, load_settings
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, KafkaClientError, OffsetReader
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import newest_event_ms, wait_until_committed
 from tasks.artifacts import publish_table
-
-PRODUCER_RUN = "producer_run"
-"""Prefect variable: 0 stops every producer within five seconds."""
 
 _DEPLOYMENT = "produce-shard/produce-shard"
 _RUNS_ASKED = 200  # Prefect's server gives no more of them at a time

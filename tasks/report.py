@@ -12,10 +12,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from heartwatch.analytic import Analytic
+from heartwatch.markdown import picture, table
 from heartwatch.plots import bars
 from heartwatch.report.day import Reports, Totals, by_hour, by_key, change, compute_day, key_of, totals
 from heartwatch.settings import load_settings
-from tasks.artifacts import picture, publish_markdown, table
+from tasks.artifacts import publish_markdown
 
 _SHOWN = 20
 _WEEK = 7

@@ -13,13 +13,14 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.markdown import picture
 from heartwatch.monitoring import Monitoring, SinkCheck
 from heartwatch.proof.dead_letters import DeadLetter, DeadLetterSummary
 from heartwatch.proof.findings import Finding, Kind, PartitionProof, SinkProof
 from heartwatch.proof.store import BusyError
 from heartwatch.proof.topic import Request, prove, schema_lookup
 from heartwatch.settings import load_settings
-from tasks.artifacts import picture, publish_markdown, publish_table
+from tasks.artifacts import publish_markdown, publish_table
 from tasks.events import Wrong, announce
 
 __all__ = [

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
+from heartwatch.markdown import picture, table
 from heartwatch.monitoring import DetectionCheck, Monitoring
 from heartwatch.postgres import execute
 from heartwatch.produce.sources import simulation_of
@@ -48,7 +49,7 @@ from kafkakit.admin import KafkaAdmin
 from kafkakit.avro_codec import Decoder, parse
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import NewRecords, committed_ranges, new_records, read_ranges
-from tasks.artifacts import picture, publish_markdown, publish_table, table
+from tasks.artifacts import publish_markdown, publish_table
 from tasks.sink import schema_lookup
 
 Offsets = dict[str, dict[int, int]]

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 BEAT_SECONDS = 5.0
+"""A running shard commits at least this often, s."""
+
+PRODUCER_RUN = "producer_run"
+"""Prefect variable: 0 stops every producer within five seconds."""
 
 
 class Verdict(Enum):

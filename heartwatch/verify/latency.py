@@ -130,6 +130,16 @@ def percentiles(values: Sequence[float]) -> tuple[float, float, float] | None:
     return float(p50), float(p95), float(p99)
 
 
+def closing_ms(late: Sequence[Latency]) -> list[float]:
+    """Return the times since the closing event, ms, of those results that have one."""
+    return [result.since_closing_ms for result in late if result.since_closing_ms is not None]
+
+
+def describe_latency(latency_ms: tuple[float, float, float]) -> str:
+    """Return the 50th, 95th and 99th percentile of results' latencies, ms, as a text."""
+    return ", ".join(f"{name} {value:,.0f} ms" for name, value in zip(("p50", "p95", "p99"), latency_ms, strict=True))
+
+
 def window_ends(keys: Sequence[bytes], window_ms: int) -> Ints:
     """Return the windows' ends of windowed keys: their last 8 bytes are the window's start, big-endian ms since the epoch."""
     starts = np.frombuffer(b"".join(key[-8:] for key in keys), dtype=">i8").astype(np.int64)

@@ -18,11 +18,10 @@ from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.connect import ConnectorStatus
 from heartwatch.monitoring import Sample, StageRate
 from heartwatch.settings import Settings
+from heartwatch.verify.stages import QUERY, REALTIME
 from heartwatch.verify.throughput import stage_rates
 from heartwatch.web.alerts import AlertsPart, AlertsReading
 from heartwatch.web.parts import (
-    ARRIVING,
-    QUERY,
     ConnectPart,
     KafkaPart,
     KafkaReading,
@@ -194,7 +193,7 @@ class Board:
             self._samples.append(sample)
             positions: Mapping[str, int] = sample.positions
             alerts = self.alerts.value.total if self.alerts.value is not None else 0
-            self._points.append(Point(sample.at, positions[ARRIVING], positions.get(QUERY), alerts))
+            self._points.append(Point(sample.at, positions[REALTIME], positions.get(QUERY), alerts))
         self._tell()
 
 

@@ -12,12 +12,10 @@ from typing import Any
 import httpx
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.produce.supervision import PRODUCER_RUN
 from heartwatch.settings import Settings
 from heartwatch.web.parts import PrefectApi, PrefectError
 from ksqlengine.client.rest_client import Ksqldb
-
-PRODUCER_RUN = "producer_run"
-"""Prefect variable: 0 stops every producer within five seconds."""
 
 _NOT_FOUND = 404
 _MOST_ROWS = 200

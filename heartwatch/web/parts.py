@@ -20,16 +20,15 @@ from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
 from heartwatch.errors import HeartWatchError
 from heartwatch.monitoring import Monitoring, Sample
 from heartwatch.settings import Settings
+from heartwatch.verify.stages import ALERTS, MOST_MARKERS, QUERY, REALTIME, query_group, sink_readers
 from heartwatch.verify.throughput import behind
 from kafkakit.admin import QUIET, KafkaClientError, OffsetReader, consumer_config
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import read_ranges
 from ksqlengine.client.rest_client import Ksqldb, Query, StatementError, Statistics
 
-ARRIVING, QUERY, RESULTS = "realtime topic", "query", "alerts topic"
 REQUEST_SECONDS = 5.0
 _SHAPE_SECONDS = 5.0
-_MOST_MARKERS = 1_000
 _SETTLED_SECONDS = 3.0
 _RUNS_SHOWN = 12
 _SCHEDULES_SECONDS = 60.0
@@ -115,26 +114,19 @@ class KafkaPart:
             for topic in (realtime, alerts)
         }
         heads = {topic: {partition: end for partition, (_, end) in ranges.items()} for topic, ranges in there.items()}
-        positions = {ARRIVING: sum(heads[realtime].values())}
+        positions = {REALTIME: sum(heads[realtime].values())}
         behind_heads: dict[str, int] = {}
         for stage, topic, groups in self._readers():
             found = self._positions(groups, topic)
             positions[stage], behind_heads[stage] = behind(found, heads[topic])
             if self._only_markers_left(stage, topic, found, there[topic]):
                 behind_heads[stage] = positions[stage]
-        positions[RESULTS] = sum(heads[alerts].values())
+        positions[ALERTS] = sum(heads[alerts].values())
         return Sample(time.time(), positions, behind_heads)
 
     def _readers(self) -> list[tuple[str, str, tuple[str, ...]]]:
         """Return the stages that read a topic: name, topic, consumer groups."""
-        sinks = [
-            (
-                f"{resource} sink",
-                self._analytic.topic(resource),
-                (f"connect-{self._analytic.sink_connector(resource)}",),
-            )
-            for resource in self._analytic.sink_topics()
-        ]
+        sinks = [(reader.stage, reader.topic, (reader.group,)) for reader in sink_readers(self._analytic)]
         query = [(QUERY, self._analytic.topic("realtime"), self.query_groups)] if self.query_groups else []
         return [*query, *sinks]
 
@@ -164,7 +156,7 @@ class KafkaPart:
         return self._settled[stage][1]
 
     def _has_no_record(self, topic: str, spans: Mapping[int, tuple[int, int]]) -> bool:
-        if any(end - begin > _MOST_MARKERS for begin, end in spans.values()):
+        if any(end - begin > MOST_MARKERS for begin, end in spans.values()):
             return False
         return not any(map(len, read_ranges(self._kafka, topic, spans, silence_seconds=REQUEST_SECONDS)))
 
@@ -223,7 +215,7 @@ class KsqlPart:
             queries=queries,
             stream=self._statistics(self._stream),
             table=self._statistics(self._table),
-            groups=tuple(f"_confluent-ksql-{info.service_id}query_{query.query_id}" for query in queries),
+            groups=tuple(query_group(info.service_id, query.query_id) for query in queries),
         )
 
     def _statistics(self, name: str) -> Statistics | None:
@@ -481,7 +473,7 @@ class PostgresPart:
         """
         since = time.time() - _REMEMBERED_SECONDS
         self._memory = self._memory or Monitoring(self._settings.postgres, self._settings.pipeline)
-        rates = [(at, rate) for at, rate in self._memory.rates(since) if rate.stage == ARRIVING]
+        rates = [(at, rate) for at, rate in self._memory.rates(since) if rate.stage == REALTIME]
         latencies = self._memory.latency_percentiles(since)
         newest = [latencies[percent][-1][1] for percent in (50, 95, 99) if latencies[percent]]
         return PostgresReading(

@@ -16,11 +16,12 @@ from heartwatch.clusters.prices import PRICES, Prices, cost_rows
 from heartwatch.clusters.spec import ClusterSpec
 from heartwatch.connect import TaskStatus
 from heartwatch.settings import Settings
+from heartwatch.verify.stages import REALTIME
 from heartwatch.web.access import People
 from heartwatch.web.alerts import Episode, State, state_of
 from heartwatch.web.board import Snapshot
 from heartwatch.web.operations import Answer
-from heartwatch.web.parts import ARRIVING, FlowRun
+from heartwatch.web.parts import FlowRun
 from heartwatch.web.people import Trace
 
 _MOST_ROWS = 100
@@ -134,7 +135,7 @@ def first_stream(snapshot: Snapshot) -> str:
     """Return the original's figure of the first stream: rate, total, failed."""
     if not snapshot.deployed:
         return _not_deployed(snapshot)
-    rate = snapshot.rate(ARRIVING)
+    rate = snapshot.rate(REALTIME)
     statistics = snapshot.ksql.stream if snapshot.ksql else None
     facts = [
         ("total", number(statistics.consumed if statistics else None)),
@@ -166,7 +167,7 @@ def _not_deployed(snapshot: Snapshot) -> str:
 
 def objective(snapshot: Snapshot, settings: Settings) -> str:
     """Return the throughput beside its objective."""
-    least, rate = settings.objectives.min_events_per_second, snapshot.rate(ARRIVING)
+    least, rate = settings.objectives.min_events_per_second, snapshot.rate(REALTIME)
     now = rate.events_per_second if rate else 0.0
     verdict, kind = ("no run", "idle") if now < 1 else ("met", "ok") if now >= least else ("below", "bad")
     share = min(100, round(100 * now / least)) if least else 100

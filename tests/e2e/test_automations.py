@@ -38,11 +38,11 @@ from flows.watch_health import UnhealthyError, watch_health
 from heartwatch.connect import Connect, UnknownConnectorError
 from heartwatch.monitoring import Monitoring
 from heartwatch.platform.platform import Platform
+from heartwatch.produce.supervision import PRODUCER_RUN
 from heartwatch.settings import ROOT, load_settings
 from kafkakit.admin import KafkaAdmin, TopicState, producer_config
 from ksqlengine.client.rest_client import Ksqldb
 from tasks.mail import Mail
-from tasks.produce import PRODUCER_RUN
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
 SILENCE = 35  # seconds without a heartbeat; heartbeats come every 30 s

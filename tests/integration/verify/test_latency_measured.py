@@ -13,8 +13,8 @@ from heartwatch.monitoring import Sample
 from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import Note
+from heartwatch.verify.stages import ALERTS, REALTIME, Sampler
 from kafkakit.admin import KafkaAdmin, KafkaClientError, TopicState, producer_config
-from tasks.throughput import ALERTS, REALTIME, Sampler
 
 pytestmark = pytest.mark.parts("kafka")
 START = 1_700_000_000_000
@@ -69,7 +69,7 @@ def seen(sampler: Sampler, notes: list[Note], end: int) -> float:
 def test_a_result_is_timed_from_the_event_that_closed_its_window(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.throughput._KSQL_SECONDS", 0.1)
+    monkeypatch.setattr("heartwatch.verify.stages._KSQL_SECONDS", 0.1)
     analytic = Analytic.of(settings.pipeline)
     realtime, alerts = analytic.topic("realtime"), analytic.topic("alerts")
     config = {"message.timestamp.before.max.ms": str(2**63 - 1), "message.timestamp.after.max.ms": str(2**63 - 1)}

@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from heartwatch.markdown import table
 from heartwatch.report.day import FIGURES, change
 from tasks import report
-from tasks.artifacts import table
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ import pytest
 
 from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings, load_settings
+from heartwatch.verify import measure, stages
 from heartwatch.verify.latency import Note
+from heartwatch.verify.measure import _sample_for
+from heartwatch.verify.stages import REALTIME, Sampler
 from heartwatch.verify.throughput import breaches, stage_rates
 from kafkakit.admin import GroupOffset
 from kafkakit.topic_reader import Records
-from tasks import throughput
-from tasks.throughput import REALTIME, Sampler, _sample_for
 
 TOPIC = "heart_rate_realtime_v1"
 GROUP = "_confluent-ksql-default_query_Q"
@@ -59,7 +60,7 @@ def sampler_of(
             nothing = pa.nulls(len(offset), pa.large_binary())
             yield Records(np.full(len(offset), partition, dtype=np.int32), offset, offset, nothing, nothing)
 
-    monkeypatch.setattr(throughput, "read_ranges", read)
+    monkeypatch.setattr(stages, "read_ranges", read)
     return sampler
 
 
@@ -111,7 +112,7 @@ class SteadySampler:
 @pytest.mark.parametrize("seconds", [10, 10.3, 9.7])
 def test_the_last_sample_makes_neither_a_peak_nor_a_standstill(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     clock = Clock()
-    monkeypatch.setattr(throughput, "time", clock)
+    monkeypatch.setattr(measure, "time", clock)
     samples = _sample_for(SteadySampler(clock), seconds, 1)  # type: ignore[arg-type]
     (rate,) = stage_rates(samples)
     assert rate.peak_events_per_second < 2_500, (
@@ -125,9 +126,9 @@ def test_old_rows_are_deleted_whether_or_not_a_run_is_on(monkeypatch: pytest.Mon
     clock, memory = Clock(), MagicMock()
     sampler = SteadySampler(clock)
     memory.last_sample.return_value = sampler.sample() if idle else None
-    monkeypatch.setattr(throughput, "Sampler", lambda _: sampler)
-    monkeypatch.setattr(throughput, "Monitoring", lambda *_: memory)
-    monkeypatch.setattr(throughput, "_judge", lambda *_: "judged")
-    monkeypatch.setattr(throughput, "time", clock)
-    assert throughput.measure_stages.fn(2, 1) == (None if idle else "judged")
+    monkeypatch.setattr(measure, "Sampler", lambda _: sampler)
+    monkeypatch.setattr(measure, "Monitoring", lambda *_: memory)
+    monkeypatch.setattr(measure, "_judge", lambda *_: "judged")
+    monkeypatch.setattr(measure, "time", clock)
+    assert measure.measure_stages(load_settings(), 2, 1) == (None if idle else "judged")
     memory.forget.assert_called_once_with(load_settings().monitoring.retention_days)

@@ -11,12 +11,12 @@ import pytest
 
 from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings, load_settings
+from heartwatch.verify import stages
 from heartwatch.verify.throughput import behind, breaches, headline, is_idle, is_running, stage_rates, steady
 from kafkakit.admin import GroupOffset, Partition
 from kafkakit.batch_consumer import BatchConsumerError
 from kafkakit.topic_reader import Records
 from ksqlengine.client.rest_client import KsqldbError
-from tasks import throughput
 
 IN, QUERY, OUT = "realtime topic", "query", "alerts topic"
 
@@ -161,21 +161,21 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> Emptied:
         raise KsqldbError("away")
 
     brokers = Emptied()
-    monkeypatch.setattr(throughput, "KafkaAdmin", lambda *_, **__: brokers)
-    monkeypatch.setattr(throughput, "OffsetReader", lambda *_: brokers)
-    monkeypatch.setattr(throughput.Ksqldb, "streams", away)
-    monkeypatch.setattr(throughput, "read_ranges", brokers.read)
+    monkeypatch.setattr(stages, "KafkaAdmin", lambda *_, **__: brokers)
+    monkeypatch.setattr(stages, "OffsetReader", lambda *_: brokers)
+    monkeypatch.setattr(stages.Ksqldb, "streams", away)
+    monkeypatch.setattr(stages, "read_ranges", brokers.read)
     return brokers
 
 
 def test_what_retention_removed_is_no_work_for_a_stage(emptied: Emptied) -> None:
-    sample = throughput.Sampler(load_settings()).sample(settled=True)
+    sample = stages.Sampler(load_settings()).sample(settled=True)
     assert sample.heads
     assert {stage: sample.positions[stage] for stage in sample.heads} == dict.fromkeys(sample.heads, 5_000)
 
 
 def test_results_are_timed_where_nothing_before_them_is_left(emptied: Emptied) -> None:
-    sampler = throughput.Sampler(load_settings())
+    sampler = stages.Sampler(load_settings())
     sampler.note()
     emptied.end += 1
     sampler.note()
