@@ -30,13 +30,20 @@ from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
 from ksqlengine.server.inserts import Inserter, row_of
 from ksqlengine.server.pull_push import TransientQuery
-from ksqlengine.server.responses import Entities
-from ksqlengine.server.session_properties import canonical, engine_defaults, query_options, with_changes
+from ksqlengine.server.responses import Responses, current_status
+from ksqlengine.server.running_query import RunningQuery
+from ksqlengine.server.session_properties import (
+    RequestSession,
+    canonical,
+    engine_defaults,
+    query_options,
+    with_changes,
+)
 from ksqlengine.server.topics_and_schemas import RecordedSchemas, Resources, missing_topic
 from ksqlengine.streams import processing_log
 from ksqlengine.streams.join_merge import MergeSession
 from ksqlengine.streams.metrics import QueryMetrics
-from ksqlengine.streams.stage_session import StageContext, StageSession, StageThread, Status
+from ksqlengine.streams.stage_session import StageContext, StageSession, StageThread
 from ksqlengine.types.errors import (
     COMMAND_QUEUE_CATCHUP_TIMEOUT,
     SERVER_ERROR,
@@ -75,14 +82,6 @@ class EngineConfig:
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class Request:
-    """Session properties and variables of a request, which its statements may change."""
-
-    properties: dict[str, str]
-    variables: dict[str, str]
-
-
 class RequestError(StatementError):
     """A statement that failed after others of its request were carried out."""
 
@@ -93,26 +92,6 @@ class RequestError(StatementError):
     def entity(self, entities: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         """Return the body of the answer, with the answers of the statements that were carried out."""
         return super().entity(self.entities)
-
-
-@dataclass
-class RunningQuery:
-    """A persistent query at work."""
-
-    query: Query
-    threads: list[StageThread]
-    metrics: QueryMetrics
-
-    @property
-    def status(self) -> Status:
-        """The worst of its stages' states."""
-        states = {thread.status for thread in self.threads}
-        return next((state for state in (Status.ERROR, Status.PAUSED) if state in states), Status.RUNNING)
-
-    @property
-    def errors(self) -> list[str]:
-        """Errors that its stages are in."""
-        return [thread.last_error for thread in self.threads if thread.last_error is not None]
 
 
 class Engine:
@@ -135,7 +114,7 @@ class Engine:
         self._writing = threading.Lock()
         self._results: dict[int, tuple[str, str | None] | KsqlError] = {}
         self._inserter = Inserter(config.kafka, self.resources)
-        self._entities = Entities(self)
+        self._responses = Responses(self)
         self.commands = CommandTopic(config.kafka, config.service_id, self._carry_out)
 
     # ------------------------------------------------------------------------------------------------ life
@@ -156,11 +135,9 @@ class Engine:
             running = list(self.queries.values())
             self.queries.clear()
         for query in running:
-            for thread in query.threads:
-                thread.stop()
+            query.stop()
         for query in running:
-            for thread in query.threads:
-                thread.join()
+            query.join()
         self._inserter.close()
         self._instance_lock.close()
 
@@ -187,13 +164,13 @@ class Engine:
             self._wait_for(after)
         given = {name: str(value) for name, value in (properties or {}).items()}
         changed = with_changes(self.config.properties, given)
-        self._validate(text, Request(dict(changed), dict(variables or {})))
-        request = Request(changed, dict(variables or {}))
+        self._validate(text, RequestSession(dict(changed), dict(variables or {})))
+        session = RequestSession(changed, dict(variables or {}))
         answers: list[dict[str, Any]] = []
         for parsed in split_statements(text):
-            statement = prepare(parsed, request.variables)
+            statement = prepare(parsed, session.variables)
             try:
-                answer = self._run(statement, request)
+                answer = self._run(statement, session)
             except StatementError as error:
                 raise RequestError(error.with_statement(statement.text), answers) from error
             if answer is not None:
@@ -210,20 +187,20 @@ class Engine:
                 COMMAND_QUEUE_CATCHUP_TIMEOUT,
             ) from error
 
-    def _validate(self, text: str, request: Request) -> None:
+    def _validate(self, text: str, session: RequestSession) -> None:
         """Try all statements against a copy of the catalog."""
         catalog = self.catalog
         for number, parsed in enumerate(split_statements(text)):
-            statement = prepare(parsed, request.variables)
+            statement = prepare(parsed, session.variables)
             try:
                 if is_change(statement.statement):
                     change = self._change(
-                        catalog, statement, number, request.properties, RecordedSchemas(self.resources.registry)
+                        catalog, statement, number, session.properties, RecordedSchemas(self.resources.registry)
                     )
                     self._check(change, statement.statement, catalog)
                     catalog = change.catalog
                 else:
-                    self._check_other(statement, catalog, request)
+                    self._check_other(statement, catalog, session)
             except StatementError as error:
                 error.with_statement(statement.text)
                 raise
@@ -254,7 +231,7 @@ class Engine:
     def _reads(self, change: Change) -> frozenset[str]:
         return change.catalog.queries[change.plan.query_id].reads if change.plan is not None else frozenset()
 
-    def _check_other(self, statement: PreparedStatement, catalog: Catalog, request: Request) -> None:
+    def _check_other(self, statement: PreparedStatement, catalog: Catalog, session: RequestSession) -> None:
         node = statement.statement
         if isinstance(node, ast.QueryStatement | ast.PrintTopic):
             raise query_endpoint_error(statement.text)
@@ -263,27 +240,27 @@ class Engine:
         elif isinstance(node, ast.DescribeSource):
             catalog.source(node.name)
         else:
-            self._change_session(node, request)
+            self._change_session(node, session)
 
-    def _run(self, statement: PreparedStatement, request: Request) -> dict[str, Any] | None:
+    def _run(self, statement: PreparedStatement, session: RequestSession) -> dict[str, Any] | None:
         node = statement.statement
         if is_change(node):
-            return self._submit(statement, request)
+            return self._submit(statement, session)
         if isinstance(node, ast.InsertValues):
-            self._inserter.insert(*self.analyzer(request.properties).insert_values(node))
+            self._inserter.insert(*self.analyzer(session.properties).insert_values(node))
             return None
-        if self._change_session(node, request):
+        if self._change_session(node, session):
             return None
-        return self._entities.answer(statement, request)
+        return self._responses.answer(statement, session)
 
-    def _change_session(self, node: ast.Statement, request: Request) -> bool:
+    def _change_session(self, node: ast.Statement, session: RequestSession) -> bool:
         """Carry out SET, UNSET, DEFINE and UNDEFINE; False for any other statement."""
         if isinstance(node, ast.SetProperty):
-            request.properties = with_changes(request.properties, {node.name: node.value})
+            session.properties = with_changes(session.properties, {node.name: node.value})
         elif isinstance(node, ast.UnsetProperty):
             name, defaults = canonical(node.name), self.config.properties
-            kept = {one: value for one, value in request.properties.items() if one != name}
-            request.properties = kept | ({name: defaults[name]} if name in defaults else {})
+            kept = {one: value for one, value in session.properties.items() if one != name}
+            session.properties = kept | ({name: defaults[name]} if name in defaults else {})
         return isinstance(node, ast.SetProperty | ast.UnsetProperty | ast.DefineVariable | ast.UndefineVariable)
 
     def transient(
@@ -295,15 +272,15 @@ class Engine:
             KsqlError: it is something else, or it is wrong.
         """
         given = {name: str(value) for name, value in (properties or {}).items()}
-        request = Request(with_changes(self.config.properties, given), dict(variables or {}))
+        session = RequestSession(with_changes(self.config.properties, given), dict(variables or {}))
         parsed_all = split_statements(text)
         if not parsed_all:
             raise StatementError("Expected exactly one KSQL statement; found none", text)
         *before, last = parsed_all
         for parsed in before:
-            if not self._change_session(prepare(parsed, request.variables).statement, request):
+            if not self._change_session(prepare(parsed, session.variables).statement, session):
                 raise StatementError("Expected exactly one KSQL statement; found several", text)
-        statement = prepare(last, request.variables)
+        statement = prepare(last, session.variables)
         node = statement.statement
         if isinstance(node, ast.PrintTopic):
             return node
@@ -313,8 +290,8 @@ class Engine:
                 statement.text,
             )
         try:
-            plan = self.analyzer(request.properties).transient(node.query, statement.text)
-            return TransientQuery(plan, self.config.kafka, self.resources, request.properties)
+            plan = self.analyzer(session.properties).transient(node.query, statement.text)
+            return TransientQuery(plan, self.config.kafka, self.resources, session.properties)
         except StatementError as error:
             raise error.with_statement(statement.text) from None
 
@@ -336,16 +313,16 @@ class Engine:
         """Return an analyzer over the catalog as it is."""
         return Analyzer(self.catalog, RecordedSchemas(self.resources.registry), engine_defaults(properties))
 
-    def _submit(self, statement: PreparedStatement, request: Request) -> dict[str, Any]:
+    def _submit(self, statement: PreparedStatement, session: RequestSession) -> dict[str, Any]:
         """Check a change, make its topics and schemas, and write it to the command topic."""
         try:
             with self._writing, self.commands.writing() as write:
                 schemas = RecordedSchemas(self.resources.registry)
-                change = self._change(self.catalog, statement, 0, request.properties, schemas)
+                change = self._change(self.catalog, statement, 0, session.properties, schemas)
                 if change.nothing is not None:
-                    return self._entities.current_status(statement.text, change.command_id, change.nothing, None, -1)
+                    return current_status(statement.text, change.command_id, change.nothing, None, -1)
                 self._prepare(change, statement.statement)
-                offset = write(Command(statement.text, request.properties, schemas.answers))
+                offset = write(Command(statement.text, session.properties, schemas.answers))
                 result = self._results.pop(offset)
         except CommandConflictError as error:
             raise StatementError(str(error), error_code=SERVER_ERROR) from error
@@ -354,7 +331,7 @@ class Engine:
         if change.deleted is not None:
             self.resources.delete_topic(change.deleted)
         message, query_id = result
-        answer = self._entities.current_status(statement.text, change.command_id, message, query_id, offset)
+        answer = current_status(statement.text, change.command_id, message, query_id, offset)
         self.statuses[change.command_id] = answer["commandStatus"]
         return answer
 
@@ -389,8 +366,7 @@ class Engine:
         for query_id, paused in change.paused.items():
             running = self.queries[query_id]
             running.query = self.catalog.queries[query_id]
-            for thread in running.threads:
-                thread.set_paused(paused)
+            running.set_paused(paused)
         if change.plan is not None:
             self._start_query(self.catalog.queries[change.plan.query_id])
 
@@ -423,19 +399,16 @@ class Engine:
             StageThread(stage, context, MergeSession if stage.arms else StageSession)
             for stage in stages(plan, self.config.service_id)
         ]
-        self.queries[plan.query_id] = RunningQuery(query, threads, metrics)
-        for thread in threads:
-            thread.set_paused(query.paused)
-            thread.start()
+        self.queries[plan.query_id] = running = RunningQuery(query, threads, metrics)
+        running.set_paused(query.paused)
+        running.start()
 
     def _stop_query(self, query_id: str) -> None:
         running = self.queries.pop(query_id, None)
         if running is None:
             return
-        for thread in running.threads:
-            thread.stop()
-        for thread in running.threads:
-            thread.join()
+        running.stop()
+        running.join()
         if query_id not in self.catalog.queries:
             threading.Thread(target=self._clean_up, args=(running,), name=f"clean-up {query_id}", daemon=True).start()
 
@@ -443,10 +416,8 @@ class Engine:
         """Delete what an ended query had for itself; a group can only go once its last member is forgotten."""
         deadline = time.monotonic() + _CLEAN_UP_SECONDS
         with contextlib.suppress(KafkaClientError):
-            stages_ = [thread.stage for thread in ended.threads]
-            own = [stage.sink.topic for stage in stages_ if stage.sink.internal]
-            self.resources.kafka.delete([*own, *(stage.changelog for stage in stages_ if stage.changelog is not None)])
-        groups = [thread.group for thread in ended.threads]
+            self.resources.kafka.delete(ended.own_topics)
+        groups = ended.groups
         while groups and time.monotonic() < deadline:
             try:
                 self.resources.kafka.delete_groups(groups)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatchmethod
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from kafkakit.registry import NotRegisteredError
 from ksqlengine.expressions.aggregates import AGGREGATES
@@ -13,16 +14,16 @@ from ksqlengine.expressions.functions import FUNCTIONS
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
 from ksqlengine.language import ast
 from ksqlengine.language.parser import PreparedStatement
-from ksqlengine.plan.catalog import Query, Source, source_steps
+from ksqlengine.plan.catalog import Catalog, Query, Source, source_steps
 from ksqlengine.plan.explain import explain, explain_step
 from ksqlengine.plan.steps import Column, QueryPlan, SourceKind
 from ksqlengine.planning.persistent_query import TransientPlan
-from ksqlengine.server.session_properties import PROPERTIES
+from ksqlengine.planning.statements import Analyzer
+from ksqlengine.server.running_query import RunningQuery
+from ksqlengine.server.session_properties import PROPERTIES, RequestSession
+from ksqlengine.server.topics_and_schemas import Resources
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
-
-if TYPE_CHECKING:
-    from ksqlengine.server.engine import Engine, Request, RunningQuery
 
 _ASSERT_SECONDS = 1.0
 _POLL_SECONDS = 0.1
@@ -30,46 +31,72 @@ _POLL_SECONDS = 0.1
 Entity = dict[str, Any]
 
 
-class Entities:
+class ConfigView(Protocol):
+    """What answers show of an engine's configuration."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The server's defaults of the session properties."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the engine process; its name stands for the host."""
+
+
+class EngineView(Protocol):
+    """What answers show of an engine."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Streams, tables, types and queries as they are now."""
+
+    @property
+    def queries(self) -> Mapping[str, RunningQuery]:
+        """Running persistent queries, by id."""
+
+    @property
+    def resources(self) -> Resources:
+        """Topics and schemas."""
+
+    @property
+    def config(self) -> ConfigView:
+        """What the engine was started with."""
+
+    def analyzer(self, properties: Mapping[str, str]) -> Analyzer:
+        """Return an analyzer over the catalog as it is."""
+
+
+class Responses:
     """Answers statements that change nothing."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineView) -> None:
         """Answer for an engine."""
         self._engine = engine
 
-    def answer(self, statement: PreparedStatement, request: Request) -> Entity:
+    def answer(self, statement: PreparedStatement, session: RequestSession) -> Entity:
         """Return a statement's entity.
 
         Raises:
             StatementError: it can't be answered.
         """
-        entity = self._of(statement.statement, statement.text, request)
+        entity = self._of(statement.statement, statement.text, session)
         return {"@type": entity.pop("@type"), "statementText": statement.text, **entity, "warnings": []}
 
-    @staticmethod
-    def current_status(text: str, command_id: str, message: str, query_id: str | None, number: int) -> Entity:
-        """Return the answer to a statement that was carried out."""
-        status = {"status": "SUCCESS", "message": message, "queryId": query_id}
-        return {
-            "@type": "currentStatus", "statementText": text, "commandId": command_id, "commandStatus": status,
-            "commandSequenceNumber": number, "warnings": [],
-        }  # fmt: skip
-
     @singledispatchmethod
-    def _of(self, node: ast.Statement, text: str, request: Request) -> Entity:
+    def _of(self, node: ast.Statement, text: str, session: RequestSession) -> Entity:
         raise NotSupportedError(f"{getattr(node, 'what', type(node).__name__)} is")
 
     # ------------------------------------------------------------------------------------------------ lists
     @_of.register(ast.Show)
-    def _show(self, node: ast.Show, text: str, request: Request) -> Entity:
+    def _show(self, node: ast.Show, text: str, session: RequestSession) -> Entity:
         answers: dict[str, Callable[[], Entity]] = {
             "STREAMS": lambda: self._sources(SourceKind.STREAM, extended=node.extended),
             "TABLES": lambda: self._sources(SourceKind.TABLE, extended=node.extended),
             "QUERIES": lambda: self._queries(extended=node.extended),
             "TOPICS": lambda: self._topics(show_all=node.show_all, extended=node.extended),
             "FUNCTIONS": lambda: {"@type": "function_names", "functions": _function_names()},
-            "PROPERTIES": lambda: self._properties(request),
-            "VARIABLES": lambda: {"@type": "variables", "variables": _named(request.variables)},
+            "PROPERTIES": lambda: self._properties(session),
+            "VARIABLES": lambda: {"@type": "variables", "variables": _named(session.variables)},
             "TYPES": self._types,
         }
         if node.what not in answers:
@@ -109,14 +136,14 @@ class Entities:
             topics = [{**topic, "consumerCount": 0, "consumerGroupCount": 0} for topic in topics]
         return {"@type": "kafka_topics_extended" if extended else "kafka_topics", "topics": topics}
 
-    def _properties(self, request: Request) -> Entity:
+    def _properties(self, session: RequestSession) -> Entity:
         server = self._engine.config.properties
-        values = {name: one.default for name, one in PROPERTIES.items()} | dict(server) | request.properties
+        values = {name: one.default for name, one in PROPERTIES.items()} | dict(server) | session.properties
         listed = [
             {"name": name, "scope": "KSQL", "value": value, "editable": True, "level": "QUERY"}
             for name, value in sorted(values.items())
         ]
-        overwritten = sorted(name for name, value in request.properties.items() if server.get(name) != value)
+        overwritten = sorted(name for name, value in session.properties.items() if server.get(name) != value)
         return {
             "@type": "properties",
             "properties": listed,
@@ -126,12 +153,12 @@ class Entities:
 
     # ------------------------------------------------------------------------------------------------ descriptions
     @_of.register(ast.DescribeSource)
-    def _describe(self, node: ast.DescribeSource, text: str, request: Request) -> Entity:
+    def _describe(self, node: ast.DescribeSource, text: str, session: RequestSession) -> Entity:
         source = self._engine.catalog.source(node.name)
         return {"@type": "sourceDescription", "sourceDescription": self._description(source, extended=node.extended)}
 
     @_of.register(ast.DescribeAll)
-    def _describe_all(self, node: ast.DescribeAll, text: str, request: Request) -> Entity:
+    def _describe_all(self, node: ast.DescribeAll, text: str, session: RequestSession) -> Entity:
         kind = SourceKind(node.what.removesuffix("S"))
         return self._descriptions(
             [one for one in self._engine.catalog.sources.values() if one.kind is kind], node.extended
@@ -219,7 +246,7 @@ class Entities:
         return summaries
 
     @_of.register(ast.DescribeFunction)
-    def _describe_function(self, node: ast.DescribeFunction, text: str, request: Request) -> Entity:
+    def _describe_function(self, node: ast.DescribeFunction, text: str, session: RequestSession) -> Entity:
         name = node.name.upper()
         function, aggregate = FUNCTIONS.get(name) or TABLE_FUNCTIONS.get(name), AGGREGATES.get(name)
         if function is None and aggregate is None:
@@ -245,28 +272,28 @@ class Entities:
         }  # fmt: skip
 
     @_of.register(ast.Explain)
-    def _explain(self, node: ast.Explain, text: str, request: Request) -> Entity:
+    def _explain(self, node: ast.Explain, text: str, session: RequestSession) -> Entity:
         if node.query_id is not None:
             query_id = self._engine.catalog.query(node.query_id).query_id
             return {
                 "@type": "queryDescription",
                 "queryDescription": self._query_description(self._engine.queries[query_id]),
             }
-        analyzer = self._engine.analyzer(request.properties)
+        analyzer = self._engine.analyzer(session.properties)
         inner = node.statement
         if isinstance(inner, ast.QueryStatement):
             found: TransientPlan | QueryPlan = analyzer.transient(inner.query, text)
         elif isinstance(inner, ast.CreateAsSelect):
-            found = analyzer.create_as_select(inner, text, 0, request.properties)[1]
+            found = analyzer.create_as_select(inner, text, 0, session.properties)[1]
         elif isinstance(inner, ast.InsertInto):
-            found = analyzer.insert_into(inner, text, 0, request.properties)
+            found = analyzer.insert_into(inner, text, 0, session.properties)
         else:
             raise StatementError("The provided statement does not run a ksql query")
         shown = explain(found) if isinstance(found, QueryPlan) else explain_step(found.root)
         description = {
             "id": "", "statementText": text, "windowType": None, "fields": fields_of(found.root.schema.columns),
             "sources": sorted({step.source for step in source_steps(found.root)}), "sinks": [], "topology": shown,
-            "executionPlan": shown, "overriddenProperties": request.properties, "ksqlHostQueryStatus": {}, "queryType": "PUSH",
+            "executionPlan": shown, "overriddenProperties": session.properties, "ksqlHostQueryStatus": {}, "queryType": "PUSH",
             "queryErrors": [], "tasksMetadata": [], "state": None,
         }  # fmt: skip
         return {"@type": "queryDescription", "queryDescription": description}
@@ -296,7 +323,7 @@ class Entities:
 
     # ------------------------------------------------------------------------------------------------ assertions
     @_of.register(ast.AssertTopic)
-    def _assert_topic(self, node: ast.AssertTopic, text: str, request: Request) -> Entity:
+    def _assert_topic(self, node: ast.AssertTopic, text: str, session: RequestSession) -> Entity:
         kafka = self._engine.resources.kafka
         self._wait(
             lambda: bool(kafka.describe([node.topic])) == node.exists,
@@ -307,7 +334,7 @@ class Entities:
         return {"@type": "assert_topic", "topicName": node.topic, "exists": node.exists}
 
     @_of.register(ast.AssertSchema)
-    def _assert_schema(self, node: ast.AssertSchema, text: str, request: Request) -> Entity:
+    def _assert_schema(self, node: ast.AssertSchema, text: str, session: RequestSession) -> Entity:
         def there() -> bool:
             registry = self._engine.resources.registry
             try:
@@ -330,6 +357,15 @@ class Entities:
             if time.monotonic() >= deadline:
                 raise StatementError(f"{what} {'does not exist' if exists else 'exists'}")
             time.sleep(_POLL_SECONDS)
+
+
+def current_status(text: str, command_id: str, message: str, query_id: str | None, number: int) -> Entity:
+    """Return the answer to a statement that was carried out."""
+    status = {"status": "SUCCESS", "message": message, "queryId": query_id}
+    return {
+        "@type": "currentStatus", "statementText": text, "commandId": command_id, "commandStatus": status,
+        "commandSequenceNumber": number, "warnings": [],
+    }  # fmt: skip
 
 
 _LOSSES: Mapping[str, Any] = {

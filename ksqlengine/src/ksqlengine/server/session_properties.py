@@ -19,6 +19,14 @@ _STREAMS_PREFIX = "ksql.streams."
 _THROW_ON_INVALID = "ksql.timestamp.throw.on.invalid"
 
 
+@dataclass
+class RequestSession:
+    """Session properties and variables of a request, which its statements may change."""
+
+    properties: dict[str, str]
+    variables: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Property:
     """A property: its default, what it is for, and whether a value is right."""
