@@ -9,7 +9,8 @@ import orjson
 import pytest
 from test_conformance import CASES
 
-from ksqlengine.execution.builder import Pipeline, build
+from ksqlengine.execution.builder import build
+from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.expressions.aggregates import AGGREGATES, AggregateFunction
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.streams.changelog import Changelog

@@ -9,8 +9,9 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from ksqlengine.execution.operators import DELETED, KEY, Aggregates, Counters
+from ksqlengine.execution.operators import DELETED, KEY, Counters
 from ksqlengine.execution.session_windows import Sessions
+from ksqlengine.execution.windows import Aggregates
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART, Window, WindowKind
 
 GAP, GRACE = 5, 4

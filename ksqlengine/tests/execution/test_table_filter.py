@@ -7,7 +7,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksqlengine.execution.operators import DELETED, KEY, TableFilter
+from ksqlengine.execution.operators import DELETED, KEY
+from ksqlengine.execution.table_operators import TableFilter
 from ksqlengine.plan.steps import ROWPARTITION
 
 Change = tuple[int, int | None]

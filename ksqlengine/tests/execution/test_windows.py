@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ksqlengine.execution.operators import DELETED, KEY, Aggregates, Changes, Counters, FinalWindows, window_rows
+from ksqlengine.execution.operators import DELETED, KEY, Counters
+from ksqlengine.execution.windows import Aggregates, Changes, FinalWindows, window_rows
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWSTART, Window, WindowKind
 
 SIZE, GRACE = 10, 4

@@ -20,7 +20,8 @@ from confluent_kafka.admin import OffsetSpec
 from kafkakit.admin import TopicState
 from kafkakit.batch_consumer import BEGINNING, MessageBatch
 from kafkakit.settings import KafkaSettings
-from ksqlengine.execution.builder import Stage, WriteSchemas, stages
+from ksqlengine.execution.stages import Stage, stages
+from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.streams import stage_session
 from ksqlengine.streams.join_merge import MergeSession

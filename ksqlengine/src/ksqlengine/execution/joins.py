@@ -1,15 +1,14 @@
-"""Joins of two streams or of two tables, and what grouping a table needs: operators that remember both sides.
+"""Joins of two streams: operators that remember both sides.
 
 Both sides' rows come in one frame, in the order in which they are joined, with their side in `SIDE`; so a result depends on
 nothing but that order, and reading the rows again gives the same results again.
 
-Source: Kafka Streams' ``KStreamKStreamJoin`` with its window stores (``AbstractRocksDBSegmentedBytesStore``),
-``KTableKTableInnerJoin``, ``…LeftJoin``, ``…OuterJoin`` and ``KTableRepartitionMap``.
+Source: Kafka Streams' ``KStreamKStreamJoin`` with its window stores (``AbstractRocksDBSegmentedBytesStore``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,21 +16,18 @@ import numpy.typing as npt
 import polars as pl
 
 from ksqlengine.execution.keys import ABSENT, Keys
-from ksqlengine.execution.operators import DELETED, KEY, SIDE, SLOT, Aggregates, Changes, Counters, StreamTimes
-from ksqlengine.execution.rows import Rows
+from ksqlengine.execution.operators import INDEX, KEY, LEFT, RIGHT, SIDE, StreamTimes, without_repeated
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
 from ksqlengine.types.arrays import Ints, Mask, runs
 
-LEFT, RIGHT = 0, 1
 _LEAST_SEGMENT_MS = (
     60_000  # Kafka Streams drops whole segments of a window store: rows live a bit longer than they must
 )
 _BEFORE = "__BEFORE"  # stream time before the row, ms, Int64
 _PENDING = "__PENDING"  # the row has no match yet and comes out without one when its window closes, Boolean
-_INDEX = "__INDEX"  # place in the frame that is being joined, -1 for rows from before, Int64
 _OWN = {
     KEY: pl.Int64(), ROWPARTITION: pl.Int32(), ROWTIME: pl.Int64(), ROWOFFSET: pl.Int64(),
-    _BEFORE: pl.Int64(), _PENDING: pl.Boolean(), _INDEX: pl.Int64(),
+    _BEFORE: pl.Int64(), _PENDING: pl.Boolean(), INDEX: pl.Int64(),
 }  # fmt: skip
 _NEVER = np.iinfo(np.int64).max
 
@@ -147,7 +143,7 @@ class StreamJoin:
             self._oldest(partitions, frame[ROWTIME].to_numpy(), (sides == side) & keyed, side) for side in (LEFT, RIGHT)
         ]
         frame = frame.with_columns(
-            pl.Series(_BEFORE, earlier), pl.Series(_INDEX, np.arange(len(frame))), pl.lit(False).alias(_PENDING)
+            pl.Series(_BEFORE, earlier), pl.Series(INDEX, np.arange(len(frame))), pl.lit(False).alias(_PENDING)
         )
         rows = [
             pl.concat([stored, frame.filter(pl.Series((sides == side) & keyed)).select(stored.columns)])
@@ -163,15 +159,15 @@ class StreamJoin:
         if not keyed.all():
             alone_at_once = self._without_key(frame.filter(pl.Series(~keyed)))
             results = pl.concat([results, alone_at_once]) if len(results) else alone_at_once
-            results = results.sort(_INDEX, maintain_order=True)
-        return results.drop(_INDEX, strict=False)
+            results = results.sort(INDEX, maintain_order=True)
+        return results.drop(INDEX, strict=False)
 
     def _without_key(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the results of rows without a key."""
         left, right = self._columns
         side = {**dict.fromkeys(left, LEFT), **dict.fromkeys(right, RIGHT)}
         own = [pl.when(pl.col(SIDE) == one).then(name).alias(name) for name, one in side.items()]
-        return rows.select(*own, *PSEUDO_COLUMNS, KEY, _INDEX)
+        return rows.select(*own, *PSEUDO_COLUMNS, KEY, INDEX)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
         """Return what is to be written: what records that are read again give was written before."""
@@ -209,7 +205,7 @@ class StreamJoin:
 
     def _pairs(self, rows: list[pl.DataFrame], oldest: list[Ints]) -> tuple[Ints, Ints, Ints]:
         """Return (row of the left, row of the right, place in the frame) of each match that the frame's rows make."""
-        index = [side_rows[_INDEX].to_numpy() for side_rows in rows]
+        index = [side_rows[INDEX].to_numpy() for side_rows in rows]
         fresh_left, old_left = np.flatnonzero(index[LEFT] >= 0), np.flatnonzero(index[LEFT] < 0)
         fresh_right = np.flatnonzero(index[RIGHT] >= 0)
         left, right = self._near(rows, fresh_left, np.arange(len(index[RIGHT])))
@@ -250,7 +246,7 @@ class StreamJoin:
         closes: Mask,
     ) -> tuple[Ints, Mask]:
         """Return where in the frame each row of a side comes out without a match (-1: nowhere), and which may still do so."""
-        index, times = rows[_INDEX].to_numpy(), rows[ROWTIME].to_numpy()
+        index, times = rows[INDEX].to_numpy(), rows[ROWTIME].to_numpy()
         nowhere, none = np.full(len(rows), -1), np.zeros(len(rows), dtype=bool)
         if not self._keeps[side]:
             return nowhere, none
@@ -302,25 +298,25 @@ class StreamJoin:
         parts = []
         for side, taken in ((LEFT, left), (RIGHT, right)):
             gathered = pl.Series(taken).replace(-1, None)
-            names = [*self._columns[side], ROWTIME, KEY, _INDEX, ROWOFFSET]
-            own = {name: f"{name}{side}" for name in (ROWTIME, KEY, _INDEX, ROWOFFSET)}
+            names = [*self._columns[side], ROWTIME, KEY, INDEX, ROWOFFSET]
+            own = {name: f"{name}{side}" for name in (ROWTIME, KEY, INDEX, ROWOFFSET)}
             parts.append(rows[side].select(names).select(pl.all().gather(gathered)).rename(own))
-        joined = pl.concat(parts, how="horizontal").with_columns(pl.Series(_INDEX, at))
+        joined = pl.concat(parts, how="horizontal").with_columns(pl.Series(INDEX, at))
         joined = joined.with_columns(
             pl.max_horizontal(f"{ROWTIME}0", f"{ROWTIME}1").alias(ROWTIME),
             pl.coalesce(f"{KEY}0", f"{KEY}1").alias(KEY),
             frame[ROWPARTITION].gather(at),
             frame[ROWOFFSET].gather(at),
         )
-        return self._in_order(joined).select(*self._columns[LEFT], *self._columns[RIGHT], *PSEUDO_COLUMNS, KEY, _INDEX)
+        return self._in_order(joined).select(*self._columns[LEFT], *self._columns[RIGHT], *PSEUDO_COLUMNS, KEY, INDEX)
 
     def _in_order(self, joined: pl.DataFrame) -> pl.DataFrame:
         """Put results in Kafka Streams' order: at each record first closed windows by time, side and key, then its matches."""
         is_pair = pl.col(f"{KEY}0").is_not_null() & pl.col(f"{KEY}1").is_not_null()
-        own = pl.coalesce(f"{_INDEX}0", f"{_INDEX}1") == pl.col(_INDEX)
+        own = pl.coalesce(f"{INDEX}0", f"{INDEX}1") == pl.col(INDEX)
         closed = ~is_pair & ~own
         # A record's matches come in order of their own time and place.
-        from_left = is_pair & (pl.col(f"{_INDEX}1") == pl.col(_INDEX))
+        from_left = is_pair & (pl.col(f"{INDEX}1") == pl.col(INDEX))
         joined = joined.with_columns(
             (~closed).alias("__PHASE"),
             pl.when(from_left)
@@ -336,9 +332,7 @@ class StreamJoin:
         names = [b"" if code < 0 else self._keys.keys[code] for code in codes.tolist()] if (codes >= 0).any() else None
         key = pl.Series("__BY_KEY", names, dtype=pl.Binary) if names else pl.lit(b"").alias("__BY_KEY")
         joined = joined.with_columns(key)
-        return joined.sort(
-            [_INDEX, "__PHASE", "__BY_TIME", "__BY_SIDE", "__BY_KEY", "__BY_OFFSET"], maintain_order=True
-        )
+        return joined.sort([INDEX, "__PHASE", "__BY_TIME", "__BY_SIDE", "__BY_KEY", "__BY_OFFSET"], maintain_order=True)
 
     def _keep(self, side: int, rows: pl.DataFrame, pending: Mask) -> None:
         """Keep the rows that the side's store still has, and those that wait for their window's end."""
@@ -348,7 +342,7 @@ class StreamJoin:
         }
         oldest = rows[ROWPARTITION].replace_strict(limits, return_dtype=pl.Int64) if limits else rows[ROWTIME]
         kept = (rows[ROWTIME] >= oldest).to_numpy() | pending
-        rows = rows.with_columns(pl.Series(_PENDING, pending), pl.lit(-1, dtype=pl.Int64).alias(_INDEX))
+        rows = rows.with_columns(pl.Series(_PENDING, pending), pl.lit(-1, dtype=pl.Int64).alias(INDEX))
         self._stored[side] = rows.filter(pl.Series(kept))
 
     def _note_needed(self) -> None:
@@ -357,282 +351,3 @@ class StreamJoin:
         first = pl.concat(lowest).sort(ROWOFFSET).group_by(ROWPARTITION).first()
         for partition, offset, before in first.iter_rows():
             self.windowing.needed[partition] = (offset, before)
-
-
-def without_repeated(results: pl.DataFrame, seen_before: Mapping[int, int]) -> pl.DataFrame:
-    """Return results without those of records that are read again.
-
-    Args:
-        results: rows with the partition and offset of the record that gave them.
-        seen_before: offset of each partition below which records are read again.
-    """
-    if not len(results) or not seen_before:
-        return results
-    limits = pl.Series([seen_before.get(partition, 0) for partition in results[ROWPARTITION]], dtype=pl.Int64)
-    return results.filter(results[ROWOFFSET] >= limits)
-
-
-class _Versions:
-    """The rows of one table as a frame's changes go through: which version of its key's row each change meets."""
-
-    def __init__(self, rows: Rows, codes: Ints, changes: Mask) -> None:
-        """Work out the versions.
-
-        Args:
-            rows: the table before the frame.
-            codes: key of each of the frame's rows.
-            changes: which rows of the frame change this table.
-        """
-        order = np.lexsort((np.arange(len(codes)), codes))
-        starts = np.ones(len(order), dtype=bool)
-        starts[1:] = codes[order][1:] != codes[order][:-1]
-        group = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
-        places = np.where(changes[order], np.arange(len(order)), -1)
-        latest = np.maximum.accumulate(places) if len(places) else places
-        previous = np.concatenate([[-1], latest[:-1]]).astype(np.int64)
-        inverse = np.empty(len(order), dtype=np.int64)
-        inverse[order] = np.arange(len(order))
-        self._stored = rows.find(codes)
-        self.now = np.where(latest >= group, order[latest], -1)[inverse]
-        self.before = np.where(previous >= group, order[previous], -1)[inverse]
-
-    def exists(self, version: Ints, deleted: Mask) -> Mask:
-        """Say where a version (`now` or `before`) is a row and not a deletion."""
-        inside = np.maximum(version, 0)
-        return np.where(version >= 0, ~deleted[inside], self._stored >= 0)
-
-    def take(self, version: Ints, there: Mask, rows: Rows, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        """Return the columns of a version, nulls where there is no row."""
-        stored = rows.take(np.where(there & (version < 0), self._stored, -1)).select(columns)
-        fresh = frame.select(columns).select(pl.all().gather(pl.Series(np.where(there, version, -1)).replace(-1, None)))
-        is_fresh = pl.lit(pl.Series(version >= 0))
-        return fresh.with_columns(
-            pl.when(is_fresh).then(pl.col(name)).otherwise(pl.lit(stored[name])).alias(name) for name in columns
-        )
-
-
-class _TableState:
-    """What operators over tables' changes share: each change gives its results at once."""
-
-    windowing = None
-
-    def __init__(self) -> None:
-        self.seen_before: dict[int, int] = {}
-        self.tables: list[Rows] = []
-
-    def settle(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return what is to be written: what records that are read again give was written before."""
-        return without_repeated(results, self.seen_before)
-
-    def emit(self) -> pl.DataFrame:
-        """Return nothing: only changes give results."""
-        return pl.DataFrame()
-
-    def codes(self) -> Ints:
-        """Return the key codes in use."""
-        return np.unique(np.concatenate([rows.live_codes() for rows in self.tables]))
-
-    def renumber(self, renumbered: Ints) -> None:
-        """Follow `Keys.compact`."""
-        for rows in self.tables:
-            rows.renumber(renumbered)
-
-    def drop_codes(self, codes: Ints) -> None:
-        """Forget the rows of keys."""
-        for rows in self.tables:
-            rows.drop(codes)
-
-    def drop_partition(self, partition: int) -> None:
-        """Forget a partition; its rows go with its keys (`drop_codes`)."""
-        self.seen_before.pop(partition, None)
-
-    def rows(self) -> int:
-        """Return how many rows are held."""
-        return sum(map(len, self.tables))
-
-
-class TablesJoin(_TableState):
-    """Joins two tables' current rows of the same key; each change of either gives the key's new result."""
-
-    def __init__(
-        self, kind: JoinKind, columns: tuple[Mapping[str, pl.DataType], Mapping[str, pl.DataType]], counters: Counters
-    ) -> None:
-        """Begin without rows.
-
-        Args:
-            kind: which rows come out without a match.
-            columns: names and types of the left side's columns and of the right side's.
-            counters: where losses are counted.
-        """
-        super().__init__()
-        self._kind = kind
-        self._counters = counters
-        self._names = [[*columns[side], f"__TIME{side}"] for side in (LEFT, RIGHT)]
-        self.tables = [Rows({**columns[side], f"__TIME{side}": pl.Int64()}) for side in (LEFT, RIGHT)]
-
-    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Take changes of both tables, in order; return the changes of the result."""
-        if not len(frame):
-            return pl.DataFrame()
-        codes, sides = frame[KEY].to_numpy(), frame[SIDE].to_numpy()
-        deleted = frame[DELETED].to_numpy()
-        timed = frame.with_columns(pl.col(ROWTIME).alias("__TIME0"), pl.col(ROWTIME).alias("__TIME1"))
-        versions = [_Versions(self.tables[side], codes, sides == side) for side in (LEFT, RIGHT)]
-        there = [one.exists(one.now, deleted) for one in versions]
-        was = [one.exists(one.before, deleted) for one in versions]
-        own_was = np.where(sides == LEFT, was[LEFT], was[RIGHT])
-        comes, exists = self._rules(sides, there, own_was)
-        parts = [
-            one.take(one.now, there[side], self.tables[side], timed, self._names[side])
-            for side, one in enumerate(versions)
-        ]
-        other_times = pl.max_horizontal(pl.col(ROWTIME), "__TIME0", "__TIME1").alias(ROWTIME)
-        joined = pl.concat([*parts, frame.select(*PSEUDO_COLUMNS, KEY)], how="horizontal").with_columns(
-            other_times, pl.Series(DELETED, ~exists)
-        )
-        for side in (LEFT, RIGHT):
-            own = np.flatnonzero(sides == side)
-            self.tables[side].put(codes[own], timed[own].select(self._names[side]), deleted[own])
-        return joined.filter(pl.Series(comes)).drop("__TIME0", "__TIME1")
-
-    def _rules(self, sides: npt.NDArray[np.int32], there: list[Mask], own_was: Mask) -> tuple[Mask, Mask]:
-        """Return which changes give a result, and which results are rows rather than deletions."""
-        left, right = there
-        own = np.where(sides == LEFT, left, right)
-        other = np.where(sides == LEFT, right, left)
-        known = own | own_was
-        if self._kind is JoinKind.INNER:
-            return other, left & right
-        if self._kind is JoinKind.OUTER:
-            return other | known, left | right
-        kept = LEFT if self._kind is JoinKind.LEFT else RIGHT
-        return other | ((sides == kept) & known), there[kept]
-
-
-class Regrouping(_TableState):
-    """Turns a table's changes into rows to take out of a group and rows to put into one.
-
-    A row to be taken out is marked TRUE, and NULL where the row that takes its place in the same group follows: as in Kafka
-    Streams since 3.5 (KIP-904), the group then changes once, not twice.
-    """
-
-    def __init__(self, columns: Mapping[str, pl.DataType], keys: Sequence[str], undo: str) -> None:
-        """Begin without rows.
-
-        Args:
-            columns: names and types of what is handed on, the grouping included.
-            keys: the grouping's columns; a row in which one is null is in no group.
-            undo: name of the Boolean column that marks rows: TRUE or NULL to be taken out, FALSE to be put in.
-        """
-        super().__init__()
-        self.kept = dict(columns)
-        self.windowed = False
-        self._names = list(columns)
-        self._keys = list(keys)
-        self._undo = undo
-        self._rows = Rows(columns)
-        self.tables = [self._rows]
-        self._keeps = False
-        self._changed = pl.DataFrame(schema={ROWPARTITION: pl.Int32(), KEY: pl.Int64()})
-
-    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Take changes; return for each the old row, marked, and then the new one."""
-        if not len(frame):
-            return pl.DataFrame()
-        codes, deleted = frame[KEY].to_numpy(), frame[DELETED].to_numpy()
-        versions = _Versions(self._rows, codes, np.ones(len(codes), dtype=bool))
-        was = versions.exists(versions.before, deleted)
-        old = versions.take(versions.before, was, self._rows, frame, self._names)
-        pseudo = frame.select(PSEUDO_COLUMNS).with_row_index(_INDEX)
-        undone = pl.concat([old, pseudo], how="horizontal").filter(pl.Series(was))
-        done = pl.concat([frame.select(self._names), pseudo], how="horizontal").filter(~pl.Series(deleted))
-        self._rows.put(codes, frame.select(self._names), deleted)
-        if self._keeps:
-            self._changed = pl.concat([self._changed, frame.select(ROWPARTITION, KEY)]).unique(maintain_order=True)
-        both = pl.concat(
-            [undone.with_columns(pl.lit(True).alias(self._undo)), done.with_columns(pl.lit(False).alias(self._undo))]
-        )
-        grouped = both.filter(pl.all_horizontal(pl.col(self._keys).is_not_null())).sort(
-            _INDEX, ~pl.col(self._undo), maintain_order=True
-        )
-        same = pl.all_horizontal(pl.col(one) == pl.col(one).shift(-1) for one in (_INDEX, *self._keys))
-        replaced = pl.when(~(pl.col(self._undo) & same.fill_null(False))).then(self._undo)
-        return grouped.with_columns(replaced.alias(self._undo)).drop(_INDEX)
-
-    def keep_changes(self) -> None:
-        """Begin to remember which rows change."""
-        self._keeps = True
-
-    def take_changed(self, partitions: Iterable[int]) -> pl.DataFrame:
-        """Return partitions' rows that have changed since they were taken last (see `Changes.take_changed`)."""
-        here = pl.col(ROWPARTITION).is_in(list(partitions))
-        changed, self._changed = self._changed.filter(here), self._changed.filter(~here)
-        found = self._rows.find(changed[KEY].to_numpy())
-        return changed.hstack(self._rows.take(found)).with_columns(pl.Series(DELETED, found < 0))
-
-    def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
-        """Take up rows, one a key; return nothing that HAVING would look at."""
-        self._rows.put(states[KEY].to_numpy(), states.select(self._names))
-        return pl.DataFrame()
-
-    def codes(self) -> Ints:
-        """Return the key codes in use."""
-        return np.unique(np.concatenate([super().codes(), self._changed[KEY].to_numpy()]))
-
-    def renumber(self, renumbered: Ints) -> None:
-        """Follow `Keys.compact`."""
-        super().renumber(renumbered)
-        self._changed = self._changed.with_columns(pl.Series(KEY, renumbered[self._changed[KEY].to_numpy()]))
-
-    def drop_partition(self, partition: int) -> None:
-        """Forget a partition; its rows go with its keys (`drop_codes`)."""
-        super().drop_partition(partition)
-        self._changed = self._changed.filter(pl.col(ROWPARTITION) != partition)
-
-
-class TableAggregate(Changes):
-    """Aggregate over a table: rows go into groups and out of them again; each change of a group comes out."""
-
-    def __init__(
-        self, aggregates: Aggregates, states: Mapping[str, pl.DataType], undo: str, counters: Counters
-    ) -> None:
-        """Begin without groups.
-
-        Args:
-            aggregates: the functions; all of them can undo.
-            states: types of the state columns.
-            undo: Boolean column that marks rows, as `Regrouping` does.
-            counters: where losses are counted.
-        """
-        super().__init__(None, aggregates, states, counters)
-        self._undo = undo
-
-    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Take rows; return the groups' results after each row, but for one whose place is taken by the next."""
-        if not len(frame):
-            return pl.DataFrame()
-        # One row a group at a time: what an undone row leaves depends on what came before it.
-        nth = frame.select(pl.int_range(pl.len()).over(ROWPARTITION, KEY)).to_series()
-        results = [self._round(frame.filter(nth == number)) for number in range(int(nth.to_numpy().max()) + 1)]
-        return pl.concat(results).sort(ROWPARTITION, ROWOFFSET, maintain_order=True)
-
-    def _round(self, rows: pl.DataFrame) -> pl.DataFrame:
-        undone = pl.col(self._undo).fill_null(True)
-        parts = [
-            rows.filter(chosen).group_by(*self._keys, maintain_order=True).agg(*self._own, *functions)
-            for chosen, functions in ((undone, self._aggregates.undo), (~undone, self._aggregates.partial))
-        ]
-        told = pl.concat([rows.filter(undone)[self._undo], rows.filter(~undone)[self._undo]]).is_not_null()
-        return self._absorb(pl.concat(parts)).filter(told)
-
-    def settle(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return what is to be written of results that have been through HAVING (see `Changes.settle`)."""
-        if not len(results):
-            return results
-        slots, shown = results[SLOT].to_numpy(), ~results[DELETED].to_numpy()
-        order = np.argsort(slots, kind="stable")
-        again = np.concatenate([[False], slots[order][1:] == slots[order][:-1]])
-        before = np.empty(len(slots), dtype=bool)
-        before[order] = np.where(again, np.concatenate([[False], shown[order][:-1]]), self._shown_at(slots[order]))
-        self._shown[slots[order]] = shown[order]
-        return without_repeated(results.filter(pl.Series(shown | before)).drop(SLOT), self.seen_before)

@@ -12,15 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from ksqlengine.execution.operators import (
-    DELETED,
-    KEY,
-    SLOT,
-    Aggregates,
-    Counters,
-    StreamTimes,
-    with_keys_only,
-)
+from ksqlengine.execution.operators import DELETED, KEY, SLOT, Counters, StreamTimes, with_keys_only
+from ksqlengine.execution.windows import Aggregates
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART, Window
 from ksqlengine.types.arrays import Ints, Mask, runs
 

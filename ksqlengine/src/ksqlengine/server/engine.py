@@ -19,7 +19,7 @@ from typing import Any
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
-from ksqlengine.execution.builder import stages
+from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare

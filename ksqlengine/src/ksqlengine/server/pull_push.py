@@ -22,8 +22,11 @@ import pyarrow as pa
 from kafkakit.admin import consumer_config
 from kafkakit.batch_consumer import BEGINNING, END, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
-from ksqlengine.execution.builder import Outgoing, Pipeline, Stage, WriteSchemas, build, build_merge, stages
+from ksqlengine.execution.builder import build, build_merge
 from ksqlengine.execution.operators import DELETED, VALUELESS
+from ksqlengine.execution.pipeline import Pipeline
+from ksqlengine.execution.stages import Stage, stages
+from ksqlengine.execution.writers import Outgoing, WriteSchemas
 from ksqlengine.formats.factory import to_json
 from ksqlengine.plan.steps import (
     Column,

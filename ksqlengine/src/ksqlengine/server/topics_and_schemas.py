@@ -15,7 +15,8 @@ from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, OffsetReader, TopicExistsError, TopicState
 from kafkakit.registry import IncompatibleSchemaError, NotRegisteredError, Registry, RegistryError
 from kafkakit.settings import KafkaSettings, RegistrySettings
-from ksqlengine.execution.builder import SinkSpec, Stage, WriteSchemas, stages
+from ksqlengine.execution.stages import SinkSpec, Stage, stages
+from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.formats.avro import avro_of_schema
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import Column, Format, QueryPlan

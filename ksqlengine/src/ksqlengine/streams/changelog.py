@@ -24,9 +24,11 @@ import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.batch_consumer import BEGINNING, BatchConsumer
-from ksqlengine.execution.builder import Outgoing, Pipeline
-from ksqlengine.execution.joins import Regrouping
-from ksqlengine.execution.operators import DELETED, KEY, Changes
+from ksqlengine.execution.operators import DELETED, KEY
+from ksqlengine.execution.pipeline import Pipeline
+from ksqlengine.execution.table_operators import Regrouping
+from ksqlengine.execution.windows import Changes
+from ksqlengine.execution.writers import Outgoing
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, WINDOWSTART
 
 CHANGELOG_BYTES = 8_388_608

@@ -20,8 +20,10 @@ import polars as pl
 from confluent_kafka import KafkaException, TopicPartition
 
 from kafkakit.batch_consumer import MessageBatch
-from ksqlengine.execution.builder import ORDER, MergePipeline, Rejected, build_merge
+from ksqlengine.execution.builder import build_merge
 from ksqlengine.execution.operators import StreamTimes
+from ksqlengine.execution.pipeline import ORDER, MergePipeline
+from ksqlengine.execution.readers import Rejected
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, SourceKind
 from ksqlengine.streams.progress import PartitionProgress
 from ksqlengine.streams.stage_session import Owned, StageSession, ordered, select

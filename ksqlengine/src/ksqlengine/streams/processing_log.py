@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import orjson
 
-from ksqlengine.execution.builder import Rejected
+from ksqlengine.execution.readers import Rejected
 
 # A message may have a million bytes; in base64 a record is a third larger, and a reason may quote all of it.
 _MOST_RECORD_BYTES, _MOST_REASON_CHARACTERS = 600_000, 10_000

@@ -34,7 +34,11 @@ from kafkakit import avro_codec
 from kafkakit.admin import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from kafkakit.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
-from ksqlengine.execution.builder import Outgoing, Pipeline, Rejected, Stage, TableInput, WriteSchemas, build
+from ksqlengine.execution.builder import build
+from ksqlengine.execution.pipeline import Pipeline, TableInput
+from ksqlengine.execution.readers import Rejected
+from ksqlengine.execution.stages import Stage
+from ksqlengine.execution.writers import Outgoing, WriteSchemas
 from ksqlengine.plan.steps import SourceKind, SourceStep
 from ksqlengine.streams import processing_log
 from ksqlengine.streams.changelog import CHANGELOG_BYTES, Changelog

@@ -17,19 +17,11 @@ import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.batch_consumer import Headers, MessageBatch
-from ksqlengine.execution.builder import (
-    ORDER,
-    MergePipeline,
-    Outgoing,
-    Pipeline,
-    Rejected,
-    SinkSpec,
-    SinkWriter,
-    WriteSchemas,
-    build,
-    build_merge,
-    stages,
-)
+from ksqlengine.execution.builder import build, build_merge
+from ksqlengine.execution.pipeline import ORDER, MergePipeline, Pipeline
+from ksqlengine.execution.readers import Rejected
+from ksqlengine.execution.stages import SinkSpec, stages
+from ksqlengine.execution.writers import Outgoing, SinkWriter, WriteSchemas
 from ksqlengine.expressions.nodes import TypedExpression
 from ksqlengine.formats.avro import avro_of_schema
 from ksqlengine.language import ast
