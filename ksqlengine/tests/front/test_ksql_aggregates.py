@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from ksqlengine.expressions.aggregates import AGGREGATES, Aggregate, bind, check_call
-from ksqlengine.expressions.nodes import Column, NewArray, TypedExpression
+from ksqlengine.expressions.base import ColumnExpression as Column
+from ksqlengine.expressions.base import TypedExpression
+from ksqlengine.expressions.structures import NewArray
 from ksqlengine.plan.steps import AggregateCall
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import BIGINT, DOUBLE, INTEGER, STRING, ArrayType, MapType, SqlType

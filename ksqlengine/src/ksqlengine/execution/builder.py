@@ -306,11 +306,11 @@ _CARRIED = {carried(name): name for name in (*PSEUDO_COLUMNS, WINDOWSTART, WINDO
 
 
 def _polars(expression: Expression) -> pl.Expr:
-    return expression.to_polars()  # type: ignore[attr-defined]
+    return expression.to_polars()
 
 
 def _ways_to_fail(expression: Expression, step: str, message: str) -> list[Check]:
-    errors = expression.errors()  # type: ignore[attr-defined]
+    errors = expression.errors()
     return [Check(error.condition, step, message, error.message) for error in errors]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ksqlengine.expressions.nodes import Column as ColumnExpression
+from ksqlengine.expressions.base import ColumnExpression
 from ksqlengine.plan.catalog import source_steps
 from ksqlengine.plan.steps import (
     AggregateStep,

@@ -32,7 +32,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from ksqlengine.expressions.nodes import TypedExpression, referenced_columns
+from ksqlengine.plan.expression import Expression
 from ksqlengine.plan.steps import AggregateCall
 from ksqlengine.types.casts import KEY_FIELD, VALUE_FIELD, by_row, in_java_order
 from ksqlengine.types.errors import StatementError
@@ -133,7 +133,7 @@ class Bound:
     @property
     def argument_type(self) -> SqlType:
         """Type of the first argument."""
-        return cast(TypedExpression, self.call.arguments[0]).type
+        return self.call.arguments[0].type
 
     @property
     def comparable(self) -> pl.Expr:
@@ -193,19 +193,18 @@ def bind(call: AggregateCall, over_table: bool = False) -> Aggregate:
     Raises:
         KeyError: there is no such function (the analyzer checked it).
     """
-    arguments = tuple(cast(TypedExpression, argument) for argument in call.arguments)
-    bound = Bound(call, tuple(_per_row(argument) for argument in arguments), False if over_table else None)
+    bound = Bound(call, tuple(_per_row(argument) for argument in call.arguments), False if over_table else None)
     build = AGGREGATES[call.function].build
     states, value = build(bound)
     undoing = tuple(build(replace(bound, taken_out=True))[0]) if over_table else None
-    columns = frozenset(name for argument in arguments for name in referenced_columns(argument))
+    columns = frozenset(name for argument in call.arguments for name in argument.columns)
     return Aggregate(call.output, tuple(states), value, columns, undoing)
 
 
-def _per_row(argument: TypedExpression) -> pl.Expr:
+def _per_row(argument: Expression) -> pl.Expr:
     """Return an argument's value in each row of a group; a constant must be as long as the group."""
     value = argument.to_polars()
-    return value if referenced_columns(argument) else pl.when(pl.int_range(pl.len()) >= 0).then(value)
+    return value if argument.columns else pl.when(pl.int_range(pl.len()) >= 0).then(value)
 
 
 # ---------------------------------------------------------------------------------------------------- numbers

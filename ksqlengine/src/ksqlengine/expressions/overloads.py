@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import polars as pl
 
+from ksqlengine.expressions.base import TypedExpression
 from ksqlengine.types.casts import by_row
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import (
@@ -30,8 +31,21 @@ from ksqlengine.types.sqltypes import (
     as_decimal,
 )
 
-if TYPE_CHECKING:
-    from ksqlengine.expressions.nodes import Call
+
+class TypedCall(Protocol):
+    """What an overload knows of a call of it."""
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+
+    @property
+    def arguments(self) -> tuple[TypedExpression, ...]:
+        """The arguments, in the overload's types."""
+
+    @property
+    def type(self) -> SqlType:
+        """The result's type."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ ANY_STRUCT = SqlType("ANY_STRUCT")
 INTERVAL = SqlType("INTERVAL")
 
 Returns = SqlType | Callable[[Sequence[SqlType]], SqlType]
-Build = Callable[["Call", list[pl.Expr]], pl.Expr]
+Build = Callable[[TypedCall, list[pl.Expr]], pl.Expr]
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Overload:
     null_gives_null: bool = True
     may_fail: bool = False
     failed: Build | None = field(default=None, compare=False)
-    check: Callable[[Call], None] | None = field(default=None, compare=False)
+    check: Callable[[TypedCall], None] | None = field(default=None, compare=False)
 
     def parameter(self, index: int) -> SqlType:
         """Return the type of the parameter at a position."""
@@ -119,7 +133,7 @@ def register(
     may_fail: bool = False,
     failed: Build | None = None,
     with_call: bool = False,
-    check: Callable[[Call], None] | None = None,
+    check: Callable[[TypedCall], None] | None = None,
     into: dict[str, Function] = FUNCTIONS,
 ) -> None:
     """Add an overload.
@@ -156,7 +170,7 @@ def row_by_row(
     variadic: bool = False,
     null_gives_null: bool = True,
     may_fail: bool = False,
-    check: Callable[[Call], None] | None = None,
+    check: Callable[[TypedCall], None] | None = None,
     into: dict[str, Function] = FUNCTIONS,
 ) -> None:
     """Add an overload that a Python function computes a row at a time: for what Polars has no columnar form.
@@ -174,10 +188,10 @@ def row_by_row(
         except Exception:
             return None, True
 
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         return by_row(_numbered(values), lambda row: outcome(row)[0], call.type.polars)
 
-    def failed(_: Call, values: list[pl.Expr]) -> pl.Expr:
+    def failed(_: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         return by_row(_numbered(values), lambda row: outcome(row)[1], pl.Boolean())
 
     register(

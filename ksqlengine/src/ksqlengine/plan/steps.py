@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Self
 
+from ksqlengine.plan.expression import Expression
 from ksqlengine.types.sqltypes import SqlType
 
 ROWTIME = "ROWTIME"  # event time of the row, ms since the epoch, Int64
@@ -107,12 +108,6 @@ class SourceKind(Enum):
 
     STREAM = "STREAM"
     TABLE = "TABLE"
-
-
-class Expression:
-    """A typed expression; concrete classes live in `ksqlengine.expressions.nodes` and compile to Polars expressions."""
-
-    type: SqlType
 
 
 @dataclass(frozen=True)

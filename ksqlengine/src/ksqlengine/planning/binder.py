@@ -11,41 +11,15 @@ from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 
 from ksqlengine.expressions.aggregates import AGGREGATES
+from ksqlengine.expressions.arithmetic import Arithmetic, Concatenation, Negation
+from ksqlengine.expressions.base import ColumnExpression, LambdaVariable, Literal, TypedExpression
+from ksqlengine.expressions.calls import Call, Lambda
+from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.functions import FUNCTIONS
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
-from ksqlengine.expressions.nodes import (
-    Arithmetic,
-    ArrayIndex,
-    Call,
-    Case,
-    Cast,
-    Column,
-    Comparison,
-    Concatenation,
-    Field,
-    InList,
-    IsNull,
-    Lambda,
-    LambdaVariable,
-    Like,
-    Literal,
-    Logical,
-    MapIndex,
-    Negation,
-    NewArray,
-    NewMap,
-    NewStruct,
-    Not,
-    TypedExpression,
-)
-from ksqlengine.expressions.overloads import (
-    INTERVAL,
-    Function,
-    LambdaType,
-    fit,
-    resolve,
-    substituted,
-)
+from ksqlengine.expressions.logic import Case, Comparison, InList, IsNull, Like, Logical, Not
+from ksqlengine.expressions.overloads import INTERVAL, Function, LambdaType, fit, resolve, substituted
+from ksqlengine.expressions.structures import ArrayIndex, Field, MapIndex, NewArray, NewMap, NewStruct
 from ksqlengine.language import ast
 from ksqlengine.language.parser import BIGINT_MAX, INTEGER_MAX
 from ksqlengine.planning.common_type import coerced, decimal_type
@@ -184,7 +158,7 @@ class Binder:
             return variable
         if node.name not in self.columns:
             raise StatementError(f"Unknown column {node.name}.")
-        return Column(self.columns[node.name], node.name, text=str(node))
+        return ColumnExpression(self.columns[node.name], node.name, text=str(node))
 
     # ------------------------------------------------------------------ arithmetic and logic
     @_bind.register
@@ -235,7 +209,7 @@ class Binder:
         """Return text that is compared with a time as that time."""
         if side.type != STRING:
             return side
-        pseudo = other.type == BIGINT and isinstance(other, Column) and other.name.endswith(_TIME_COLUMNS)
+        pseudo = other.type == BIGINT and isinstance(other, ColumnExpression) and other.name.endswith(_TIME_COLUMNS)
         if other.type not in _TIMES and not pseudo:
             return side
         target = TIMESTAMP if pseudo or (other.type == DATE and "T" in side.text) else other.type

@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from ksqlengine.expressions.nodes import Cast, Literal, NewArray, NewMap, NewStruct, TypedExpression
+from ksqlengine.expressions.base import Literal, TypedExpression
+from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.overloads import widening
+from ksqlengine.expressions.structures import NewArray, NewMap, NewStruct
 from ksqlengine.types.casts import can_cast, java_double, parse_time_text
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ksqlengine.expressions.aggregates import AGGREGATES, check_call
-from ksqlengine.expressions.nodes import Cast, TypedExpression, referenced_columns
-from ksqlengine.expressions.nodes import Column as ColumnExpression
+from ksqlengine.expressions.base import ColumnExpression, TypedExpression
+from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.overloads import FUNCTIONS
 from ksqlengine.language import ast
 from ksqlengine.plan.steps import (
@@ -36,13 +36,7 @@ from ksqlengine.planning.query_base import (
     check_grouped,
     outside_aggregates,
 )
-from ksqlengine.planning.scope import (
-    PSEUDO_TYPES,
-    WINDOW_BOUNDS,
-    AliasGenerator,
-    joined_words,
-    nodes,
-)
+from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, AliasGenerator, joined_words, nodes
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, SqlType
 
@@ -202,7 +196,7 @@ class Aggregation:
         for expression in expressions:
             for node in aggregate_calls(expression):
                 for argument in node.arguments:
-                    used |= referenced_columns(binder.bind(self.analysis.typed(argument)))
+                    used |= binder.bind(self.analysis.typed(argument)).columns
         pseudo = tuple(Column(carried(name), type_) for name, type_ in _OF_A_ROW.items() if name in used)
         own = tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
         return (*own, *pseudo)

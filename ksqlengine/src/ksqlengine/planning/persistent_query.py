@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
+from ksqlengine.expressions.base import ColumnExpression, TypedExpression
+from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
-from ksqlengine.expressions.nodes import Cast, TypedExpression
-from ksqlengine.expressions.nodes import Column as ColumnExpression
 from ksqlengine.expressions.overloads import widening
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Catalog, Source, check_names, schema_text
+from ksqlengine.plan.expression import Expression
 from ksqlengine.plan.steps import (
     ROWOFFSET,
     ROWPARTITION,
@@ -28,20 +29,8 @@ from ksqlengine.plan.steps import (
 )
 from ksqlengine.planning.group_by import Aggregated, Aggregation
 from ksqlengine.planning.query_base import WINDOWED_REPARTITION, QueryAnalysis, check_distinct
-from ksqlengine.planning.scope import (
-    PSEUDO_TYPES,
-    WINDOW_BOUNDS,
-    Item,
-    joined_words,
-    located,
-    nodes,
-)
-from ksqlengine.planning.with_clause import (
-    EngineDefaults,
-    Properties,
-    check_key_columns,
-    check_value_columns,
-)
+from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, Item, joined_words, located, nodes
+from ksqlengine.planning.with_clause import EngineDefaults, Properties, check_key_columns, check_value_columns
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import NULL, DecimalType
 
@@ -69,7 +58,7 @@ class TransientPlan:
     limit: int | None
     emit_final: bool
     source: Source
-    where: TypedExpression | None
+    where: Expression | None
     statement: str
     keys: frozenset[str] = frozenset()
 
@@ -214,7 +203,7 @@ class PersistentQuery(QueryAnalysis):
         values = [
             bound[index] for index, item in enumerate(items) if index not in used and not _is_bound_reference(item)
         ]
-        untyped = next((item for item in values if cast(TypedExpression, item.expression).type == NULL), None)
+        untyped = next((item for item in values if item.expression.type == NULL), None)
         if untyped is not None:
             raise StatementError(
                 "Can't infer a type of null. Please explicitly cast it to a required type, e.g. CAST(null AS VARCHAR)."
@@ -393,7 +382,7 @@ class PersistentQuery(QueryAnalysis):
 
 def columns_of(items: Sequence[SelectItem]) -> tuple[Column, ...]:
     """Return the columns that select items make."""
-    return tuple(Column(item.name, cast(TypedExpression, item.expression).type) for item in items)
+    return tuple(Column(item.name, item.expression.type) for item in items)
 
 
 def _is_bound(item: SelectItem) -> bool:
@@ -469,7 +458,7 @@ class TransientQuery(QueryAnalysis):
             query.limit,
             False,
             self.first,
-            cast(Any, where),
+            where,
             self.text,
             _keys_shown(root) if self.first.kind is SourceKind.TABLE else frozenset(),
         )

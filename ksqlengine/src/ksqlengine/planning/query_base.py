@@ -7,9 +7,8 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar, cast
 
 from ksqlengine.expressions.aggregates import AGGREGATES
+from ksqlengine.expressions.base import ColumnExpression, TypedExpression
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
-from ksqlengine.expressions.nodes import Column as ColumnExpression
-from ksqlengine.expressions.nodes import TypedExpression
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Catalog, Source
 from ksqlengine.plan.steps import (
@@ -45,9 +44,7 @@ from ksqlengine.planning.scope import (
     nodes,
     rewrite,
 )
-from ksqlengine.planning.with_clause import (
-    check_key_columns,
-)
+from ksqlengine.planning.with_clause import check_key_columns
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
@@ -621,7 +618,7 @@ def check_distinct(items: Iterable[SelectItem]) -> None:
     seen: set[str] = set()
     for item in items:
         if item.name in seen:
-            type_ = cast(TypedExpression, item.expression).type
+            type_ = item.expression.type
             raise StatementError(f"Duplicate value columns found in schema: `{item.name}` {type_}")
         seen.add(item.name)
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ksqlengine.expressions.nodes import referenced_columns
+from ksqlengine.plan.expression import Expression
 from ksqlengine.plan.steps import (
     ROWTIME,
     AggregateCall,
     AggregateStep,
-    Expression,
     FilterStep,
     FlatMapStep,
     ProjectStep,
@@ -207,4 +206,4 @@ def _of_call(call: AggregateCall) -> tuple[str, ...]:
 
 
 def _referenced(expression: Expression) -> list[str]:
-    return sorted(referenced_columns(expression))
+    return sorted(expression.columns)

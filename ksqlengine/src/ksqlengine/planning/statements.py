@@ -13,21 +13,13 @@ from typing import Protocol, TypeVar
 
 import polars as pl
 
-from ksqlengine.expressions.nodes import Cast, Literal, TypedExpression
+from ksqlengine.expressions.base import Literal, TypedExpression
+from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.overloads import widening
 from ksqlengine.formats.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Catalog, Source, already_exists, check_names
-from ksqlengine.plan.steps import (
-    ROWOFFSET,
-    ROWPARTITION,
-    ROWTIME,
-    Column,
-    Format,
-    QueryPlan,
-    Schema,
-    SourceKind,
-)
+from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, Column, Format, QueryPlan, Schema, SourceKind
 from ksqlengine.planning.binder import Binder
 from ksqlengine.planning.common_type import with_bytes
 from ksqlengine.planning.persistent_query import PersistentQuery, Sink, TransientPlan, TransientQuery

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from kafkakit.admin import producer_config
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.writers import SinkWriter
-from ksqlengine.expressions.nodes import TypedExpression
+from ksqlengine.expressions.base import TypedExpression
 from ksqlengine.formats.factory import from_json
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import ROWTIME

@@ -22,7 +22,7 @@ from ksqlengine.execution.pipeline import ORDER, MergePipeline, Pipeline
 from ksqlengine.execution.readers import Rejected
 from ksqlengine.execution.stages import SinkSpec, stages
 from ksqlengine.execution.writers import Outgoing, SinkWriter, WriteSchemas
-from ksqlengine.expressions.nodes import TypedExpression
+from ksqlengine.expressions.base import TypedExpression
 from ksqlengine.formats.avro import avro_of_schema
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import ParsedStatement

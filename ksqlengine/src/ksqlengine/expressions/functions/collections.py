@@ -12,20 +12,11 @@ from typing import Any, cast
 
 import polars as pl
 
-from ksqlengine.expressions.nodes import Call, Column, Lambda, LambdaVariable, walk
-from ksqlengine.expressions.overloads import K, LambdaType, T, U, V, W, register, row_by_row
+from ksqlengine.expressions.base import ColumnExpression, LambdaVariable, walk
+from ksqlengine.expressions.calls import Call, Lambda
+from ksqlengine.expressions.overloads import K, LambdaType, T, TypedCall, U, V, W, register, row_by_row
 from ksqlengine.types.casts import KEY_FIELD, VALUE_FIELD, by_row, in_hash_order, in_java_order, spread, to_text
-from ksqlengine.types.sqltypes import (
-    BIGINT,
-    BOOLEAN,
-    BYTES,
-    DOUBLE,
-    INTEGER,
-    STRING,
-    ArrayType,
-    MapType,
-    StructType,
-)
+from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, BYTES, DOUBLE, INTEGER, STRING, ArrayType, MapType, StructType
 
 _ARRAY = "ARRAY"
 _MAP = "MAP"
@@ -43,10 +34,10 @@ register("ARRAY_DISTINCT", _ARRAY, "Distinct elements, in order.", (_T_ARRAY,), 
          lambda array: array.list.unique(maintain_order=True))  # fmt: skip
 
 
-def _of_comparable(build: Callable[..., pl.Expr]) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+def _of_comparable(build: Callable[..., pl.Expr]) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     """Return a builder that has Java's order of elements; it fails for those without one: arrays, maps and structs."""
 
-    def checked(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def checked(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         element = cast(ArrayType, call.arguments[0].type).element
         if isinstance(element, ArrayType | MapType | StructType):
             return pl.lit(None, dtype=call.type.polars)
@@ -150,7 +141,7 @@ row_by_row("SLICE", _ARRAY, "Elements from one position to another (from 1, both
            _T_ARRAY, _slice, null_gives_null=False)  # fmt: skip
 
 
-def _array_join(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _array_join(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     element = cast(ArrayType, call.arguments[0].type).element
     text = (
         to_text(pl.element(), element)
@@ -199,7 +190,7 @@ def _entry(name: str) -> pl.Expr:
     return pl.element().struct.field(name)
 
 
-def _entries_in_order(call: Call, map_: pl.Expr) -> pl.Expr:
+def _entries_in_order(call: TypedCall, map_: pl.Expr) -> pl.Expr:
     """Return a map's entries in the order of Java's ``HashMap``, in which ksqlDB goes through them."""
     argument = call.arguments[0]
     typed = cast(MapType, argument.type)
@@ -214,7 +205,7 @@ def _entries_in_order(call: Call, map_: pl.Expr) -> pl.Expr:
 _UNSIZED = ("AS_MAP", "FILTER", "SPLIT_TO_MAP", "TRANSFORM")  # their maps begin with Java's 16 buckets
 
 
-def _side(field: str) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+def _side(field: str) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     return lambda call, values: _entries_in_order(call, values[0]).list.eval(_entry(field))
 
 
@@ -240,7 +231,7 @@ row_by_row("AS_MAP", _MAP, "A map of two arrays: keys and values.", (ArrayType(e
            MapType(key=STRING, value=T), _as_map)  # fmt: skip
 
 
-def _entries(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _entries(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     structs = pl.struct(_entry(KEY_FIELD).alias("K"), _entry(VALUE_FIELD).alias("V"))
     by_key = values[0].list.eval(structs.sort_by(_entry(KEY_FIELD)))
     return pl.when(values[1]).then(by_key).otherwise(_entries_in_order(call, values[0]).list.eval(structs))
@@ -273,7 +264,7 @@ def _outside(lambdas: Sequence[Lambda]) -> list[str]:
         node.name
         for one in lambdas
         for node in walk(one.body)
-        if isinstance(node, Column) or (isinstance(node, LambdaVariable) and node.name not in own | inner)
+        if isinstance(node, ColumnExpression) or (isinstance(node, LambdaVariable) and node.name not in own | inner)
     }
     return sorted(names)
 
@@ -319,11 +310,11 @@ def _gathered(frame: pl.DataFrame, elements: pl.DataFrame, failed: pl.DataFrame,
     return joined.select(values.cast(type_).alias(_LIST)).to_series()
 
 
-def _lambdas(call: Call) -> list[Lambda]:
+def _lambdas(call: TypedCall) -> list[Lambda]:
     return [argument for argument in call.arguments if isinstance(argument, Lambda)]
 
 
-def _transform(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _transform(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     lambdas = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
     type_ = call.type.polars
@@ -348,7 +339,7 @@ def _unfit(entries: pl.DataFrame, also: pl.Expr) -> pl.DataFrame:
     return entries.filter(pl.col(_LIST).struct.field(VALUE_FIELD).is_null() | also).select(_ROW)
 
 
-def _filter(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _filter(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     (one,) = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
     type_ = call.type.polars
@@ -364,7 +355,7 @@ def _filter(call: Call, values: list[pl.Expr]) -> pl.Expr:
     return _over_rows([values[0].alias(_LIST), *map(pl.col, _outside([one]))], compute, type_)
 
 
-def _reduce(call: Call, values: list[pl.Expr], *, failures: bool = False) -> pl.Expr:
+def _reduce(call: TypedCall, values: list[pl.Expr], *, failures: bool = False) -> pl.Expr:
     (one,) = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
     state, *elements = one.parameters

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import polars as pl
 
-from ksqlengine.expressions.nodes import truncated_quotient
-from ksqlengine.expressions.overloads import INTERVAL, register, row_by_row
+from ksqlengine.expressions.arithmetic import truncated_quotient
+from ksqlengine.expressions.base import Literal
+from ksqlengine.expressions.overloads import INTERVAL, TypedCall, register, row_by_row
 from ksqlengine.types.casts import by_row, spread, time_of_number
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import BIGINT, DATE, INTEGER, STRING, TIME, TIMESTAMP
@@ -25,9 +26,6 @@ from ksqlengine.types.times import (
     simple_pattern,
     zone,
 )
-
-if TYPE_CHECKING:
-    from ksqlengine.expressions.nodes import Call
 
 _CATEGORY = "DATE / TIME"
 _UNIT_MS = {"DAYS": 86_400_000, "HOURS": 3_600_000, "MINUTES": 60_000, "SECONDS": 1_000, "MILLISECONDS": 1}
@@ -56,9 +54,9 @@ register(
 
 
 # ---------------------------------------------------------------------------------------------------- adding and subtracting
-def _moved(kind: pl.DataType, sign: int) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
-        unit = call.arguments[0].value  # type: ignore[attr-defined]
+def _moved(kind: pl.DataType, sign: int) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
+        unit = cast(Literal, call.arguments[0]).value
         if unit not in _UNIT_MS:
             raise StatementError(
                 f"{call.name}: the unit {unit} can't be used; use DAYS, HOURS, MINUTES, SECONDS or MILLISECONDS"
@@ -82,12 +80,12 @@ for _type, _name in ((TIMESTAMP, "TIMESTAMP"), (DATE, "DATE"), (TIME, "TIME")):
 
 
 # ---------------------------------------------------------------------------------------------------- formatting
-def _literal(call: Call, index: int) -> str | None:
+def _literal(call: TypedCall, index: int) -> str | None:
     value = getattr(call.arguments[index], "value", None) if index < len(call.arguments) else "UTC"
     return value if isinstance(value, str) else None
 
 
-def _check_literals(call: Call, known: Callable[[str], object] = java_pattern) -> None:
+def _check_literals(call: TypedCall, known: Callable[[str], object] = java_pattern) -> None:
     """Refuse a pattern or a time zone that can't be, where it is a constant."""
     try:
         pattern = _literal(call, 1)
@@ -102,7 +100,7 @@ def _check_literals(call: Call, known: Callable[[str], object] = java_pattern) -
 
 def _format(
     to_moment: Callable[[Any], datetime], letters: frozenset[str] | None = None
-) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     """Return a builder for FORMAT_…: column-wise where Polars has the pattern, else row by row.
 
     Args:
@@ -122,7 +120,7 @@ def _format(
         except (PatternError, ValueError, OverflowError):
             return None
 
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         pattern = _literal(call, 1)
         known = pattern is not None and (letters is None or java_pattern(pattern).letters <= letters)
         translated = polars_pattern(pattern) if known and pattern is not None else None
@@ -144,10 +142,10 @@ for _name, _type, _to_moment, _more, _letters in _FORMATS:
              with_call=True, may_fail=True, check=_check_literals)  # fmt: skip
 
 
-def _epoch_format(unit: str) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+def _epoch_format(unit: str) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     inner = _format(lambda value: value, DATE_LETTERS if unit == "d" else None)
 
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         moment = time_of_number(values[0], TIMESTAMP if unit == "ms" else DATE).cast(pl.Datetime("ms"))
         return inner(call, [moment, *values[1:]])
 
@@ -238,11 +236,11 @@ def timestamps_of(texts: pl.Expr, pattern: str) -> pl.Expr:
     return _row_parser(_parse_timestamp, TIMESTAMP.polars)([texts, pl.lit(pattern)]) if columnar is None else columnar
 
 
-def _parser(parse: Callable[..., Any], type_: pl.DataType) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+def _parser(parse: Callable[..., Any], type_: pl.DataType) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     """Return a builder for PARSE_…: column-wise for patterns of fixed width, else row by row."""
     by_row = _row_parser(parse, type_)
 
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         pattern = _literal(call, 1)
         known = pattern is not None and _literal(call, 2) in ("UTC", "Z", "GMT")
         columnar = _columnar(values[0], pattern, parse, type_) if known and pattern is not None else None

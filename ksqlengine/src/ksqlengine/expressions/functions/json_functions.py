@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from ksqlengine.expressions.overloads import T, register, row_by_row
+from ksqlengine.expressions.overloads import T, TypedCall, register, row_by_row
 from ksqlengine.types.casts import KEY_FIELD, VALUE_FIELD, by_row, java_double, to_text
 from ksqlengine.types.sqltypes import (
     BOOLEAN,
@@ -29,9 +29,6 @@ from ksqlengine.types.sqltypes import (
     SqlType,
     StructType,
 )
-
-if TYPE_CHECKING:
-    from ksqlengine.expressions.nodes import Call
 
 _CATEGORY = "JSON"
 
@@ -222,7 +219,7 @@ def json_value(value: Any, type_: SqlType) -> Any:  # noqa: PLR0911 - one case a
     return value
 
 
-def _to_json(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _to_json(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     type_ = call.arguments[0].type
     if type_ in (TIMESTAMP, DATE, TIME):
         return (pl.lit('"') + to_text(values[0], type_) + pl.lit('"')).fill_null("null")

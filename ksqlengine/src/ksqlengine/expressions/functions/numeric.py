@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import polars as pl
 
-from ksqlengine.expressions.nodes import quotient
-from ksqlengine.expressions.overloads import ANY_DECIMAL, register
+from ksqlengine.expressions.arithmetic import quotient
+from ksqlengine.expressions.overloads import ANY_DECIMAL, TypedCall, register
 from ksqlengine.types.casts import by_row, converted, in_java_order, rounded_at
 from ksqlengine.types.sqltypes import (
     BIGINT,
@@ -28,9 +28,6 @@ from ksqlengine.types.sqltypes import (
     as_decimal,
     common_decimal,
 )
-
-if TYPE_CHECKING:
-    from ksqlengine.expressions.nodes import Call
 
 _CATEGORY = "MATHEMATICAL"
 
@@ -105,10 +102,10 @@ def _whole_decimal(types: Sequence[SqlType]) -> SqlType:
     return DecimalType(precision=max(decimal.precision - decimal.scale, 1), scale=0)
 
 
-def _decimal(mode: str) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
+def _decimal(mode: str) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
     """Return a builder that rounds a DECIMAL (to the places of a second argument) and keeps the result's type."""
 
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         places = values[1] if len(values) > 1 else pl.lit(0, dtype=pl.Int32)
         return rounded_at(values[0], places, mode, call.type)
 
@@ -181,8 +178,8 @@ def _widest(types: Sequence[SqlType]) -> SqlType:
 
 def _extreme(
     choose: Callable[..., pl.Expr], of_row: Callable[..., Decimal]
-) -> Callable[[Call, list[pl.Expr]], pl.Expr]:
-    def build(call: Call, values: list[pl.Expr]) -> pl.Expr:
+) -> Callable[[TypedCall, list[pl.Expr]], pl.Expr]:
+    def build(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
         type_ = cast(DecimalType, call.type)
         if type_.precision <= MOST_DIGITS:
             return choose(*(value.cast(type_.polars) for value in values))

@@ -11,17 +11,13 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import polars as pl
 
-from ksqlengine.expressions.overloads import register, row_by_row
+from ksqlengine.expressions.overloads import TypedCall, register, row_by_row
 from ksqlengine.types.casts import KEY_FIELD, VALUE_FIELD, by_row
 from ksqlengine.types.errors import NotSupportedError
 from ksqlengine.types.sqltypes import BIGINT, BYTES, DOUBLE, INTEGER, STRING, ArrayType, MapType
-
-if TYPE_CHECKING:
-    from ksqlengine.expressions.nodes import Call
 
 _TEXT = "STRING"
 _REGEXP = "REGULAR EXPRESSION"
@@ -61,7 +57,7 @@ register("LEN", _TEXT, "Number of characters.", (STRING,), INTEGER, lambda text:
 register("LEN", _TEXT, "Number of bytes.", (BYTES,), INTEGER, lambda data: data.bin.size().cast(pl.Int32))
 
 
-def _replace(call: Call, values: list[pl.Expr]) -> pl.Expr:
+def _replace(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     constants = [getattr(argument, "value", None) for argument in call.arguments[1:]]
     if None not in constants:
         return values[0].str.replace_all(*values[1:], literal=True)
@@ -286,10 +282,10 @@ def _java_regex(pattern: str) -> re.Pattern[str]:
             raise ValueError(str(error)) from error
 
 
-def _check_regex(index: int) -> Callable[[Call], None]:
+def _check_regex(index: int) -> Callable[[TypedCall], None]:
     """Return a check that refuses a constant pattern that can't be run here."""
 
-    def check(call: Call) -> None:
+    def check(call: TypedCall) -> None:
         pattern = getattr(call.arguments[index], "value", None)
         try:
             _java_regex(pattern or "")
