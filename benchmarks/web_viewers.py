@@ -46,6 +46,7 @@ from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
 from heartwatch.web.operations import Operations, Order
 from heartwatch.web.parts import PrefectApi
+from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb, StatementError
 
 _QUERY = re.compile(r"query: (\{.*?\}),")
@@ -263,10 +264,7 @@ class Pipeline:
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _DEPLOY_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come in {_DEPLOY_SECONDS:g} s"
-        time.sleep(0.5)
+    wait_until(condition, _DEPLOY_SECONDS, 0.5, lambda: AssertionError(f"{what} did not come in {_DEPLOY_SECONDS:g} s"))
 
 
 def prepare(pipeline: Pipeline) -> None:

@@ -7,10 +7,9 @@ Requests that Connect refuses for a while (409 during a rebalance, 5xx, no conne
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -18,6 +17,9 @@ import stamina
 
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ConnectSettings
+from kafkakit.waiting import wait_until
+
+Answer = TypeVar("Answer")
 
 _NOT_FOUND = 404
 _REBALANCING = 409
@@ -201,26 +203,27 @@ class Connect:
             ConnectorFailedError: they still fail after the restarts, or don't all run in time.
             ConnectError: Connect could not be asked.
         """
-        deadline = time.monotonic() + self._settings.ready_timeout_seconds
-        restarts = 0
-        while True:
+        restarts, shown = 0, ""
+
+        def running() -> ConnectorStatus | None:
+            nonlocal restarts, shown
             status = self._status_or_none(name)
-            if status is not None and status.running:
-                return status
-            if status is not None and status.failed:
+            shown = status.summary if status is not None else "unknown to Connect"
+            if status is not None and status.failed and not status.running:
                 if restarts == self._settings.restart_limit:
                     raise ConnectorFailedError(
-                        f"connector {name!r} failed ({status.summary}) after {restarts} restarts: {status.cause}"
+                        f"connector {name!r} failed ({shown}) after {restarts} restarts: {status.cause}"
                     )
                 restarts += 1
                 self.restart_failed(name)
-            if time.monotonic() > deadline:
-                shown = status.summary if status is not None else "unknown to Connect"
-                raise ConnectorFailedError(
-                    f"connector {name!r} doesn't run after {self._settings.ready_timeout_seconds:g} s ({shown}); look at "
-                    "Connect's log"
-                )
-            time.sleep(_POLL_SECONDS)
+            return status if status is not None and status.running else None
+
+        return self._wait(
+            running,
+            lambda seconds: ConnectorFailedError(
+                f"connector {name!r} doesn't run after {seconds:g} s ({shown}); look at Connect's log"
+            ),
+        )
 
     def restart_failed(self, name: str) -> None:
         """Restart what has failed of a connector: itself, tasks, or both.
@@ -241,13 +244,18 @@ class Connect:
             ConnectError: Connect could not be asked.
         """
         self._ask("PUT", _path(name, "stop"), f"stop connector {name!r}")
-        deadline = time.monotonic() + self._settings.ready_timeout_seconds
-        while (status := self.status(name)).state != "STOPPED" or status.tasks:
-            if time.monotonic() > deadline:
-                raise ConnectorFailedError(
-                    f"connector {name!r} doesn't stop in {self._settings.ready_timeout_seconds:g} s ({status.summary})"
-                )
-            time.sleep(_POLL_SECONDS)
+        shown = ""
+
+        def stopped() -> bool:
+            nonlocal shown
+            status = self.status(name)
+            shown = status.summary
+            return status.state == "STOPPED" and not status.tasks
+
+        self._wait(
+            stopped,
+            lambda seconds: ConnectorFailedError(f"connector {name!r} doesn't stop in {seconds:g} s ({shown})"),
+        )
 
     def resume(self, name: str) -> None:
         """Let a stopped or paused connector run again.
@@ -286,12 +294,15 @@ class Connect:
             self._ask("DELETE", _path(name), f"delete connector {name!r}")
         except UnknownConnectorError:
             return False
-        deadline = time.monotonic() + self._settings.ready_timeout_seconds
-        while name in self.connectors() or self._status_or_none(name) is not None:
-            if time.monotonic() > deadline:
-                raise ConnectError(f"connector {name!r} is deleted, but Connect still knows it; look at Connect's log")
-            time.sleep(_POLL_SECONDS)
-        return True
+        return self._wait(
+            lambda: name not in self.connectors() and self._status_or_none(name) is None,
+            lambda _: ConnectError(f"connector {name!r} is deleted, but Connect still knows it; look at Connect's log"),
+        )
+
+    def _wait(self, condition: Callable[[], Answer | None], error: Callable[[float], Exception]) -> Answer:
+        """Wait until a condition holds; the error is made of the seconds that it was waited for."""
+        seconds = self._settings.ready_timeout_seconds
+        return wait_until(condition, seconds, _POLL_SECONDS, lambda: error(seconds))
 
     def _status_or_none(self, name: str) -> ConnectorStatus | None:
         """Return a connector's status, None while no worker has published one."""

@@ -13,10 +13,13 @@ from botocore.exceptions import ClientError
 
 from heartwatch.clusters.errors import AwsError, explained
 from heartwatch.clusters.machines import Found
+from kafkakit.waiting import wait_until
 
 _DOCUMENT = "AWS-RunShellScript"
 _RUNNING = {"Pending", "InProgress", "Delayed", "Cancelling"}
 _POLL_SECONDS = 2.0
+_GRACE_SECONDS = 60
+"""How much longer than a script may run its end is waited for: AWS reports it late."""
 _SHOWN = 2_000
 """Characters of a machine's output that are kept, its end; AWS itself cuts it at 24,000."""
 
@@ -109,17 +112,18 @@ class Commands:
         return str(answer["Command"]["CommandId"])
 
     def _wait(self, command: str, machine: Found, timeout_seconds: int) -> tuple[str, str]:
-        deadline = time.monotonic() + timeout_seconds + 60
-        while time.monotonic() < deadline:
+        def ended() -> tuple[str, str] | None:
             try:
                 answer = self._ssm.get_command_invocation(CommandId=command, InstanceId=machine.instance_id)
             except self._ssm.exceptions.InvocationDoesNotExist:
                 # It takes a moment until a command that was just sent is known.
-                answer = {"Status": "Pending"}
-            if answer["Status"] not in _RUNNING:
-                return answer["Status"], answer["StandardOutputContent"] + answer["StandardErrorContent"]
-            time.sleep(self._poll_seconds)
-        return "TimedOut", f"no end after {timeout_seconds} s; is the machine reachable?"
+                return None
+            if answer["Status"] in _RUNNING:
+                return None
+            return answer["Status"], answer["StandardOutputContent"] + answer["StandardErrorContent"]
+
+        found = wait_until(ended, timeout_seconds + _GRACE_SECONDS, self._poll_seconds)
+        return found or ("TimedOut", f"no end after {timeout_seconds} s; is the machine reachable?")
 
 
 def _unregistered(error: Exception) -> bool:

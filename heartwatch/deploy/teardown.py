@@ -7,7 +7,6 @@ the analytic's files give or that live on its topics: nothing is found by a patt
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,10 @@ from heartwatch.postgres import execute
 from heartwatch.settings import PostgresSettings, S3Settings
 from kafkakit.admin import KafkaAdmin
 from kafkakit.registry import Registry
+from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb, Query, Source, quoted
 
+_POLL_SECONDS = 0.2
 _SLOT_SECONDS = 30
 
 
@@ -208,16 +209,23 @@ def drop_slot(postgres: PostgresSettings, name: str) -> None:
         DeployError: somebody still uses it after 30 s.
         heartwatch.postgres.PostgresError: Postgres refused.
     """
-    deadline = time.monotonic() + _SLOT_SECONDS
-    while rows := execute(postgres, "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [name]):
-        if not rows[0][0]:
+
+    def dropped() -> bool:
+        rows = execute(postgres, "SELECT active FROM pg_replication_slots WHERE slot_name = %s", [name])
+        if rows and rows[0][0]:
+            return False
+        if rows:
             execute(postgres, "SELECT pg_drop_replication_slot(%s)", [name])
-            return
-        if time.monotonic() > deadline:
-            raise DeployError(
-                f"replication slot {name!r} is still in use after {_SLOT_SECONDS} s; stop whoever reads from it"
-            )
-        time.sleep(0.2)
+        return True
+
+    wait_until(
+        dropped,
+        _SLOT_SECONDS,
+        _POLL_SECONDS,
+        lambda: DeployError(
+            f"replication slot {name!r} is still in use after {_SLOT_SECONDS} s; stop whoever reads from it"
+        ),
+    )
 
 
 def drop_publication(postgres: PostgresSettings, name: str) -> None:

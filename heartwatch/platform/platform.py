@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from heartwatch.platform.state import (
 )
 from heartwatch.platform.supervisor import stop_leftovers
 from heartwatch.settings import ROOT
+from kafkakit.waiting import wait_until
 
 _POLL_SECONDS = 0.1
 # It first stops what an earlier one left.
@@ -219,12 +219,13 @@ class Platform:
         Raises:
             PartError: it doesn't hold in time.
         """
-        deadline = time.monotonic() + timeout_seconds
         names = catalog.members(self._parts, [name])
-        while not all(condition(self._status(member, self._live_state())) for member in names):
-            if time.monotonic() > deadline:
-                raise PartError(f"{name} isn't as expected after {timeout_seconds:.0f} s; see `heartwatch status`")
-            time.sleep(_POLL_SECONDS)
+        wait_until(
+            lambda: all(condition(self._status(member, self._live_state())) for member in names),
+            timeout_seconds,
+            _POLL_SECONDS,
+            lambda: PartError(f"{name} isn't as expected after {timeout_seconds:.0f} s; see `heartwatch status`"),
+        )
 
     def status(self) -> list[PartStatus]:
         """Look at every part, in the order of a start."""
@@ -295,14 +296,21 @@ class Platform:
                 env=environment,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _SUPERVISOR_SECONDS
-        while (state := self._live_state()) is None or not state.control:
+
+        def given_up() -> PlatformError:
+            process.kill()
+            return PlatformError(f"the supervisor doesn't start; see {str(self._log())!r}")
+
+        def controllable() -> bool:
+            state = self._live_state()
+            if state is not None and state.control:
+                return True
             # Exit code 0: another one was quicker.
-            if process.poll() or time.monotonic() > deadline:
-                process.kill()
-                raise PlatformError(f"the supervisor doesn't start; see {str(self._log())!r}")
-            time.sleep(_POLL_SECONDS)
-        return True
+            if process.poll():
+                raise given_up()
+            return False
+
+        return wait_until(controllable, _SUPERVISOR_SECONDS, _POLL_SECONDS, given_up)
 
     def _ask(self, what: str, names: list[str], progress: Progress) -> None:
         """Have the supervisor do something, and wait for its answer.

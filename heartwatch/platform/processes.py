@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from kafkakit.waiting import wait_until
+
 MARK = "HEARTWATCH_PLATFORM_PART"
 """Environment variable ``<home>|<part>`` that every process of a part has, and that its descendants inherit."""
 
 # Start times are computed from the machine's boot time, which moves a little when the clock is corrected.
+_POLL_SECONDS = 0.05
 _TOLERANCE_SECONDS = 2.0
 
 
@@ -103,9 +105,4 @@ def kill(processes: Iterable[psutil.Process], timeout_seconds: float = 5.0) -> N
 
 def wait_until_gone(identity: ProcessId, timeout_seconds: float) -> bool:
     """Wait for a process that needn't be a child; tell whether it has ended."""
-    deadline = time.monotonic() + timeout_seconds
-    while identity.process() is not None:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+    return wait_until(lambda: identity.process() is None, timeout_seconds, _POLL_SECONDS)

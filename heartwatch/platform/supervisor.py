@@ -36,6 +36,7 @@ from heartwatch.platform.services import Context, Part
 from heartwatch.platform.services.base import NotHealthyError
 from heartwatch.platform.state import PartRecord, PartState, State, load_secrets, read_state, write_state, write_toml
 from heartwatch.settings import merge
+from kafkakit.waiting import wait_until
 
 logger = logging.getLogger("heartwatch.supervisor")
 
@@ -330,23 +331,26 @@ class Supervisor:
     def _wait_until_healthy(
         self, part: Part, context: Context, process: subprocess.Popen[bytes], halt: threading.Event
     ) -> None:
-        deadline = time.monotonic() + part.start_seconds
-        reason = ""
-        while time.monotonic() < deadline:
+        reason, log = "", str(context.log(part.name))
+
+        def healthy() -> bool:
+            nonlocal reason
             self._check_wanted(part.name, halt)
             if process.poll() is not None:
-                raise PartError(
-                    f"{part.name} ended with code {process.returncode}; see {str(context.log(part.name))!r}"
-                )
+                raise PartError(f"{part.name} ended with code {process.returncode}; see {log!r}")
             try:
                 part.check(context)
             except NotHealthyError as error:
                 reason = str(error)
-            else:
-                return
-            halt.wait(_POLL_SECONDS)
-        raise PartError(
-            f"{part.name} wasn't healthy after {part.start_seconds:.0f} s ({reason}); see {str(context.log(part.name))!r}"
+                return False
+            return True
+
+        wait_until(
+            healthy,
+            part.start_seconds,
+            _POLL_SECONDS,
+            lambda: PartError(f"{part.name} wasn't healthy after {part.start_seconds:.0f} s ({reason}); see {log!r}"),
+            pause=halt.wait,
         )
 
     def _check_wanted(self, name: str, halt: threading.Event) -> None:

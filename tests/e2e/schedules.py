@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +9,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
 from prefect.client.schemas.objects import StateType
 
+from kafkakit.waiting import wait_until
+
 SECONDS = 90
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
     """Wait until a condition gives something, and return that."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s"
-        time.sleep(0.2)
-    return found
+    return wait_until(condition, seconds, 0.2, lambda: AssertionError(f"{what} did not come in {seconds} s"))
 
 
 def pause_schedules() -> None:

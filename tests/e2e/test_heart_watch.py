@@ -38,6 +38,7 @@ from kafkakit.admin import KafkaAdmin, KafkaClientError, producer_config
 from kafkakit.partitioning import partitions_of
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import newest_event_ms
+from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
@@ -193,9 +194,7 @@ def test_a_killed_part_loses_nothing_and_the_run_ends_well(watch: Watch, deploye
     before, killed = events_sent(), threading.Event()
 
     def kill_while_events_come() -> None:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and events_sent() < before + 20_000:
-            time.sleep(0.1)
+        wait_until(lambda: events_sent() >= before + 20_000, 240, 0.1)
         kill_with_children(deployed, part)
         killed.set()
 

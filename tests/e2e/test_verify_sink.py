@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -23,6 +22,7 @@ from heartwatch.settings import load_settings
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, TopicState, producer_config
 from kafkakit.registry import Registry
+from kafkakit.waiting import wait_until
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "prefect")
 
@@ -74,10 +74,12 @@ def test_an_incomplete_sink_fails_the_flow_with_what_and_where() -> None:
     sentence = str(raised.value)
     assert sentence.startswith(f"sink of topic {topic!r}: 3 behind in partition 0, offsets 0-2; 1 connector (")
     assert f"connector '{analytic.name('alerts_sink')}' isn't deployed" in sentence
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := events("heartwatch.sink.incomplete", f"heartwatch.sink.{topic}")):
-        assert time.monotonic() < deadline, "the event comes"
-        time.sleep(0.5)
+    found = wait_until(
+        lambda: events("heartwatch.sink.incomplete", f"heartwatch.sink.{topic}"),
+        WAIT_SECONDS,
+        0.5,
+        lambda: AssertionError("the event comes"),
+    )
     payload = found[0]["payload"]
     assert payload["sentence"] == sentence
     assert (payload["missing"], payload["faults"], payload["objects"]) == (3, 2, 0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -36,10 +35,12 @@ from confluent_kafka.admin import (
 
 from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
+from kafkakit.waiting import wait_until
 
 Result = TypeVar("Result")
 Partition = tuple[str, int]
 
+_POLL_SECONDS = 0.05
 _UNKNOWN_TOPIC = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}
 
 
@@ -366,13 +367,14 @@ class KafkaAdmin:
             ) from error
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + self._timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise KafkaClientError(
-                    f"waited {self._timeout:g} s for {what} on {self._brokers}; look at the brokers' log"
-                )
-            time.sleep(0.05)
+        wait_until(
+            condition,
+            self._timeout,
+            _POLL_SECONDS,
+            lambda: KafkaClientError(
+                f"waited {self._timeout:g} s for {what} on {self._brokers}; look at the brokers' log"
+            ),
+        )
 
 
 def send_offsets(producer: Producer, offsets: list[TopicPartition], group: Any, timeout_seconds: float = 5.0) -> None:

@@ -14,6 +14,7 @@ from kafkakit.admin import KafkaAdmin, consumer_config
 from kafkakit.batch_consumer import MessageBatch, open_batch_consumer
 from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
+from kafkakit.waiting import wait_until
 
 _LIMIT = 10_000
 _POLL_SECONDS = 0.05
@@ -141,14 +142,12 @@ def wait_until_committed(admin: KafkaAdmin, topic: str, deadline_seconds: float)
         KafkaClientError: the brokers could not be asked.
     """
     ends = admin.offsets([topic], "latest")
-    deadline = time.monotonic() + deadline_seconds
-    while True:
+
+    def all_visible() -> bool:
         visible = admin.offsets([topic], "latest", committed=True)
-        if all(visible[partition] >= end for partition, end in ends.items()):
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
+        return all(visible[partition] >= end for partition, end in ends.items())
+
+    return wait_until(all_visible, deadline_seconds, _POLL_SECONDS)
 
 
 def last_ranges(admin: KafkaAdmin, topic: str, records: int) -> dict[int, tuple[int, int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from flows.terminate_clusters import terminate_clusters
 from heartwatch.clusters.errors import AwsError
 from heartwatch.clusters.machines import Found, find_machines
 from heartwatch.clusters.spec import ClusterName, ClusterSpec
+from kafkakit.waiting import wait_until
 from tasks.aws import MachinesError
 
 CLUSTERS = ClusterName()
@@ -57,11 +57,7 @@ def answer_approval(approved: bool) -> threading.Thread:
 
 
 def until(find: Callable[[], list[FlowRun]], seconds: float = 60) -> list[FlowRun]:
-    deadline = time.monotonic() + seconds
-    while not (found := find()):
-        assert time.monotonic() < deadline, "no flow run waits for approval"
-        time.sleep(0.2)
-    return found
+    return wait_until(find, seconds, 0.2, lambda: AssertionError("no flow run waits for approval"))
 
 
 def test_01_a_dry_run_shows_price_and_plan_and_creates_nothing(aws: boto3.Session) -> None:

@@ -19,6 +19,7 @@ from heartwatch.postgres import execute
 from heartwatch.settings import Settings
 from kafkakit.admin import KafkaAdmin, consumer_config, producer_config
 from kafkakit.registry import Registry
+from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
@@ -27,10 +28,7 @@ _SECONDS = 90
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {_SECONDS} s for {what}"
-        time.sleep(0.2)
+    wait_until(condition, _SECONDS, 0.2, lambda: AssertionError(f"waited {_SECONDS} s for {what}"))
 
 
 def read(settings: Settings, topic: str, how_many: int) -> list[Message]:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 
 from heartwatch.settings import Settings
+from kafkakit.waiting import wait_until
 
 
 class EngineProcess:
@@ -116,7 +116,4 @@ class EngineProcess:
 
 def eventually(reached: Callable[[], Any], seconds: float, otherwise: Callable[[], str] | str) -> None:
     """Wait until something is true."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline, otherwise() if callable(otherwise) else otherwise
-        time.sleep(0.2)
+    wait_until(reached, seconds, 0.2, lambda: AssertionError(otherwise() if callable(otherwise) else otherwise))

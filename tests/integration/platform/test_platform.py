@@ -27,6 +27,7 @@ from heartwatch.platform.state import PartState, load_secrets, read_state
 from heartwatch.verify.health import Finding, judge_partitions
 from kafkakit.admin import KafkaAdmin
 from kafkakit.settings import KafkaSettings
+from kafkakit.waiting import wait_until
 
 PARTS = ("postgres", "kafka", "registry", "s3", "connect")
 
@@ -147,14 +148,13 @@ def add_connector(home: Path) -> None:
 
 def connectors(home: Path) -> int:
     url = f"{endpoints(home)['connect']['url']}/connectors/survivors/status"
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+
+    def running() -> int:
         answer = httpx.get(url, timeout=30)
         tasks = answer.json().get("tasks", []) if answer.is_success else []
-        if tasks and all(task["state"] == "RUNNING" for task in tasks):
-            return len(tasks)
-        time.sleep(0.2)
-    raise AssertionError(answer.text)
+        return len(tasks) if all(task["state"] == "RUNNING" for task in tasks) else 0
+
+    return wait_until(running, 90, 0.2, lambda: AssertionError(httpx.get(url, timeout=30).text))
 
 
 ADDERS = {"postgres": add_row, "kafka": add_record, "registry": add_schema, "s3": add_object, "connect": add_connector}
@@ -308,10 +308,7 @@ def test_an_interrupted_up_leaves_nothing_behind(tmp_path: Path) -> None:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while not processes.marked(home, "kafka-1"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: processes.marked(home, "kafka-1"), 60, 0.05, AssertionError)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -324,10 +321,7 @@ def test_an_interrupted_up_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def wait_for_finding(look: Callable[[], list[Finding]], resource: str) -> None:
     """Wait until what is found of the brokers is about one of them, or about all."""
-    deadline = time.monotonic() + 60
-    while [finding.resource for finding in look()] != [resource]:
-        assert time.monotonic() < deadline, look()
-        time.sleep(0.05)
+    wait_until(lambda: [finding.resource for finding in look()] == [resource], 60, 0.05, lambda: AssertionError(look()))
 
 
 def test_three_brokers_keep_three_copies_and_survive_the_loss_of_one(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from heartwatch.sink.reader import OFFSET, PARTITION
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, TopicState, producer_config
 from kafkakit.registry import Registry
+from kafkakit.waiting import wait_until
 
 RESOURCE = "alerts"
 VERSION = 71
@@ -135,16 +136,9 @@ class Pipe:
         """Set the position of the stopped connector."""
         place = {"kafka_topic": self.topic, "kafka_partition": partition}
         body = {"offsets": [{"partition": place, "offset": {"kafka_offset": offset}}]}
-        deadline = time.monotonic() + WAIT_SECONDS
-        while True:
-            answer = httpx.patch(
-                f"{self.settings.connect.url}/connectors/{self.connector}/offsets", json=body, timeout=30
-            )
-            # The group may still have members for a moment.
-            if answer.is_success or time.monotonic() > deadline:
-                answer.raise_for_status()
-                return
-            time.sleep(0.2)
+        url = f"{self.settings.connect.url}/connectors/{self.connector}/offsets"
+        # The group may still have members for a moment.
+        self.until(lambda: httpx.patch(url, json=body, timeout=30).is_success, f"the offsets {body} to be set")
 
     # S3
 
@@ -205,10 +199,7 @@ class Pipe:
         return proof
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, what
-            time.sleep(0.1)
+        wait_until(condition, WAIT_SECONDS, 0.1, lambda: AssertionError(what))
 
 
 def places(proof: SinkProof, *kinds: Kind) -> list[tuple[Kind, int | None, int | None, int | None, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from confluent_kafka import Producer
@@ -15,6 +16,7 @@ from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import Note
 from heartwatch.verify.stages import ALERTS, REALTIME, Sampler
 from kafkakit.admin import KafkaAdmin, KafkaClientError, TopicState, producer_config
+from kafkakit.waiting import wait_until
 
 pytestmark = pytest.mark.parts("kafka")
 START = 1_700_000_000_000
@@ -44,13 +46,13 @@ def send(settings: Settings, topic: str, records: Sequence[tuple[bytes, int]]) -
 
 def first_sample(sampler: Sampler) -> Sample:
     """Take a sample as soon as the brokers, just started, know who coordinates the groups."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
+
+    def sample() -> Sample | None:
+        with suppress(KafkaClientError):
             return sampler.sample()
-        except KafkaClientError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        return None
+
+    return wait_until(sample, 30, 0.1, AssertionError)
 
 
 def seen(sampler: Sampler, notes: list[Note], end: int) -> float:
@@ -58,11 +60,13 @@ def seen(sampler: Sampler, notes: list[Note], end: int) -> float:
 
     A commit returns before the brokers have written the markers that make its records visible.
     """
-    deadline = time.monotonic() + 30
-    while notes[-1].ends[0] <= end:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-        sampler.note()
+
+    def noted() -> bool:
+        if notes[-1].ends[0] <= end:
+            sampler.note()
+        return notes[-1].ends[0] > end
+
+    wait_until(noted, 30, 0.05, AssertionError)
     return notes[-1].at
 
 
