@@ -45,7 +45,7 @@ from heartwatch.analytic import Analytic
 from heartwatch.platform.platform import Platform
 from heartwatch.settings import load_settings
 from heartwatch.web.operations import Operations, Order
-from heartwatch.web.parts import PrefectApi
+from heartwatch.web.prefect_api import PrefectApi
 from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb, StatementError
 

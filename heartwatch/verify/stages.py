@@ -53,6 +53,16 @@ class StageReader:
     group: str
 
 
+def stream_stage(analytic: Analytic) -> str:
+    """Return the name of the stage in which events arrive."""
+    return f"{analytic.stream} topic"
+
+
+def results_stage(analytic: Analytic) -> str:
+    """Return the name of the stage in which results are written."""
+    return f"{analytic.results} topic"
+
+
 def query_group(service_id: str, query_id: str) -> str:
     """Return the consumer group of a persistent query, as ksqlDB names it.
 

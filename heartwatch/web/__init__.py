@@ -1,1 +1,1 @@
-"""The live page: one reader of the pipeline, and a web server that shows what it read to any number of people."""
+"""The live page: the pipeline is read once, and a web server shows what was read to any number of viewers."""

@@ -1,6 +1,6 @@
-"""The one reader of the pipeline: watches every part, remembers the last minutes, and gives out snapshots of all of it.
+"""Watches every part of the pipeline, remembers the last minutes, and gives out snapshots of all of it.
 
-However many people look, the parts are asked once.
+However many viewers there are, each part is asked once.
 """
 
 from __future__ import annotations
@@ -18,35 +18,28 @@ from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.connect import ConnectorStatus
 from heartwatch.monitoring import Sample, StageRate
 from heartwatch.settings import Settings
-from heartwatch.verify.stages import QUERY, REALTIME
+from heartwatch.verify.stages import QUERY, stream_stage
 from heartwatch.verify.throughput import stage_rates
-from heartwatch.web.alerts import AlertsPart, AlertsReading
-from heartwatch.web.parts import (
-    ConnectPart,
-    KafkaPart,
-    KafkaReading,
-    KsqlPart,
-    KsqlReading,
-    PostgresPart,
-    PostgresReading,
-    PrefectApi,
-    PrefectPart,
-    PrefectReading,
-    RegistryPart,
-    StoragePart,
-)
-from heartwatch.web.people import AreasPart, AreasReading
+from heartwatch.web.prefect_api import PrefectApi
+from heartwatch.web.readings.alerts import AlertsReader, AlertsReading
+from heartwatch.web.readings.areas import AreasReader, AreasReading
+from heartwatch.web.readings.connect import ConnectReader
+from heartwatch.web.readings.kafka import KafkaReader, KafkaReading
+from heartwatch.web.readings.ksql import KsqlReader, KsqlReading
+from heartwatch.web.readings.postgres import PostgresReader, PostgresReading
+from heartwatch.web.readings.prefect import PrefectReader, PrefectReading
+from heartwatch.web.readings.registry import RegistryReader
+from heartwatch.web.readings.s3 import StorageReader
 from heartwatch.web.watching import Health, Watch
 
 STEP_SECONDS = 2
 _RATE_SAMPLES = 6
 _LONGEST_GAP_SECONDS = 15.0
-_READING_SECONDS = 0.9
 
 
 @dataclass(frozen=True)
 class Point:
-    """Counts so far at one moment: events in the first topic, events that the query has read (None: unknown), alerts."""
+    """Counts up to one moment: events in the first stream, events that the query has read (None: unknown), alerts."""
 
     at: float
     arriving: int
@@ -56,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Rates over the last minutes, one number a step, the oldest first; None where nothing is known."""
+    """Rates over the last minutes, one number per step of `STEP_SECONDS`, the oldest first; None where nothing is known."""
 
     arriving: tuple[int | None, ...]
     queried: tuple[int | None, ...]
@@ -65,7 +58,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the page knows at one moment; what a part said stays while it is away."""
+    """All that the page knows at one moment; a part's last answer stays while it doesn't answer.
+
+    Attributes:
+        at: seconds since the epoch.
+        health: of the servers, and of the topics' readers if these alone have a problem.
+        kafka: None before the first answer, as for the other parts.
+        ksql: answer of the KSQL servers.
+        connectors: answer of Kafka Connect.
+        prefect: answer of Prefect.
+        memory: what Postgres keeps.
+        alerts: the newest alerts.
+        areas: where people are.
+        rates: rate and lag of each stage, in the order of the pipeline: the first stream comes first.
+        series: rates over the last minutes.
+    """
 
     at: float
     health: tuple[Health, ...]
@@ -82,30 +89,31 @@ class Snapshot:
     @property
     def away(self) -> list[Health]:
         """Parts that don't answer."""
-        return [one for one in self.health if one.up is False]
+        return [health for health in self.health if health.up is False]
 
     @property
     def starting(self) -> bool:
-        """Whether some part was not asked yet."""
-        return any(one.up is None for one in self.health)
+        """Whether some part has not answered yet."""
+        return any(health.up is None for health in self.health)
 
     @property
     def deployed(self) -> bool:
-        """Whether the pipeline's topics are there."""
+        """Whether the pipeline's topics exist."""
         return self.kafka is not None and self.kafka.sample is not None
 
-    def rate(self, stage: str) -> StageRate | None:
-        """Return a stage's rate; None where the stage isn't known."""
-        return next((rate for rate in self.rates if rate.stage == stage), None)
+    @property
+    def stream_rate(self) -> StageRate | None:
+        """Rate of the first stream; None while it is unknown."""
+        return self.rates[0] if self.rates else None
 
     @property
     def is_live(self) -> bool:
-        """Whether events came during the last minute."""
+        """Whether events arrived during the last minute."""
         return any(self.series.arriving[-60 // STEP_SECONDS :])
 
     @property
     def now_ms(self) -> int:
-        """The latest event time that is known, ms since the epoch; 0 without any."""
+        """Latest known event time, ms since the epoch; 0 if there is none."""
         return max(self.alerts.latest_ms, self.areas.latest_ms)
 
 
@@ -113,21 +121,22 @@ class Board:
     """Watches the parts."""
 
     def __init__(self, settings: Settings, analytic: Analytic, page: PageDefinition, prefect: PrefectApi) -> None:
-        """Prepare; nothing is read before `start`."""
+        """Create the readers; nothing is read before `start`."""
         self._history = settings.web.history_seconds
         self._samples: deque[Sample] = deque(maxlen=2 * self._history)
         self._points: deque[Point] = deque(maxlen=2 * self._history)
-        self._tell: Callable[[], None] = lambda: None
-        self._kafka_part = KafkaPart(settings, analytic)
-        self.kafka: Watch[KafkaReading] = Watch("Kafka", self._kafka_part.read, _READING_SECONDS, self._kafka_was_read)
-        self.ksql: Watch[KsqlReading] = Watch("KSQL", KsqlPart(settings, analytic).read, 2, self._ksql_was_read)
-        self.alerts: Watch[AlertsReading] = Watch("Alerts", AlertsPart(settings, analytic, page).read, 0.6)
-        self.connect: Watch[tuple[ConnectorStatus, ...]] = Watch("Connect", ConnectPart(settings).read, 5)
-        self.prefect: Watch[PrefectReading] = Watch("Prefect", PrefectPart(prefect).read, 5)
-        self.postgres: Watch[PostgresReading] = Watch("Postgres", PostgresPart(settings, analytic).read, 5)
-        self.registry: Watch[int] = Watch("Schema registry", RegistryPart(settings).read, 5)
-        self.storage: Watch[bool] = Watch("S3", StoragePart(settings).read, 5)
-        self.areas: Watch[AreasReading] = Watch("Areas", AreasPart(settings, analytic, page).read, 10)
+        self._on_news: Callable[[], None] = lambda: None
+        self._stream_stage = stream_stage(analytic)
+        self._kafka_reader = KafkaReader(settings, analytic)
+        self.kafka: Watch[KafkaReading] = Watch.of(self._kafka_reader, self._kafka_was_read)
+        self.ksql: Watch[KsqlReading] = Watch.of(KsqlReader(settings, analytic), self._ksql_was_read)
+        self.alerts: Watch[AlertsReading] = Watch.of(AlertsReader(settings, analytic, page))
+        self.connect: Watch[tuple[ConnectorStatus, ...]] = Watch.of(ConnectReader(settings))
+        self.prefect: Watch[PrefectReading] = Watch.of(PrefectReader(prefect))
+        self.postgres: Watch[PostgresReading] = Watch.of(PostgresReader(settings, analytic))
+        self.registry: Watch[int] = Watch.of(RegistryReader(settings))
+        self.storage: Watch[bool] = Watch.of(StorageReader(settings))
+        self.areas: Watch[AreasReading] = Watch.of(AreasReader(settings, analytic, page))
         self._servers: list[Watch[Any]] = [
             self.kafka,
             self.ksql,
@@ -139,13 +148,13 @@ class Board:
         ]
         self._watches = [*self._servers, self.alerts, self.areas]
 
-    def start(self, tell: Callable[[], None]) -> None:
+    def start(self, on_news: Callable[[], None]) -> None:
         """Begin to read.
 
         Args:
-            tell: called in a reading thread whenever there is news worth showing.
+            on_news: called in a reading thread whenever there is news worth showing.
         """
-        self._tell = tell
+        self._on_news = on_news
         for watch in self._watches:
             watch.start()
 
@@ -155,12 +164,12 @@ class Board:
             watch.stop()
 
     def set_watched(self, watched: bool) -> None:
-        """Read often while somebody looks, seldom otherwise."""
+        """Read often while somebody views the page, rarely otherwise."""
         for watch in self._watches:
             watch.set_watched(watched)
 
     def snapshot(self) -> Snapshot:
-        """Return all that is known now."""
+        """Return all that is known at this moment."""
         now = time.time()
         return Snapshot(
             at=now,
@@ -177,14 +186,14 @@ class Board:
         )
 
     def _answering(self) -> list[Watch[Any]]:
-        """Return the servers, and the topics' readers where these alone have a trouble of their own."""
+        """Return the servers, and the topics' readers if these alone have a problem."""
         deployed = self.kafka.value is not None and self.kafka.value.sample is not None
         troubled = [watch for watch in (self.alerts, self.areas) if watch.health.up is False]
         return [*self._servers, *(troubled if deployed and self.kafka.health.up else [])]
 
     def _ksql_was_read(self) -> None:
         if self.ksql.value is not None:
-            self._kafka_part.query_groups = self.ksql.value.groups
+            self._kafka_reader.query_groups = self.ksql.value.groups
 
     def _kafka_was_read(self) -> None:
         reading = self.kafka.value
@@ -193,14 +202,14 @@ class Board:
             self._samples.append(sample)
             positions: Mapping[str, int] = sample.positions
             alerts = self.alerts.value.total if self.alerts.value is not None else 0
-            self._points.append(Point(sample.at, positions[REALTIME], positions.get(QUERY), alerts))
-        self._tell()
+            self._points.append(Point(sample.at, positions[self._stream_stage], positions.get(QUERY), alerts))
+        self._on_news()
 
 
 def recent_rates(samples: Sequence[Sample], now: float) -> list[StageRate]:
-    """Return the stages' rates over the last few samples, and their lags; none where nothing was read lately.
+    """Return the stages' rates over the last few samples, and their lags; none if nothing was read recently.
 
-    Samples from before the stages were these don't count.
+    Samples of other stages than the newest sample's don't count.
     """
     if not samples or now - samples[-1].at > _LONGEST_GAP_SECONDS:
         return []
@@ -210,16 +219,16 @@ def recent_rates(samples: Sequence[Sample], now: float) -> list[StageRate]:
 
 
 def series(points: Sequence[Point], now: float, history_seconds: int) -> Series:
-    """Return the rates of the last minutes, one a step of `STEP_SECONDS`.
+    """Return the rates of the last minutes, one per step of `STEP_SECONDS`.
 
     Args:
         points: in order of time.
         now: where the last step ends, seconds since the epoch.
-        history_seconds: how far back to go.
+        history_seconds: how far back to go, s.
     """
     steps = history_seconds // STEP_SECONDS
-    # Steps end at round times, so that numbers don't change from one look to the next.
-    last = (now - _READING_SECONDS) // STEP_SECONDS * STEP_SECONDS
+    # Steps end at round times, so numbers don't change from one snapshot to the next.
+    last = (now - KafkaReader.interval_seconds) // STEP_SECONDS * STEP_SECONDS
     edges = last - STEP_SECONDS * np.arange(steps, -1, -1, dtype=float)
     if len(points) < 2:
         nothing = (None,) * steps
@@ -235,7 +244,7 @@ def series(points: Sequence[Point], now: float, history_seconds: int) -> Series:
 
 
 def _known(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Tell for each step whether the counts around it were read close enough together."""
+    """Return for each step whether the counts around it were read close enough together."""
     inside = (edges[:-1] >= at[0]) & (edges[1:] <= at[-1])
     for before, after in pairwise(at):
         if after - before > _LONGEST_GAP_SECONDS:
@@ -244,7 +253,7 @@ def _known(at: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _rates(at: np.ndarray, counts: np.ndarray, edges: np.ndarray, known: np.ndarray) -> tuple[int | None, ...]:
-    # A count that falls was taken of a topic that was made anew.
+    # A count that falls belongs to a topic that was recreated.
     return _rounded(np.maximum(np.diff(np.interp(edges, at, counts)), 0) / STEP_SECONDS, known)
 
 

@@ -1,4 +1,4 @@
-"""The charts as ECharts' options: pure functions. Colours hold on light and dark; texts and lines take the page's, by CSS."""
+"""The charts as ECharts' options: pure functions. Colours work on light and dark; texts and lines take the page's by CSS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from heartwatch.web.alerts import Episode
 from heartwatch.web.board import STEP_SECONDS, Series
-from heartwatch.web.people import Area, Trace
+from heartwatch.web.readings.areas import Area
+from heartwatch.web.readings.traces import Trace
 
 FLOW, READ, ALERT, CALM = "#2f7fe0", "#0f9a8a", "#d6455d", "#7c8996"
 _MINUTE = 60 // STEP_SECONDS
@@ -25,7 +26,7 @@ _TOOLTIP = {
     },
     "confine": True,
 }
-# Texts grow with the page's.
+# Texts scale with the page's.
 _FONT_SIZE = "0.78 * parseFloat(getComputedStyle(document.documentElement).fontSize)"
 _TEXT = {"color": "#55616e", ":fontSize": _FONT_SIZE}
 
@@ -47,7 +48,7 @@ def _ago(steps: int) -> list[str]:
 
 
 def _time_axis(steps: int) -> dict[str, Any]:
-    # Whole minutes, some five of them.
+    # Whole minutes, about five of them.
     every = _MINUTE * max(1, round(steps / _MINUTE / 5))
     return {
         "type": "category",
@@ -60,7 +61,7 @@ def _time_axis(steps: int) -> dict[str, Any]:
 
 
 def _value_axis(quiet_top: int | None = None) -> dict[str, Any]:
-    """Return an axis from 0; one of its own height for nothing at all would show noise as mountains."""
+    """Return an axis from 0 (`quiet_top`: its end for values that are all 0, which ECharts would otherwise choose itself)."""
     top = {} if quiet_top is None else {"max": quiet_top, "interval": quiet_top // 5}
     return {
         "type": "value",
@@ -88,15 +89,15 @@ def _line(name: str, values: Sequence[Any], color: str, **more: Any) -> dict[str
 def _summary(what: str, values: Sequence[int | None], unit: str) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return f"{what}: nothing is known yet."
+        return f"{what}: no data yet."
     return f"{what}, {unit}, over the last minutes: now {known[-1]:,}, at most {max(known):,}."
 
 
 def throughput(series: Series) -> dict[str, Any]:
-    """Return the chart of events/s into the first stream, and out of it into the query."""
+    """Return the chart of events/s into the first stream, and from it into the query."""
     quiet = not any(series.arriving) and not any(series.queried)
     return {
-        **_base(_summary("Events of the first stream", series.arriving, "events a second")),
+        **_base(_summary("Events of the first stream", series.arriving, "events per second")),
         "xAxis": _time_axis(len(series.arriving)),
         "yAxis": _value_axis(100 if quiet else None),
         "series": [
@@ -107,10 +108,10 @@ def throughput(series: Series) -> dict[str, Any]:
 
 
 def alerts_per_minute(series: Series) -> dict[str, Any]:
-    """Return the chart of alerts a minute."""
+    """Return the chart of alerts per minute."""
     values = series.alerts_per_minute
     return {
-        **_base(_summary("Alerts of the final table", values, "alerts a minute")),
+        **_base(_summary("Alerts of the final table", values, "alerts per minute")),
         "xAxis": _time_axis(len(values)),
         "yAxis": _value_axis(None if any(values) else 5),
         "series": [_line("alerts per minute", values, ALERT, step="end", areaStyle={"opacity": 0.18})],
@@ -118,19 +119,21 @@ def alerts_per_minute(series: Series) -> dict[str, Any]:
 
 
 def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dict[str, Any]:
-    """Return a person's samples over time: the own range as a band, the alerts' windows marked."""
-    low, high = samples.own or ((mine[0].last.low, mine[0].last.high) if mine else (0.0, 0.0))
+    """Return a person's samples over time: the personal range as a band, the alerts' windows marked."""
+    low, high = samples.personal_range or ((mine[0].last.low, mine[0].last.high) if mine else (0.0, 0.0))
     points = _parted(_thinned(samples.points))
     begin = points[0][0] if points else 0
     marked = [
-        [{"xAxis": one.since_ms, "itemStyle": {"color": ALERT, "opacity": 0.22}}, {"xAxis": one.last.end_ms}]
-        for one in mine
-        if one.last.end_ms >= begin
+        [{"xAxis": episode.since_ms, "itemStyle": {"color": ALERT, "opacity": 0.22}}, {"xAxis": episode.last.end_ms}]
+        for episode in mine
+        if episode.last.end_ms >= begin
     ]
-    own: list[Any] = [{"yAxis": low, "itemStyle": {"color": READ, "opacity": 0.14}}, {"yAxis": high}]
+    personal: list[Any] = [{"yAxis": low, "itemStyle": {"color": READ, "opacity": 0.14}}, {"yAxis": high}]
     reach = [*(value for _, value in points if value is not None), low, high]
     return {
-        **_base(f"The person's {title} in {unit}, with the own range {low:g} to {high:g} and {len(marked)} alerts."),
+        **_base(
+            f"The person's {title} in {unit}, with the personal range {low:g} to {high:g} and {len(marked)} alerts."
+        ),
         "xAxis": {
             "type": "time",
             "axisLabel": {**_TEXT, "hideOverlap": True, ":formatter": "v => new Date(v).toISOString().slice(11, 19)"},
@@ -143,27 +146,27 @@ def trace(samples: Trace, mine: Sequence[Episode], unit: str, title: str) -> dic
             "interval": 20,
         },
         "series": [
-            # Points too: one by itself would be no line.
+            # Points too: a single sample would not be visible as a line.
             _line(title, points, FLOW, symbol="circle", symbolSize=3),
-            _mark("own range", READ, [own]),
+            _mark("personal range", READ, [personal]),
             _mark("alert", ALERT, marked),
         ],
     }
 
 
 def _mark(name: str, color: str, areas: list[Any]) -> dict[str, Any]:
-    """Return a series that only marks areas, so that the legend names them."""
+    """Return a series that only marks areas, so the legend names them."""
     marks = {"silent": True, "data": areas}
     return {"name": name, "type": "line", "data": [], "color": color, "symbol": "rect", "markArea": marks}
 
 
 def _thinned(points: Sequence[Any]) -> list[Any]:
-    """Return every so many points where there are more than a chart has room for."""
+    """Return every n-th point if there are more than a chart has room for."""
     return list(points[:: max(1, -(-len(points) // _MOST_DRAWN))])
 
 
 def _parted(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None]]:
-    """Return a line's points with a hole where far fewer came than elsewhere: nothing is known there."""
+    """Return a line's points with a gap where far fewer samples arrived than elsewhere: nothing is known there."""
     times = np.array([at for at, _ in points], dtype=float)
     gaps = np.diff(times)
     longest = 5 * np.median(gaps) if len(gaps) else 0.0
@@ -176,9 +179,9 @@ def _parted(points: Sequence[tuple[int, float]]) -> list[tuple[int, float | None
 
 
 def places(samples: Trace) -> dict[str, Any]:
-    """Return where a person was, in metres from the middle of it all."""
+    """Return where a person was, in metres from the median position."""
     if samples.samples.is_empty():
-        return {**_base("Where the person was: nothing is known lately."), "series": []}
+        return {**_base("Where the person was: no recent samples."), "series": []}
     north, east = samples.samples["north"].to_numpy(), samples.samples["east"].to_numpy()
     up = (north - np.median(north)) * _METRES_A_DEGREE
     right = (east - np.median(east)) * _METRES_A_DEGREE * np.cos(np.radians(np.median(north)))
@@ -203,7 +206,7 @@ def places(samples: Trace) -> dict[str, Any]:
     }
     last = {"name": "last", "type": "scatter", "data": points[-1:], "symbolSize": 12, "color": ALERT}
     return {
-        **_base(f"Where the person was lately: within {reach:g} metres."),
+        **_base(f"Where the person was recently: within {reach:g} metres."),
         "tooltip": {"show": False},
         "grid": {"left": 8, "right": 20, "top": 36, "bottom": 8, "containLabel": True},
         "xAxis": axis,
@@ -217,16 +220,16 @@ def places(samples: Trace) -> dict[str, Any]:
 
 
 def _round_up(reach: float) -> float:
-    """Return the next round number: 1, 2 or 5 of some power of ten."""
+    """Return the next larger round number: 1, 2 or 5 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(reach))
     return float(next(step * power for step in (1, 2, 5, 10) if step * power >= reach))
 
 
 def density(areas: Sequence[Area], with_alerts: Mapping[str, int], title: str) -> dict[str, Any]:
-    """Return a map of areas without a map: where each is, as large as its people are many, its people with an alert inside."""
-    most = max((one.people for one in areas), default=1)
+    """Return a schematic map: a bubble per area, sized by its people, and in it a bubble sized by those with an alert."""
+    most = max((area.people for area in areas), default=1)
     alarmed = max([1, *with_alerts.values()])
-    rows = [(one, with_alerts.get(one.name, 0)) for one in areas]
+    rows = [(area, with_alerts.get(area.name, 0)) for area in areas]
     axis = {
         "type": "value",
         "scale": True,
@@ -239,18 +242,18 @@ def density(areas: Sequence[Area], with_alerts: Mapping[str, int], title: str) -
     def bubbles(name: str, color: str, opacity: float, sized: list[tuple[Area, int, float]]) -> dict[str, Any]:
         data = [
             {
-                "name": f"{one.name}: {count:,} {name}",
-                "value": [round(one.east, 4), round(one.north, 4)],
+                "name": f"{area.name}: {count:,} {name}",
+                "value": [round(area.east, 4), round(area.north, 4)],
                 "symbolSize": size,
             }
-            for one, count, size in sized
+            for area, count, size in sized
         ]
         style = {"opacity": opacity}
         return {"name": name, "type": "scatter", "color": color, "itemStyle": style, "data": data}
 
-    people = [(one, one.people, round(6 + 34 * (one.people / most) ** 0.5)) for one, _ in rows]
-    ill = [(one, count, round(4 + 18 * (count / alarmed) ** 0.5)) for one, count in rows if count]
-    total = sum(one.people for one in areas)
+    people = [(area, area.people, round(6 + 34 * (area.people / most) ** 0.5)) for area, _ in rows]
+    ill = [(area, count, round(4 + 18 * (count / alarmed) ** 0.5)) for area, count in rows if count]
+    total = sum(area.people for area in areas)
     return {
         **_base(
             f"{total:,} people in {len(areas)} areas by {title}, {sum(with_alerts.values()):,} of them with an alert."

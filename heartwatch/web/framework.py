@@ -1,6 +1,6 @@
-"""All that the page takes of NiceGUI and of its web sockets beyond their documented interface.
+"""Everything that the page uses of NiceGUI and of its web sockets beyond their documented interface.
 
-`tests/unit/web/test_web_server.py` says which promises this rests on: an upgrade that breaks one fails there.
+`tests/unit/web/test_web_server.py` checks the assumptions behind it: an upgrade that breaks one of them fails there.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from nicegui.element import Element
 
 _CHARTS = "nicegui-echart"
 _PING_SECONDS = 10
-# The page gives way to the pipeline, so that it or a viewer may be slow to ask and to answer: that is no reason to part.
+# The page yields to the pipeline, so it or a viewer may be slow to ask and to answer; that is not a reason to disconnect.
 _PATIENCE_SECONDS = 30
 
 
 def prepare_sockets() -> None:
-    """Have web sockets opened and used by their own pages only, and keep those that are slow; called once the server starts."""
+    """Let web sockets be opened and used by their own pages only, and keep slow ones open; called once the server starts."""
     core.sio.eio.cors_allowed_origins = None
     core.sio.eio.ping_interval = _PING_SECONDS
     core.sio.eio.ping_timeout = _PATIENCE_SECONDS
     for event in ("event", "javascript_response", "ack"):
         core.sio.on(event, _of_its_own_page(core.sio.handlers["/"][event]))
-    # The server's log isn't for everybody to write.
+    # Viewers must not write to the server's log.
     core.sio.on("log", lambda socket, message: None)
 
 
 def _of_its_own_page(handle: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
-    """Return a handler that ignores what a web socket says in the name of a page that isn't its own."""
+    """Return a handler that ignores what a web socket sends in the name of another page."""
 
     def checked(socket: str, message: Any) -> None:
         if isinstance(message, dict) and _is_in_room(socket, message.get("client_id")):
@@ -43,25 +43,28 @@ def _of_its_own_page(handle: Callable[[str, Any], None]) -> Callable[[str, Any],
 
 
 def _is_in_room(socket: str, room: Any) -> bool:
-    """Tell whether a web socket is a page's; asked of the page, as `core.sio.rooms` looks through those of all viewers."""
-    return isinstance(room, str) and any(one == socket for one, _ in core.sio.manager.get_participants("/", room))
+    """Return whether a web socket belongs to a page; the page is asked, as `core.sio.rooms` searches those of all viewers."""
+    if not isinstance(room, str):
+        return False
+    return any(participant == socket for participant, _ in core.sio.manager.get_participants("/", room))
 
 
 async def send_to_all(clients: Sequence[Client], elements: Iterable[Element]) -> None:
-    """Show the same elements on many pages: encoded once, and without a turn of each page's own outbox.
+    """Show the same elements on many pages: encoded once, and without going through each page's own outbox.
 
     Args:
         clients: the pages; all of them have these elements under the same ids.
         elements: as one of these pages has them.
     """
-    await core.sio.emit("update", {one.id: one._to_dict() for one in elements}, room=[one.id for one in clients])
+    update = {element.id: element._to_dict() for element in elements}
+    await core.sio.emit("update", update, room=[client.id for client in clients])
 
 
 def preload_charts() -> None:
-    """Have the browser fetch the charts' module with the first files of the page being made, if that has a chart.
+    """Let the browser fetch the charts' module with the first files of the page being made, if that page has a chart.
 
-    It would learn of the module from the page's last script, and of the module's largest file, a third of all that is
-    loaded, from the module.
+    Otherwise it would learn of the module from the page's last script, and of the module's largest file, a third of all
+    that is loaded, from the module.
     """
     if any(isinstance(element, ui.echart) for element in ui.context.client.elements.values()):
         ui.add_head_html("".join(f'<link rel="modulepreload" href="{address}">' for address in chart_files()))
@@ -69,7 +72,7 @@ def preload_charts() -> None:
 
 @cache
 def chart_files() -> tuple[str, ...]:
-    """Return the addresses of the charts' module and of the files that it imports at once."""
-    key, module = next((key, one) for key, one in esm_modules.items() if one.name == _CHARTS)
+    """Return the addresses of the charts' module and of the files that it imports immediately."""
+    key, module = next((key, module) for key, module in esm_modules.items() if module.name == _CHARTS)
     imported = re.findall(r'from\s*"\./([^"]+)"', (module.path / "index.js").read_text(encoding="utf-8"))
     return tuple(f"/_nicegui/{nicegui.__version__}/esm/{key}/{name}" for name in ("index.js", *imported))

@@ -1,4 +1,4 @@
-"""What is on viewers' pages, and how news gets there: everything is made once and handed to all of them."""
+"""What is on viewers' pages, and how news gets there: everything is made once and sent to all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _YIELD_EVERY = 20
 
 @dataclass
 class _Shown:
-    """An element, the property that holds what it shows, what makes that of a snapshot, and what was made last."""
+    """An element, the property that holds its content, what makes the content from a snapshot, and what was made last."""
 
     element: Element
     name: str
@@ -40,19 +40,19 @@ class _Shown:
         return isinstance(self.make, Once)
 
     def put(self, made: Any) -> None:
-        """Show something; the viewer is told."""
+        """Show something; the framework sends it to the viewer."""
         self.last = made
         self.element.props[self.name] = self.wrap(made)
 
 
 class View:
-    """One viewer's page: its elements, and what each shows of a snapshot."""
+    """One viewer's page: its elements, and what each of them shows of a snapshot."""
 
     def __init__(self, snapshot: Snapshot, client: Client) -> None:
         """Begin empty.
 
         Args:
-            snapshot: what new elements show at once.
+            snapshot: what new elements show immediately.
             client: the page.
         """
         self.client = client
@@ -63,9 +63,9 @@ class View:
         """Add a piece of HTML.
 
         Args:
-            make: makes it; what it makes is trusted: it must escape what comes from outside.
+            make: makes it; the result is trusted: it must escape whatever comes from outside.
             classes: CSS classes.
-            live: whether screen readers speak its changes.
+            live: whether screen readers announce its changes.
         """
         element = ui.html("", sanitize=False).classes(classes)
         if live:
@@ -91,55 +91,55 @@ class View:
 
     @cached_property
     def kind(self) -> tuple[tuple[str, int], ...]:
-        """What pages have in common that have the same elements as this one, as far as all see the same in them."""
-        return tuple((one.element.tag, one.element.id) for one in self._shown if one.shared)
+        """Equal for pages with the same elements, as far as their content is the same for all viewers."""
+        return tuple((shown.element.tag, shown.element.id) for shown in self._shown if shown.shared)
 
     def shared_news(self, snapshot: Snapshot) -> dict[int, Any]:
-        """Return what has changed of what all viewers see, by the element's position among the page's."""
-        made = {index: one.make(snapshot) for index, one in enumerate(self._shown) if one.shared}
-        return {index: what for index, what in made.items() if what != self._shown[index].last}
+        """Return the changed content that all viewers share, by the element's index on the page."""
+        made = {index: shown.make(snapshot) for index, shown in enumerate(self._shown) if shown.shared}
+        return {index: content for index, content in made.items() if content != self._shown[index].last}
 
     def take(self, news: Mapping[int, Any]) -> None:
-        """Take news as shown: they go to many viewers at once, this one among them."""
+        """Note news as shown: it is sent to many viewers at once, this one among them."""
         for index, made in news.items():
             self._shown[index].last = made
 
     def elements(self, news: Mapping[int, Any]) -> list[Element]:
-        """Return the elements that show news, with them, for others to send."""
+        """Return the elements that show news, updated, for the caller to send."""
         changed = [self._shown[index] for index in news]
-        for one in changed:
-            with one.element.props.suspend_updates():
-                one.put(one.last)
-        return [one.element for one in changed]
+        for shown in changed:
+            with shown.element.props.suspend_updates():
+                shown.put(shown.last)
+        return [shown.element for shown in changed]
 
     def show_own(self, snapshot: Snapshot) -> None:
-        """Bring up to date what only this viewer sees."""
+        """Update what only this viewer sees."""
         self._snapshot = snapshot
-        self._bring(snapshot, self._own)
+        self._update(snapshot, self._own)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Bring the page up to date by itself; what stays the same is not sent again."""
+        """Update the page by itself; unchanged content is not sent again."""
         self._snapshot = snapshot
-        self._bring(snapshot, self._shown)
+        self._update(snapshot, self._shown)
 
-    def _bring(self, snapshot: Snapshot, shown: Sequence[_Shown]) -> None:
-        for one in shown:
-            made = one.make(snapshot)
-            if made is not one.last and made != one.last:
-                one.put(made)
+    def _update(self, snapshot: Snapshot, elements: Sequence[_Shown]) -> None:
+        for shown in elements:
+            made = shown.make(snapshot)
+            if made is not shown.last and made != shown.last:
+                shown.put(made)
 
     @cached_property
     def _own(self) -> list[_Shown]:
-        return [one for one in self._shown if not one.shared]
+        return [shown for shown in self._shown if not shown.shared]
 
     def again(self) -> None:
-        """Show the same snapshot again: the viewer asked for something else of it."""
+        """Show the same snapshot again: the viewer asked for another part of it."""
         self.show(self._snapshot)
 
     def everything_again(self) -> None:
-        """Send all of it again: the viewer was away for a moment."""
-        for one in self._shown:
-            one.put(one.last)
+        """Send everything again: the viewer was disconnected for a moment."""
+        for shown in self._shown:
+            shown.put(shown.last)
 
 
 def options_once(make: Callable[[Snapshot], dict[str, Any]]) -> Once[Snapshot, bytes]:
@@ -148,13 +148,13 @@ def options_once(make: Callable[[Snapshot], dict[str, Any]]) -> Once[Snapshot, b
 
 
 class Live:
-    """Hands every snapshot to every viewer."""
+    """Sends every snapshot to every viewer."""
 
     def __init__(self, board: Board) -> None:
         """Begin without viewers.
 
         Args:
-            board: the reader.
+            board: reads the pipeline.
         """
         self.board = board
         self.snapshot = board.snapshot()
@@ -163,26 +163,26 @@ class Live:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to read and to hand out; called in the event loop."""
+        """Begin to read and to send; called in the event loop."""
         loop = asyncio.get_running_loop()
 
-        def tell() -> None:
-            # A reading may end after the loop has.
+        def note_news() -> None:
+            # A reading may end after the loop has ended.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._news.set)
 
-        self.board.start(tell)
+        self.board.start(note_news)
         self._task = asyncio.create_task(self._run())
 
     def stop(self) -> None:
-        """Stop both."""
+        """Stop reading and sending."""
         self.board.stop()
         if self._task is not None:
             self._task.cancel()
 
     def view(self) -> View:
-        """Return a new page's view; it gets news once it is connected."""
-        # A snapshot of five seconds ago is as old as what nobody looks at.
+        """Return a new page's view; it receives news once it is connected."""
+        # Without viewers the parts are read rarely, so the first viewer's snapshot would be old.
         self.board.set_watched(True)
         view = View(self.snapshot, ui.context.client)
         view.client.on_connect(lambda: self._join(view))
@@ -191,7 +191,7 @@ class Live:
 
     @property
     def viewers(self) -> int:
-        """How many look."""
+        """Number of viewers."""
         return len(self._views)
 
     def _join(self, view: View) -> None:
@@ -207,14 +207,14 @@ class Live:
 
     async def _run(self) -> None:
         while True:
-            # Where Kafka hangs the others have news all the same.
+            # While Kafka hangs, the other parts have news all the same.
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _FALLBACK_SECONDS)
             self._news.clear()
             try:
                 self.snapshot = self.board.snapshot()
             except Exception:
-                logger.exception("no snapshot could be made; the next one may do")
+                logger.exception("no snapshot could be taken; trying again at the next reading")
                 continue
             kinds: dict[Any, list[View]] = {}
             for view in self._views:
@@ -223,10 +223,10 @@ class Live:
                 try:
                     await self._show(views)
                 except Exception:
-                    logger.exception("pages could not be brought up to date")
+                    logger.exception("pages could not be updated")
 
     async def _show(self, views: Sequence[View]) -> None:
-        """Bring pages with the same elements up to date: what all see is encoded once and sent to all of them."""
+        """Update pages with the same elements: shared content is encoded once and sent to all of them."""
         news = views[0].shared_news(self.snapshot)
         for view in views:
             view.take(news)

@@ -1,4 +1,4 @@
-"""What who is signed in may do: run and stop through Prefect's deployments, and talk to KSQL."""
+"""What a signed-in viewer may do: run and stop through Prefect's deployments, and send statements to KSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 from heartwatch.errors import HeartWatchError
 from heartwatch.produce.supervision import PRODUCER_RUN
 from heartwatch.settings import Settings
-from heartwatch.web.parts import PrefectApi, PrefectError
+from heartwatch.web.prefect_api import PrefectApi, PrefectError
 from ksqlengine.client.rest_client import Ksqldb
 
 _NOT_FOUND = 404
@@ -28,9 +28,9 @@ class Order:
 
     Attributes:
         whole: the whole pipeline (`heart-watch`), or the producers alone (`produce`).
-        people: people of the simulator.
-        events: events, all people together.
-        events_per_second: limit of the rate; None: as fast as it goes. Of the producers alone.
+        people: number of people in the simulation.
+        events: number of events of all people together.
+        events_per_second: limit of the rate; None: as fast as possible. For the producers alone.
     """
 
     whole: bool
@@ -40,11 +40,11 @@ class Order:
 
 
 class OrderError(HeartWatchError):
-    """What was typed is no order; the message says what is missing."""
+    """The form is not filled in correctly; the message says what is missing."""
 
 
 def order_of(whole: bool, people: float | None, events: float | None, events_per_second: float | None) -> Order:
-    """Return what was typed as an order.
+    """Return the order that a form states.
 
     Args:
         whole: the whole pipeline, or the producers alone.
@@ -57,13 +57,13 @@ def order_of(whole: bool, people: float | None, events: float | None, events_per
     """
     for name, value in (("people", people), ("events", events)):
         if value is None or value < 1:
-            raise OrderError(f"Say how many {name}: at least 1.")
-    assert people is not None and events is not None  # noqa: S101, PT018 - looked at above
+            raise OrderError(f"Enter the number of {name}: at least 1.")
+    assert people is not None and events is not None  # noqa: S101, PT018 - checked above
     return Order(whole, int(people), int(events), events_per_second)
 
 
 def run_of(order: Order) -> tuple[str, dict[str, Any]]:
-    """Return the deployment that an order means, as ``flow/deployment``, and its parameters."""
+    """Return the deployment that an order runs, as ``flow/deployment``, and its parameters."""
     parameters: dict[str, Any] = {"people": order.people, "events": order.events}
     if order.whole:
         return "heart-watch/heart-watch", parameters
@@ -74,17 +74,17 @@ class Operations:
     """Runs and stops through Prefect's API."""
 
     def __init__(self, prefect: PrefectApi) -> None:
-        """Prepare."""
+        """Take the API."""
         self._prefect = prefect
 
     def run(self, order: Order) -> tuple[str, str]:
         """Start a flow run.
 
         Returns:
-            its name, and the address of it in Prefect's UI.
+            its name, and its address in Prefect's UI.
 
         Raises:
-            PrefectError: the deployment isn't there, or Prefect refused.
+            PrefectError: the deployment doesn't exist, or Prefect refused.
         """
         name, parameters = run_of(order)
         deployment = self._prefect.ask("GET", f"/deployments/name/{name}", allowed=(_NOT_FOUND,))
@@ -95,7 +95,7 @@ class Operations:
         return run["name"], f"{self._prefect.ui_url}/runs/flow-run/{run['id']}"
 
     def stop_producers(self) -> None:
-        """Have every producer flush and end; a new run lets them send again.
+        """Have every producer flush and stop; a new run lets them send again.
 
         Raises:
             PrefectError: Prefect refused.
@@ -109,7 +109,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class Answer:
-    """What KSQL answered: rows under their headings, and a sentence."""
+    """What KSQL answered: rows under their headings, and a summary."""
 
     names: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
@@ -117,7 +117,7 @@ class Answer:
 
 
 class _ImpatientTransport(httpx.HTTPTransport):
-    """Gives up an answer that stays silent or never ends, a query's without end too."""
+    """Gives up on an answer that stays silent or doesn't end, as that of a query without an end."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request (httpx' interface)."""
@@ -126,13 +126,13 @@ class _ImpatientTransport(httpx.HTTPTransport):
             "timeout": {**request.extensions.get("timeout", {}), "read": _QUERY_SECONDS},
         }
         response = super().handle_request(request)
-        assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - that is what this transport gives
+        assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - httpx' transport returns that
         response.stream = _BoundedStream(response.stream)
         return response
 
 
 class _BoundedStream(httpx.SyncByteStream):
-    """An answer's body that counts as silent some time after it began: ksqlDB sends empty lines while a topic has no records."""
+    """An answer's body that times out some time after it began: ksqlDB sends empty lines while a topic has no records."""
 
     def __init__(self, body: httpx.SyncByteStream) -> None:
         self._body = body
@@ -142,21 +142,21 @@ class _BoundedStream(httpx.SyncByteStream):
         for part in self._body:
             yield part
             if time.monotonic() > self._deadline:
-                raise httpx.ReadTimeout(f"the answer went on for {_QUERY_SECONDS:g} s")
+                raise httpx.ReadTimeout(f"the answer did not end within {_QUERY_SECONDS:g} s")
 
     def close(self) -> None:
         self._body.close()
 
 
 class KsqlConsole:
-    """Runs single statements; queries without end are cut off after some rows or seconds."""
+    """Runs single statements; queries without an end are cut off after some rows or seconds."""
 
     def __init__(self, settings: Settings) -> None:
-        """Prepare."""
+        """Take the settings."""
         self._ksqldb = Ksqldb(settings.ksqldb, retry_seconds=1, transport=_ImpatientTransport())
 
     def run(self, statement: str) -> Answer:
-        """Run what was typed.
+        """Run a statement.
 
         Raises:
             KsqldbError: KSQL refused it or doesn't answer.
@@ -186,12 +186,11 @@ def _taken(names: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> Answer:
         else:
             ended = len(taken) < _MOST_ROWS
     count = f"{len(taken):,} row{'' if len(taken) == 1 else 's'}"
-    cut = "" if ended else " The first ones only: it was cut off."
-    return Answer(names, tuple(taken), f"{count}.{cut}")
+    return Answer(names, tuple(taken), f"{count}." if ended else f"The first {count}; the output was cut off.")
 
 
 def _of_entities(answers: list[dict[str, Any]]) -> Answer:
-    """Return answers as rows: a list's items, or each answer's own fields."""
+    """Return answers as rows: the items of a list, or the fields of each answer."""
     rows: list[dict[str, Any]] = []
     for answer in answers:
         items = next((value for value in answer.values() if _is_list_of_objects(value)), None)
@@ -199,7 +198,11 @@ def _of_entities(answers: list[dict[str, Any]]) -> Answer:
             items = items or [{"message": answer["commandStatus"]["message"]}]
         rows += items if items is not None else [_flat(answer)]
     names = tuple(dict.fromkeys(name for row in rows for name in row))
-    return Answer(names, tuple(tuple(row.get(name, "") for name in names) for row in rows), f"{len(rows):,} answers.")
+    return Answer(
+        names,
+        tuple(tuple(row.get(name, "") for name in names) for row in rows),
+        f"{len(rows):,} result{'' if len(rows) == 1 else 's'}.",
+    )
 
 
 def _is_list_of_objects(value: Any) -> bool:

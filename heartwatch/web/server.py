@@ -50,9 +50,9 @@ _SCRIPT = re.compile(rb"<script(?=[\s>])")
 
 
 def policy(nonce: str) -> str:
-    """Return the content security policy of one answer: nothing from elsewhere, and no inline script but those with its nonce.
+    """Return the content security policy of a response: nothing from other sites, and inline scripts only with its nonce.
 
-    Vue compiles the framework's templates in the browser (`unsafe-eval`), and elements carry their styles themselves.
+    Vue compiles the framework's templates in the browser (`unsafe-eval`), and elements have inline styles.
     """
     return "; ".join(
         [
@@ -71,20 +71,20 @@ def policy(nonce: str) -> str:
 
 
 def with_nonce(page: bytes, nonce: str) -> bytes:
-    """Return a page whose scripts carry a nonce: those of the framework's template, for elements' texts have no ``<`` in it."""
+    """Return a page whose scripts carry a nonce: those of the framework's template, as it escapes ``<`` in elements' texts."""
     return _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), page)
 
 
-class Guard:
-    """Adds security headers to every answer, and a session to who comes to the page that needs one."""
+class SecurityMiddleware:
+    """Adds security headers to every response, and a session to visitors of the page that needs one."""
 
     def __init__(self, app: ASGIApp, gate: Gate, seconds: int) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
             app: the application.
             gate: keeps the sessions.
-            seconds: how long a session holds.
+            seconds: how long a session is valid, s.
         """
         self._app, self._gate, self._seconds = app, gate, seconds
 
@@ -104,7 +104,7 @@ class Guard:
         page = bytearray()
 
         async def guarded(message: Message) -> None:
-            """Pass an answer on with its headers; a page when all of it is there."""
+            """Pass a response on with its headers; a page once it is complete."""
             if message["type"] == "http.response.start":
                 self._add_headers(message, scope["path"], nonce, cookie)
                 if MutableHeaders(scope=message).get("content-type", "").startswith("text/html"):
@@ -128,20 +128,20 @@ class Guard:
             headers[name] = value
         headers["Content-Security-Policy"] = policy(nonce)
         if path.startswith(_OWN):
-            # Asked for each time, sent only when they have changed.
+            # Revalidated each time, sent only if they have changed.
             headers["Cache-Control"] = "no-cache"
         if cookie is not None:
             headers.append("Set-Cookie", cookie_text(cookie, self._seconds))
 
 
-class Kept:
-    """Answers for the framework's files from memory: read once, compressed once, for as many browsers as come.
+class FileCacheMiddleware:
+    """Serves the framework's files from memory: read once, compressed once, for any number of browsers.
 
-    Their addresses hold the framework's version, so that they never change while this process runs.
+    Their addresses contain the framework's version, so they never change while this process runs.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand before an application."""
+        """Wrap an application."""
         self._app = app
         self._kept: LRUCache[str, tuple[str, bytes]] = LRUCache(_MOST_FILES)
 
@@ -157,7 +157,7 @@ class Kept:
             await self._response(Headers(scope=scope), *found)(scope, receive, send)
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, bytes] | None:
-        """Return a file's media type and contents, compressed; None where the answer was another one and is sent."""
+        """Return a file's media type and contents, compressed; None if the response was not a file and was passed on."""
         begin: Message = {}
         body = bytearray()
 
@@ -169,7 +169,7 @@ class Kept:
             else:
                 await send(message)
 
-        # The whole file, whatever part of it or version of it was asked for.
+        # The whole file, whichever range or version of it was requested.
         plain = [(name, value) for name, value in scope["headers"] if name not in _CONDITIONS]
         await self._app({**scope, "headers": plain}, receive, take)
         if not begin:
@@ -187,20 +187,20 @@ class Kept:
 
 
 def cookie_text(session_id: str, seconds: int) -> str:
-    """Return the session's cookie: no script reads it, no other site's request carries it."""
+    """Return the session's cookie: scripts cannot read it, requests from other sites don't carry it."""
     cookie: SimpleCookie = SimpleCookie({COOKIE: session_id})
     cookie[COOKIE].update({"path": "/", "httponly": "true", "samesite": "Strict", "max-age": str(seconds)})
     return cookie[COOKIE].OutputString()
 
 
 def application(settings: Settings) -> FastAPI:
-    """Return the application; one a process, for the framework keeps its pages globally."""
+    """Return the application; at most one per process, as the framework keeps its pages globally."""
     os.environ.setdefault("NICEGUI_STORAGE_PATH", str(settings.home / "data" / "web"))
-    from nicegui import app as framework  # noqa: PLC0415 - reads the folder when it is imported
+    from nicegui import app as framework  # noqa: PLC0415 - reads the variable when it is imported
     from nicegui import ui  # noqa: PLC0415
 
     from heartwatch.web.framework import prepare_sockets  # noqa: PLC0415
-    from heartwatch.web.pages import Pages  # noqa: PLC0415
+    from heartwatch.web.pages.site import Pages  # noqa: PLC0415
 
     seconds = round(settings.web.session_minutes * 60)
     gate = Gate(settings.web.secret.get_secret_value(), seconds)
@@ -227,22 +227,22 @@ def application(settings: Settings) -> FastAPI:
         binding_refresh_interval=None,
         reconnect_timeout=30,
         message_history_length=50,
-        # Files are compressed once; what else is sent is small, and the pipeline needs the processor more than the network.
+        # Files are compressed once; the rest is small, and the pipeline needs the processor more than the network.
         gzip_middleware_factory=None,
         show_welcome_message=False,
     )
-    app.add_middleware(Kept)
-    app.add_middleware(Guard, gate=gate, seconds=seconds)
+    app.add_middleware(FileCacheMiddleware)
+    app.add_middleware(SecurityMiddleware, gate=gate, seconds=seconds)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.web.allowed_hosts)
     return app
 
 
 def _add_routes(app: FastAPI, gate: Gate, seconds: int, state: Any) -> None:
-    # The gate is the event loop's alone: tries at the same time in threads would be counted too late, and its caches are not
-    # made for threads. Nothing here waits.
+    # The gate is used in the event loop only: simultaneous attempts in threads would be counted too late, and its caches are
+    # not thread-safe. Nothing here blocks.
     @app.get("/health")
     def health() -> JSONResponse:
-        """Say that the page is there, and which parts are; the latter is no matter of the page's health."""
+        """Report that the page is up, and which parts answer; the latter doesn't affect the page's health."""
         return JSONResponse(state())
 
     @app.post("/sign-in")
@@ -263,7 +263,7 @@ def _add_routes(app: FastAPI, gate: Gate, seconds: int, state: Any) -> None:
 
     @app.post("/sign-out")
     async def sign_out(request: Request, form_token: Annotated[str, Form()] = "") -> Response:
-        """End a browser's session."""
+        """Sign a browser out."""
         try:
             gate.sign_out(request.cookies.get(COOKIE), form_token)
         except AccessError:
@@ -275,30 +275,30 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Serve the page until the process is told to end.
 
     Args:
-        settings: where the parts are.
+        settings: addresses of the parts.
         host: address to listen on.
         port: port to listen on.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpx", "httpcore", "stamina"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # The pipeline comes first: beside a busy process on each core this one gets less than a tenth of a core (Linux gives
-    # nice 10 a weight of 110 against 1024), however many look; on two cores that is less than 5 % of the machine.
+    # The pipeline has priority: beside a busy process on each core this process gets less than a tenth of a core (Linux gives
+    # nice 10 a weight of 110 against 1024), however many viewers there are; on two cores less than 5 % of the machine.
     os.nice(10)
-    # Each viewer's page is some thousand objects that stay: looking through them for garbage as often as Python does on its own
+    # Each viewer's page consists of some thousand long-lived objects: collecting garbage as often as Python does by default
     # took a fifth of the time that 200 viewers cost.
     gc.set_threshold(_GARBAGE_OBJECTS, 50, 10)
     uvicorn.run(
         application(settings),
         host=host,
         port=port,
-        # Addresses have tokens in them that stand for people.
+        # Addresses contain tokens that stand for people.
         access_log=False,
         log_level="warning",
         server_header=False,
-        # Whoever sends a secret must not say from where: wrong ones are counted by address.
+        # A client must not choose its own address: wrong secrets are counted by address.
         proxy_headers=False,
-        # Compressing for every viewer would cost more than it saves.
+        # Compression per viewer would cost more than it saves.
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=3,

@@ -1,4 +1,4 @@
-"""Tables as CSV that a spreadsheet opens without running anything."""
+"""Tables as CSV, safe to open in a spreadsheet: no cell is a formula."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def safe_cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula (OWASP, CSV injection): such texts begin with an apostrophe."""
+    """Return a cell that no spreadsheet takes for a formula (OWASP, CSV injection): such texts get an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
@@ -30,22 +30,22 @@ def csv_bytes(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def episodes_csv(episodes: Iterable[Episode], page: PageDefinition) -> bytes:
-    """Return alerts as CSV, one row an episode."""
+    """Return alerts as CSV, one row per episode."""
     headings = ("who", page.area_title, "since", "until", "windows", "average", "low", "high", "north", "east")
     rows = (
         (
-            one.subject,
-            one.last.area,
-            _iso(one.since_ms),
-            _iso(one.last.end_ms),
-            one.windows,
-            round(one.last.average, 2),
-            one.last.low,
-            one.last.high,
-            one.last.north,
-            one.last.east,
+            episode.subject,
+            episode.last.area,
+            _iso(episode.since_ms),
+            _iso(episode.last.end_ms),
+            episode.windows,
+            round(episode.last.average, 2),
+            episode.last.low,
+            episode.last.high,
+            episode.last.north,
+            episode.last.east,
         )
-        for one in episodes
+        for episode in episodes
     )
     return csv_bytes(headings, rows)
 
@@ -55,7 +55,7 @@ def _iso(at_ms: int) -> str:
 
 
 def stages_csv(snapshot: Snapshot) -> bytes:
-    """Return rate and lag of the stages as CSV."""
+    """Return rate and lag of each stage as CSV."""
     rows = (
         (
             rate.stage,
@@ -70,7 +70,7 @@ def stages_csv(snapshot: Snapshot) -> bytes:
 
 
 def series_csv(snapshot: Snapshot) -> bytes:
-    """Return the charts' numbers as CSV, one row a step."""
+    """Return the charts' numbers as CSV, one row per step."""
     found = snapshot.series
     columns = zip(found.arriving, found.queried, found.alerts_per_minute, strict=True)
     last = snapshot.at // STEP_SECONDS * STEP_SECONDS
@@ -84,7 +84,7 @@ def series_csv(snapshot: Snapshot) -> bytes:
 def areas_csv(snapshot: Snapshot, with_alerts: dict[str, int], page: PageDefinition) -> bytes:
     """Return people by area as CSV."""
     rows = (
-        (one.name, one.people, with_alerts.get(one.name, 0), round(one.north, 5), round(one.east, 5))
-        for one in snapshot.areas.areas
+        (area.name, area.people, with_alerts.get(area.name, 0), round(area.north, 5), round(area.east, 5))
+        for area in snapshot.areas.areas
     )
     return csv_bytes((page.area_title, "people", "with an alert", "north", "east"), rows)

@@ -1,4 +1,4 @@
-"""What the page shows of what the reader knows: pure functions from a snapshot to HTML; every text from outside is escaped."""
+"""The panels of the page: pure functions from a snapshot to HTML; every text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from heartwatch.clusters.prices import PRICES, Prices, cost_rows
 from heartwatch.clusters.spec import ClusterSpec
 from heartwatch.connect import TaskStatus
 from heartwatch.settings import Settings
-from heartwatch.verify.stages import REALTIME
-from heartwatch.web.access import People
-from heartwatch.web.alerts import Episode, State, state_of
+from heartwatch.web.access import PersonTokens
+from heartwatch.web.alerts import Episode, EpisodeState, state_of
 from heartwatch.web.board import Snapshot
 from heartwatch.web.operations import Answer
-from heartwatch.web.parts import FlowRun
-from heartwatch.web.people import Trace
+from heartwatch.web.readings.prefect import FlowRun
+from heartwatch.web.readings.traces import Trace
 
 _MOST_ROWS = 100
 _RUN_STATES = {"COMPLETED": "ok", "RUNNING": "busy", "FAILED": "bad", "CRASHED": "bad"}
-_EPISODE_STATES = {State.NOW: "bad", State.SILENT: "warn", State.OVER: "idle"}
+_EPISODE_STATES = {EpisodeState.ACTIVE: "bad", EpisodeState.SILENT: "warn", EpisodeState.ENDED: "idle"}
 _SHARES_OUTSIDE = 0.5
 NOTHING, TO = "\N{EN DASH}", "\N{EN DASH}"
 
@@ -35,16 +34,16 @@ Shown = TypeVar("Shown")
 
 
 class Once(Generic[Source, Shown]):
-    """Makes something of a source once, however many viewers ask for it; equal results stay the same object."""
+    """Makes something from a source once, however many viewers ask for it; equal results stay the same object."""
 
     def __init__(self, make: Callable[[Source], Shown]) -> None:
-        """Take what makes it."""
+        """Take the function that makes it."""
         self._make = make
         self._of: Source | None = None
         self._made: Shown | None = None
 
     def __call__(self, source: Source) -> Shown:
-        """Return what is made of the source."""
+        """Return what is made from the source."""
         if self._of is not source or self._made is None:
             made = self._make(source)
             if made != self._made:
@@ -63,7 +62,7 @@ def _panels() -> Any:
 
 
 def clock(moment: datetime | float | None) -> str:
-    """Return a time of day, UTC; with the date where it isn't today's."""
+    """Return a time of day, UTC, with the date unless it is today."""
     if moment is None:
         return "not yet"
     at = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
@@ -72,7 +71,7 @@ def clock(moment: datetime | float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number as people read it; a dash where there is none."""
+    """Return a number as people read it; a dash for None."""
     if value is None:
         return NOTHING
     shown = f"{value:,.0f}" if abs(value) >= 10 else f"{value:,.1f}"
@@ -94,7 +93,7 @@ def _state(kind: str, text: str) -> Markup:
 
 
 def empty(title: str, text: str) -> str:
-    """Return what stands where there is nothing to show, and what to do about it."""
+    """Return a panel that says that there is nothing to show, and what to do about it."""
     return str(_panels().empty(title, text))
 
 
@@ -104,11 +103,11 @@ def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], 
 
 
 def last_known(part: str, make: Callable[[Snapshot], str]) -> Callable[[Snapshot], str]:
-    """Return what makes a panel that says so where its part is away: what it shows may no longer be so."""
+    """Return a panel that, while its part doesn't answer, says that it shows the last known state."""
 
     def made(snapshot: Snapshot) -> str:
         html = make(snapshot)
-        away = any(one.part == part for one in snapshot.away)
+        away = any(health.part == part for health in snapshot.away)
         # The panel escaped what comes from outside.
         return str(_panels().last_known(part, Markup(html))) if away else html  # noqa: S704
 
@@ -117,12 +116,12 @@ def last_known(part: str, make: Callable[[Snapshot], str]) -> Callable[[Snapshot
 
 # ---------------------------------------------------------------------------------------------------------- overview
 def pill(snapshot: Snapshot) -> str:
-    """Return the state of everything in a word."""
+    """Return the state of all parts in a few words."""
     return str(_panels().pill(snapshot.away, snapshot.starting))
 
 
 def banner(snapshot: Snapshot) -> str:
-    """Return which parts are away and since when; nothing while all answer."""
+    """Return which parts don't answer, and since when; nothing while all of them answer."""
     return str(_panels().banner(snapshot.away, snapshot.starting, clock)).strip()
 
 
@@ -132,10 +131,10 @@ def parts(snapshot: Snapshot) -> str:
 
 
 def first_stream(snapshot: Snapshot) -> str:
-    """Return the original's figure of the first stream: rate, total, failed."""
+    """Return the original's figures of the first stream: rate, total, failed."""
     if not snapshot.deployed:
         return _not_deployed(snapshot)
-    rate = snapshot.rate(REALTIME)
+    rate = snapshot.stream_rate
     statistics = snapshot.ksql.stream if snapshot.ksql else None
     facts = [
         ("total", number(statistics.consumed if statistics else None)),
@@ -146,7 +145,7 @@ def first_stream(snapshot: Snapshot) -> str:
 
 
 def final_table(snapshot: Snapshot) -> str:
-    """Return the original's figure of the final table: rate, total, failed."""
+    """Return the original's figures of the final table: rate, total, failed."""
     if not snapshot.deployed:
         return _not_deployed(snapshot)
     statistics = snapshot.ksql.table if snapshot.ksql else None
@@ -162,14 +161,16 @@ def final_table(snapshot: Snapshot) -> str:
 def _not_deployed(snapshot: Snapshot) -> str:
     if snapshot.kafka is None:
         return str(_panels().loading())
-    return empty("The pipeline isn't deployed", "Run heart-watch or deploy-pipeline to make its topics and queries.")
+    return empty("The pipeline is not deployed", "Run heart-watch or deploy-pipeline to create its topics and queries.")
 
 
 def objective(snapshot: Snapshot, settings: Settings) -> str:
-    """Return the throughput beside its objective."""
-    least, rate = settings.objectives.min_events_per_second, snapshot.rate(REALTIME)
+    """Return the throughput compared with its objective."""
+    least, rate = settings.objectives.min_events_per_second, snapshot.stream_rate
     now = rate.events_per_second if rate else 0.0
-    verdict, kind = ("no run", "idle") if now < 1 else ("met", "ok") if now >= least else ("below", "bad")
+    verdict, kind = (
+        ("no run", "idle") if now < 1 else ("objective met", "ok") if now >= least else ("below objective", "bad")
+    )
     share = min(100, round(100 * now / least)) if least else 100
     most = max((value for value in snapshot.series.arriving if value is not None), default=None)
     return str(_panels().objective(number(now), number(least), verdict, kind, share, number(most)))
@@ -178,30 +179,30 @@ def objective(snapshot: Snapshot, settings: Settings) -> str:
 def check(
     run: FlowRun | None, url: str, good: str, bad: str, nothing: str, facts: Sequence[tuple[str, str]] = ()
 ) -> str:
-    """Return what a scheduled check found last, and what is known besides."""
+    """Return the latest outcome of a scheduled check, with further facts."""
     return str(_panels().check(run, url, clock, good, bad, nothing, facts))
 
 
-def proven(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Return what is proven of each sink."""
+def verified(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return what is verified of each sink."""
     facts = []
     for proof in snapshot.memory.proofs if snapshot.memory else ():
-        trouble = f"{proof.broken:,} ranges broken" if proof.broken else ""
-        waiting = f"records wait since {clock(proof.waiting_since)}" if proof.waiting_since else ""
-        said = ", ".join(text for text in (f"{proof.rows:,} rows", trouble, waiting) if text)
-        facts.append((proof.topic, f"{said}, {clock(proof.checked_at)}"))
+        broken = f"{proof.broken:,} broken segments" if proof.broken else ""
+        waiting = f"records waiting since {clock(proof.waiting_since)}" if proof.waiting_since else ""
+        texts = (f"{proof.rows:,} rows", broken, waiting, clock(proof.checked_at))
+        facts.append((proof.topic, ", ".join(text for text in texts if text)))
     return facts
 
 
 def measured(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Return what the last measurement of the stages found."""
+    """Return the latest measurement of the stages."""
     memory = snapshot.memory
     if memory is None or memory.measured is None:
         return []
     facts = [("first stream", f"{number(memory.measured)} events/s, {clock(memory.measured_at)}")]
     if memory.latency_ms is not None:
-        shown = " / ".join(duration(one / 1000) if one >= 1_000 else f"{one:.0f} ms" for one in memory.latency_ms)
-        facts.append(("results come after, p50 / p95 / p99", shown))
+        shown = " / ".join(duration(ms / 1000) if ms >= 1_000 else f"{ms:.0f} ms" for ms in memory.latency_ms)
+        facts.append(("latency of the results, p50 / p95 / p99", shown))
     return facts
 
 
@@ -218,11 +219,11 @@ def stages(snapshot: Snapshot) -> str:
         )
         for rate in snapshot.rates
     ]
-    return table("Rate and lag of each stage", ("Stage", "Events/s", "Behind", "Behind by"), rows, (1, 2, 3))
+    return table("Rate and lag of each stage", ("Stage", "Events/s", "Lag, events", "Lag, time"), rows, (1, 2, 3))
 
 
 def brokers(snapshot: Snapshot, seen: Iterable[str]) -> str:
-    """Return the brokers and partitions; `seen` are the brokers that ever were there."""
+    """Return the brokers and partitions; `seen` are the brokers that were up at any time."""
     if snapshot.kafka is None:
         return str(_panels().loading())
     up = set(snapshot.kafka.brokers) if _is_up(snapshot, "Kafka") else set()
@@ -233,7 +234,7 @@ def brokers(snapshot: Snapshot, seen: Iterable[str]) -> str:
             topic.partitions,
             _state("bad", f"{topic.leaderless} without leader")
             if topic.leaderless
-            else _state("warn", f"{topic.under_replicated} short of copies")
+            else _state("warn", f"{topic.under_replicated} under-replicated")
             if topic.under_replicated
             else _state("ok", "all in sync"),
         )
@@ -249,20 +250,16 @@ def connectors(snapshot: Snapshot) -> str:
     if snapshot.connectors is None:
         return str(_panels().loading())
     if not snapshot.connectors:
-        return empty("No connectors", "deploy-pipeline makes them.")
+        return empty("No connectors", "deploy-pipeline creates them.")
     rows = [
-        (
-            one.name,
-            _run_state(one.state, one.running),
-            _tasks(one.tasks),
-        )
-        for one in snapshot.connectors
+        (connector.name, _run_state(connector.state, connector.running), _tasks(connector.tasks))
+        for connector in snapshot.connectors
     ]
     return table("Connectors", ("Connector", "State", "Tasks"), rows)
 
 
 def _tasks(tasks: Iterable[TaskStatus]) -> str:
-    """Say in which states tasks are: ``1 running``, ``1 failed, 2 running``."""
+    """Return the states of tasks: ``1 running``, ``1 failed, 2 running``."""
     counts = Counter(task.state.lower() for task in tasks)
     return ", ".join(f"{counts[state]} {state}" for state in sorted(counts)) or "none"
 
@@ -278,33 +275,38 @@ def queries(snapshot: Snapshot) -> str:
     if snapshot.ksql is None:
         return str(_panels().loading())
     if not snapshot.ksql.queries:
-        return empty("No queries", "deploy-pipeline makes them.")
+        return empty("No queries", "deploy-pipeline creates them.")
     rows = [
-        (one.query_id, _run_state(one.state, one.state == "RUNNING"), ", ".join(one.sink_topics))
-        for one in snapshot.ksql.queries
+        (query.query_id, _run_state(query.state, query.state == "RUNNING"), ", ".join(query.sink_topics))
+        for query in snapshot.ksql.queries
     ]
     return table("Persistent queries", ("Query", "State", "Writes"), rows)
 
 
 def workers(snapshot: Snapshot) -> str:
-    """Return the workers and how many producers are at work."""
+    """Return the workers."""
     if snapshot.prefect is None:
         return str(_panels().loading())
     if not snapshot.prefect.workers:
         return empty("No workers", "heartwatch up starts them.")
     rows = [
-        (one.name, one.pool, _state("ok", "online") if one.online else _state("bad", "offline"), clock(one.heartbeat))
-        for one in snapshot.prefect.workers
+        (
+            worker.name,
+            worker.pool,
+            _state("ok", "online") if worker.online else _state("bad", "offline"),
+            clock(worker.heartbeat),
+        )
+        for worker in snapshot.prefect.workers
     ]
     return table("Workers", ("Worker", "Work pool", "State", "Heartbeat"), rows)
 
 
 def runs(snapshot: Snapshot, url: str) -> str:
-    """Return the last flow runs with links into Prefect's UI."""
+    """Return the latest flow runs with links into Prefect's UI."""
     if snapshot.prefect is None:
         return str(_panels().loading())
     if not snapshot.prefect.runs:
-        return empty("No runs yet", "Start one under Operate, or with prefect deployment run.")
+        return empty("No runs yet", "Start a run under Operate, or with prefect deployment run.")
     link = Markup('<a href="{}/runs/flow-run/{}">{}</a><span class="reason">{}</span>')
     rows = [
         (
@@ -315,79 +317,81 @@ def runs(snapshot: Snapshot, url: str) -> str:
         )
         for run in snapshot.prefect.runs
     ]
-    return table("Last flow runs", ("Run", "State", "Began", "Took"), rows, (3,))
+    return table("Latest flow runs", ("Run", "State", "Started", "Duration"), rows, (3,))
 
 
 def sizes(snapshot: Snapshot, settings: Settings) -> str:
-    """Return what runs here: producer processes, partitions, brokers, people."""
+    """Return the size of the deployment: producer processes, partitions, brokers, people."""
     machines = max(1, len(settings.producer.machines))
     partitions = {topic.name: topic.partitions for topic in snapshot.kafka.topics} if snapshot.kafka else {}
     running = snapshot.prefect.producers if snapshot.prefect else None
     rows = [
         (
             "Producer processes",
-            f"{machines * settings.producer.processes_per_machine}, of them {number(running)} at work",
+            f"{machines * settings.producer.processes_per_machine}, of which {number(running)} running",
         ),
-        ("Partitions of an input topic", next(iter(partitions.values()), settings.kafka.partitions)),
-        ("Copies of each partition", settings.kafka.replication_factor),
+        ("Partitions per input topic", next(iter(partitions.values()), settings.kafka.partitions)),
+        ("Replicas per partition", settings.kafka.replication_factor),
         ("Brokers", len(snapshot.kafka.brokers) if snapshot.kafka else NOTHING),
         ("KSQL servers", len(settings.ksqldb.urls)),
-        ("People with their own range", number(snapshot.memory.people if snapshot.memory else None)),
+        ("People with a personal range", number(snapshot.memory.people if snapshot.memory else None)),
         ("Analytic", f"{settings.pipeline.analytic}, version {settings.pipeline.version}"),
     ]
-    return table("Sizes", ("What", "How many"), rows)
+    return table("Deployment size", ("Item", "Size"), rows)
 
 
 @cache
 def clusters(events_per_second: float) -> str:
-    """Return what the clusters of the default specification are and cost, at the objective's rate."""
+    """Return the machines of the default clusters and their cost, at the objective's rate."""
     prices = Prices.load()
     found = cost_rows(ClusterSpec().machines(), prices, events_per_second)
     rows = [(row["role"], row["machines"], row["type"], row["USD an hour"]) for row in found]
-    note = f"The default clusters, by the price list of {prices.date:%d %B %Y} in {PRICES.name}."
-    shown = table("Clusters", ("Role", "Machines", "Type", f"{prices.currency} an hour"), rows, (1, 3))
+    note = f"Default clusters, at the prices of {prices.date:%d %B %Y} in {PRICES.name}."
+    shown = table("Clusters", ("Role", "Machines", "Type", f"{prices.currency} per hour"), rows, (1, 3))
     return shown + str(Markup('<p class="note">{}</p>').format(note))
 
 
 def _is_up(snapshot: Snapshot, part: str) -> bool:
-    return any(one.up for one in snapshot.health if one.part == part)
+    return any(health.up for health in snapshot.health if health.part == part)
 
 
 # ------------------------------------------------------------------------------------------------------------ alerts
-def episodes(found: Sequence[Episode], every: int, snapshot: Snapshot, people: People, page: PageDefinition) -> str:
-    """Return the alerts, the first ones of those found.
+def episodes(
+    found: Sequence[Episode], every: int, snapshot: Snapshot, tokens: PersonTokens, page: PageDefinition
+) -> str:
+    """Return the alerts, at most the newest 100 of those found.
 
     Args:
         found: what the viewer asked for, newest first.
-        every: how many there are in all.
-        snapshot: tells the time of the events.
-        people: gives the tokens of the links.
-        page: says what is watched, in which unit.
+        every: number of alerts with and without a filter.
+        snapshot: gives the time of the events.
+        tokens: gives the tokens of the links.
+        page: says what is measured, in which unit, and what an area is called.
     """
     if not every:
-        return empty("No alerts", "Nobody's average has left the own range while standing still.")
+        return empty("No alerts", "Nobody's average has left their personal range while at rest.")
     if not found:
-        return empty("Nothing matches", f"None of the {every:,} alerts is what you are looking for.")
-    rows = [_episode_row(one, snapshot, people) for one in found[:_MOST_ROWS]]
+        return empty("No matches", f"None of the {every:,} alerts matches the filter.")
+    rows = [_episode_row(episode, snapshot, tokens) for episode in found[:_MOST_ROWS]]
     total = f"{every:,} alert{'' if every == 1 else 's'}"
     total = total if len(found) == every else f"{len(found):,} of {total}"
-    shown = f"The newest {_MOST_ROWS} are shown; the CSV has all." if len(found) > _MOST_ROWS else ""
-    silent = any(one["silent"] for one in rows)
-    return str(_panels().episodes(rows, page.unit, total, shown, silent))
+    shown = f"The newest {_MOST_ROWS} are shown; the CSV file contains all of them." if len(found) > _MOST_ROWS else ""
+    silent = any(row["silent"] for row in rows)
+    return str(_panels().episodes(rows, page.area_title.capitalize(), page.unit, total, shown, silent))
 
 
-def _episode_row(one: Episode, snapshot: Snapshot, people: People) -> dict[str, Any]:
-    last = one.last
-    state = state_of(one, snapshot.now_ms, snapshot.is_live)
+def _episode_row(episode: Episode, snapshot: Snapshot, tokens: PersonTokens) -> dict[str, Any]:
+    last = episode.last
+    state = state_of(episode, snapshot.now_ms, snapshot.is_live)
     left, width, mark = band(last.average, last.low, last.high)
     return {
-        "token": people.token(one.subject),
-        "subject": one.subject,
+        "token": tokens.token(episode.subject),
+        "subject": episode.subject,
         "state": _state(_EPISODE_STATES[state], state),
-        "silent": state is State.SILENT,
+        "silent": state is EpisodeState.SILENT,
         "area": last.area or NOTHING,
-        "since": f"{datetime.fromtimestamp(one.since_ms / 1000, UTC):%d %b %H:%M:%S}",
-        "lasted": duration(one.seconds),
+        "since": f"{datetime.fromtimestamp(episode.since_ms / 1000, UTC):%d %b %H:%M:%S}",
+        "lasted": duration(episode.seconds),
         "average": f"{last.average:.1f}",
         "low": number(last.low),
         "high": number(last.high),
@@ -398,9 +402,9 @@ def _episode_row(one: Episode, snapshot: Snapshot, people: People) -> dict[str, 
 
 
 def band(average: float, low: float, high: float) -> tuple[int, int, int]:
-    """Return where a range begins, how wide it is and where an average stands, in percent of a strip.
+    """Return where a range begins, how wide it is and where an average lies, in percent of a strip.
 
-    The strip shows half of the range's width on both sides; what is farther away stands at its end.
+    The strip shows half of the range's width on both sides; an average farther away is drawn at its end.
     """
     width = max(high - low, 1.0)
     begin, whole = low - _SHARES_OUTSIDE * width, (1 + 2 * _SHARES_OUTSIDE) * width
@@ -413,25 +417,25 @@ def band(average: float, low: float, high: float) -> tuple[int, int, int]:
 
 
 def person(trace: Trace, mine: Sequence[Episode], page: PageDefinition, snapshot: Snapshot) -> str:
-    """Return the facts of a person."""
+    """Return the facts about a person."""
     state = state_of(mine[0], snapshot.now_ms, snapshot.is_live) if mine else None
-    low, high = trace.own or ((mine[0].last.low, mine[0].last.high) if mine else (None, None))
+    low, high = trace.personal_range or ((mine[0].last.low, mine[0].last.high) if mine else (None, None))
     at, latest = trace.points[-1] if trace.points else (None, None)
     facts = [
         (page.measure_title, f"{number(latest)} {page.unit}"),
-        ("own range", f"{number(low)}{TO}{number(high)} {page.unit}"),
+        ("personal range", f"{number(low)}{TO}{number(high)} {page.unit}"),
         (page.area_title, trace.area or (mine[0].last.area if mine else NOTHING)),
-        ("last alert", _state(_EPISODE_STATES[state], state) if state else "none lately"),
-        ("last sample", "none lately" if at is None else clock(at / 1000)),
+        ("latest alert", _state(_EPISODE_STATES[state], state) if state else "none recently"),
+        ("latest sample", "none recently" if at is None else clock(at / 1000)),
     ]
     return str(_panels().person(facts))
 
 
 def areas(snapshot: Snapshot, with_alerts: dict[str, int], title: str) -> str:
     """Return people and people with an alert by area."""
-    rows = [(one.name, number(one.people), number(with_alerts.get(one.name, 0))) for one in snapshot.areas.areas]
+    rows = [(area.name, number(area.people), number(with_alerts.get(area.name, 0))) for area in snapshot.areas.areas]
     if not rows:
-        return empty("Nobody was seen yet", "People appear as soon as they send.")
+        return empty("Nobody seen yet", "People appear as soon as their devices send events.")
     return table(f"People by {title}", (title.capitalize(), "People", "With an alert"), rows, (1, 2))
 
 

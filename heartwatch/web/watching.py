@@ -1,4 +1,4 @@
-"""A part that is read again and again in a thread of its own: its last value, and whether it answers, since when."""
+"""A part that is read at intervals in a thread of its own: its last value, whether it answers, and since when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
+
+from heartwatch.web.readings.base import PartReader
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ Value = TypeVar("Value")
 
 _REASON_LENGTH = 300
 _UNWATCHED_FACTOR = 5.0
-# Longer than a reading takes whose every request just makes it.
+# Longer than a reading takes in which every request is just answered in time.
 _PATIENCE_SECONDS = 30.0
 
 
@@ -25,8 +27,8 @@ class Health:
 
     Attributes:
         part: its name.
-        up: whether it answered when it was last asked; None before the first answer.
-        since: when that began, seconds since the epoch.
+        up: whether it answered the last request; None before the first answer.
+        since: when that state began, seconds since the epoch.
         reason: why it doesn't answer; empty while it does.
     """
 
@@ -37,11 +39,11 @@ class Health:
 
 
 class Watch(Generic[Value]):
-    """Reads one part for as long as the page runs; a part that hangs or fails holds up no other.
+    """Reads one part for as long as the page runs; a part that hangs or fails delays no other.
 
     Attributes:
-        value: what it said last; kept while it is away. None before the first answer.
-        read_at: when it said so, seconds since the epoch; 0 before.
+        value: its last answer; kept while it doesn't answer. None before the first answer.
+        read_at: when that answer came, seconds since the epoch; 0 before the first answer.
     """
 
     def __init__(
@@ -51,12 +53,12 @@ class Watch(Generic[Value]):
         interval_seconds: float,
         on_read: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; nothing is read before `start`.
+        """Take the part; nothing is read before `start`.
 
         Args:
             part: the part's name.
-            read: asks it; any exception means that it is away.
-            interval_seconds: time between two readings while somebody looks; five times that while nobody does.
+            read: asks it; any exception means that it doesn't answer.
+            interval_seconds: time between two readings while somebody views the page, s; five times that otherwise.
             on_read: called in the reading thread after each reading.
         """
         self._health = Health(part, None, time.time())
@@ -68,37 +70,42 @@ class Watch(Generic[Value]):
         self._watched = False
         self._thread = threading.Thread(target=self._run, name=f"watch-{part}", daemon=True)
 
+    @classmethod
+    def of(cls, reader: PartReader[Value], on_read: Callable[[], None] = lambda: None) -> Self:
+        """Return a watch over a part's reader (arguments as for the constructor)."""
+        return cls(reader.part, reader.read, reader.interval_seconds, on_read)
+
     @property
     def health(self) -> Health:
-        """Whether the part answers; one that leaves a reading without an end for long doesn't."""
+        """Whether the part answers; a part whose reading takes very long counts as one that doesn't."""
         known, asked = self._health, self._asked_at
         if known.up is False or asked is None or time.time() - asked < _PATIENCE_SECONDS:
             return known
-        return Health(known.part, False, asked, "it was asked and hasn't answered since")
+        return Health(known.part, False, asked, "no answer to the last request")
 
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop reading; a reading under way is left to itself."""
+        """Stop reading; a reading in progress is not waited for."""
         self._stop.set()
         self._wake.set()
 
     def set_watched(self, watched: bool) -> None:
-        """Read often while somebody looks, seldom otherwise."""
+        """Read often while somebody views the page, rarely otherwise."""
         begins = watched and not self._watched
         self._watched = watched
         if begins:
             self._wake.set()
 
     def read_once(self) -> None:
-        """Ask the part now and take note of what came of it."""
+        """Ask the part now and note the outcome."""
         self._asked_at = time.time()
         try:
             self.value = self._read()
         except Exception as error:
-            # Whatever went wrong is shown to people; the page must outlive every part.
+            # Whatever went wrong is shown to viewers; the page must outlive every part.
             self._note(False, str(error) or type(error).__name__)
         else:
             self.read_at = time.time()
@@ -113,7 +120,10 @@ class Watch(Generic[Value]):
         self._health = Health(before.part, up, since, short)
         if before.up is not up:
             logger.log(
-                logging.INFO if up else logging.WARNING, "%s is %s", before.part, "up" if up else f"away: {short}"
+                logging.INFO if up else logging.WARNING,
+                "%s is %s",
+                before.part,
+                "up" if up else f"not responding: {short}",
             )
 
     def _run(self) -> None:

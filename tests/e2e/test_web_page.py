@@ -130,12 +130,12 @@ def test_the_overview_shows_what_the_parts_say(visit: Visit) -> None:
         "Brokers and partitions": "heart_rate_realtime_v1",
         "Connectors and queries": "heart_rate_alerts_sink_v1",
         "Workers": "orchestration-1",
-        "Clusters and their price": "r5a.large",
-        "Sink's last proof": "proven",
+        "Clusters and cost": "r5a.large",
+        "Sink verification": "verified",
         "Stages": "realtime sink",
     }.items():
         expect(page.get_by_role("region", name=region, exact=True)).to_contain_text(text, timeout=WAIT_MS)
-    link = page.get_by_role("region", name="Last flow runs", exact=True).get_by_role("link").first
+    link = page.get_by_role("region", name="Latest flow runs", exact=True).get_by_role("link").first
     assert str(link.get_attribute("href")).startswith(str(load_settings().prefect.api_url).removesuffix("/api"))
     # Nobody sees a chart that isn't drawn.
     assert page.locator(".chart svg path").count() > 4
@@ -154,7 +154,7 @@ def test_alerts_are_found_and_lead_to_people_without_saying_who_in_the_address(v
     page.wait_for_function(f"document.querySelectorAll('table.alerts tbody tr').length < {everybody}")
     assert set(page.locator("table.alerts tbody tr td:nth-of-type(2)").all_inner_texts()) == {area}
     page.get_by_label("Person or zip code").fill("nobody at all")
-    expect(page.get_by_text("Nothing matches")).to_be_visible()
+    expect(page.get_by_text("No matches")).to_be_visible()
     page.get_by_label("Person or zip code").fill(subject)
     page.get_by_role("link", name=subject, exact=True).first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text(f"Person {subject}")
@@ -165,7 +165,7 @@ def test_alerts_are_found_and_lead_to_people_without_saying_who_in_the_address(v
     expect(page.get_by_role("region", name="Now")).to_contain_text(re.compile(r"\d\d:\d\d:\d\d"))
     assert page.locator(".chart svg path").count() > 4
     visit.page.goto(page.url[:-4] + "xxxx")
-    expect(page.get_by_text("Nobody is here")).to_be_visible()
+    expect(page.get_by_text("This link is no longer valid")).to_be_visible()
 
 
 def test_tables_and_charts_can_be_saved_and_the_page_printed(visit: Visit, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_tables_and_charts_can_be_saved_and_the_page_printed(visit: Visit, tmp_p
     visit.open("/")
     page.wait_for_selector(".chart svg text")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Save First stream as a picture").click()
+        page.get_by_role("button", name="Save First stream as an image").click()
     assert "<svg" in Path(download.value.path()).read_text()
     paper = tmp_path / "page.pdf"
     page.pdf(path=paper)
@@ -188,11 +188,11 @@ def test_tables_and_charts_can_be_saved_and_the_page_printed(visit: Visit, tmp_p
 
 def test_without_the_secret_everything_is_for_looking_only(visit: Visit, address: str) -> None:
     page = visit.open("/operate")
-    for name in ("Run", "Stop the producers", "Run statement"):
+    for name in ("Run", "Stop producers", "Run statement"):
         expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
     page.get_by_label("Secret").fill("a guess")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("not the secret")
+    expect(page.get_by_role("alert")).to_contain_text("Wrong secret")
     with httpx.Client(base_url=address, trust_env=False) as client:
         # Not even with the secret from another site, whose requests carry no cookie and no form's token.
         secret = load_settings().web.secret.get_secret_value()
@@ -223,7 +223,7 @@ def test_who_has_the_secret_runs_stops_and_asks_ksql(visit: Visit) -> None:
     expect(page.get_by_role("alert")).to_contain_text("KSQL refused the statement")
     page.get_by_label("Producers only").click()
     page.get_by_label("Events", exact=True).fill("100")
-    page.get_by_label("Events a second, empty for no limit").fill("2000")
+    page.get_by_label("Events per second (empty: no limit)").fill("2000")
     page.get_by_role("button", name="Run", exact=True).click()
     started = page.get_by_role("region", name="Run", exact=True).get_by_role("link")
     run_id = str(started.get_attribute("href", timeout=WAIT_MS)).rsplit("/", 1)[1]
@@ -231,15 +231,15 @@ def test_who_has_the_secret_runs_stops_and_asks_ksql(visit: Visit) -> None:
     assert (ordered["parameters"]["events"], ordered["parameters"]["events_per_second"]) == (100, 2_000)
     # The run itself lets producers send again when it begins: it has to be over.
     wait_for(lambda: prefect(f"/flow_runs/{run_id}")["state_type"] == "COMPLETED", "the run's end", RUN_SECONDS)
-    page.get_by_role("button", name="Stop the producers").click()
-    expect(page.get_by_text("The producers were told to stop.")).to_be_visible()
+    page.get_by_role("button", name="Stop producers").click()
+    expect(page.get_by_text("Stop requested.")).to_be_visible()
     assert str(prefect("/variables/name/producer_run")["value"]) == "0"
     # Whose session ends in another window can't do anything in this one.
     other = visit.context.new_page()
     other.goto(page.url)
     other.get_by_role("button", name="Sign out").click()
     other.wait_for_selector("#secret")
-    page.get_by_role("button", name="Stop the producers").click()
+    page.get_by_role("button", name="Stop producers").click()
     expect(page.get_by_role("alert").filter(has_text="not signed in")).to_be_visible()
 
 
@@ -256,11 +256,11 @@ def test_parts_that_are_down_are_named_and_the_page_goes_on_by_itself(visit: Vis
         deployed.kill(part, signal.SIGSTOP)
     try:
         banner = page.locator(".banner")
-        expect(banner).to_contain_text("2 parts of the platform don't answer", timeout=WAIT_MS)
+        expect(banner).to_contain_text("2 parts of the platform are not responding", timeout=WAIT_MS)
         expect(banner).to_contain_text(re.compile(r"Connect since \d\d:\d\d:\d\d"))
         expect(banner).to_contain_text(re.compile(r"S3 since \d\d:\d\d:\d\d"))
         connectors = page.get_by_role("region", name="Connectors and queries")
-        expect(connectors).to_contain_text("Last known: Connect doesn't answer")
+        expect(connectors).to_contain_text("Last known state: Connect is not responding")
         assert connectors.inner_text().count("running")
     finally:
         for part in ("connect", "s3"):
@@ -292,7 +292,7 @@ def test_everybody_can_use_it_on_every_screen(browser: Browser, address: str, si
             ]
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
-    button = page.get_by_role("button", name="Change between light and dark")
+    button = page.get_by_role("button", name="Switch between light and dark")
     while not button.evaluate("node => node === document.activeElement"):
         page.keyboard.press("Tab")
     assert button.evaluate("node => getComputedStyle(node).outlineStyle") == "solid", (

@@ -1,4 +1,4 @@
-// Charts are as wide as the screen's columns; on paper they shrink with the paper's. Paper says of when it is.
+// Charts are as wide as the screen's columns; in print they scale to the paper's. Prints state when they were made.
 addEventListener("beforeprint", () => {
   document.querySelector(".printed").textContent = `Printed ${new Date().toUTCString()}`;
   for (const svg of document.querySelectorAll(".chart svg")) {

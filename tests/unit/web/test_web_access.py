@@ -9,8 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from heartwatch.web.access import AccessError, Gate, People, TooManyTriesError
-from heartwatch.web.pages import require
+from heartwatch.web.access import AccessError, Gate, PersonTokens, TooManyTriesError, require
 from heartwatch.web.server import _add_routes
 
 
@@ -43,7 +42,7 @@ def test_who_knows_the_secret_gets_a_new_session(gate: Gate) -> None:
 @pytest.mark.parametrize("secret", ["", "the secre", "the secret ", "THE SECRET", "gehéim"])
 def test_a_wrong_secret_opens_nothing(gate: Gate, secret: str) -> None:
     session = gate.visit(None)
-    with pytest.raises(AccessError, match="not the secret"):
+    with pytest.raises(AccessError, match="Wrong secret"):
         gate.sign_in(session.session_id, session.form_token, secret, "1.2.3.4")
     with pytest.raises(AccessError):
         gate.require(session.session_id)
@@ -60,10 +59,10 @@ def test_without_a_secret_nobody_gets_in() -> None:
 def test_a_form_of_another_session_is_refused(gate: Gate) -> None:
     mine, other = gate.visit(None), gate.visit(None)
     for session_id in (mine.session_id, None, "made up"):
-        with pytest.raises(AccessError, match="too old"):
+        with pytest.raises(AccessError, match="expired"):
             gate.sign_in(session_id, other.form_token, "the secret", "1.2.3.4")
     signed = gate.sign_in(mine.session_id, mine.form_token, "the secret", "1.2.3.4")
-    with pytest.raises(AccessError, match="too old"):
+    with pytest.raises(AccessError, match="expired"):
         gate.sign_out(signed.session_id, other.form_token)
     gate.require(signed.session_id)
     gate.sign_out(signed.session_id, signed.form_token)
@@ -78,7 +77,7 @@ def test_too_many_wrong_secrets_have_to_wait_the_right_one_too(gate: Gate, clock
         gate.sign_in(session.session_id, session.form_token, secret, address)
 
     for _ in range(5):
-        with pytest.raises(AccessError, match="not the secret"):
+        with pytest.raises(AccessError, match="Wrong secret"):
             attempt("wrong")
     with pytest.raises(TooManyTriesError):
         attempt("the secret")
@@ -89,7 +88,7 @@ def test_too_many_wrong_secrets_have_to_wait_the_right_one_too(gate: Gate, clock
 def test_wrong_secrets_from_everywhere_are_counted_together(gate: Gate) -> None:
     session = gate.visit(None)
     for number in range(30):
-        with pytest.raises(AccessError, match="not the secret"):
+        with pytest.raises(AccessError, match="Wrong secret"):
             gate.sign_in(session.session_id, session.form_token, "wrong", f"10.0.0.{number}")
     with pytest.raises(TooManyTriesError):
         gate.sign_in(session.session_id, session.form_token, "wrong", "10.0.1.1")
@@ -145,7 +144,7 @@ def test_an_action_needs_the_cookie_of_the_very_session_that_the_page_was_made_f
 
 
 def test_tokens_say_nothing_of_people_and_get_old(clock: Clock) -> None:
-    people = People(seconds=100, clock=clock)
+    people = PersonTokens(seconds=100, clock=clock)
     token = people.token("12345")
     assert "12345" not in token
     assert len(token) >= 24

@@ -13,8 +13,8 @@ import pytest
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from heartwatch.web import alerts
-from heartwatch.web.alerts import Alert, Episode, Episodes, State, Wanted, by_area, state_of
+from heartwatch.web.alerts import Alert, AlertFilter, Episode, Episodes, EpisodeState, by_area, state_of
+from heartwatch.web.readings import alerts, decoding
 from kafkakit import avro_codec
 from kafkakit.admin import Partition, UnknownTopicError
 from kafkakit.batch_consumer import BatchConsumerError, MessageBatch
@@ -71,14 +71,14 @@ def test_a_second_episode_does_not_make_the_first_one_outlive_newer_ones() -> No
 @pytest.mark.parametrize(
     ("now", "live", "state"),
     [
-        (2, True, State.NOW),
-        (5, True, State.NOW),
-        (6, True, State.OVER),
-        (2, False, State.SILENT),
-        (6, False, State.OVER),
+        (2, True, EpisodeState.ACTIVE),
+        (5, True, EpisodeState.ACTIVE),
+        (6, True, EpisodeState.ENDED),
+        (2, False, EpisodeState.SILENT),
+        (6, False, EpisodeState.ENDED),
     ],
 )
-def test_an_episode_goes_on_while_another_window_may_follow(now: int, live: bool, state: State) -> None:
+def test_an_episode_goes_on_while_another_window_may_follow(now: int, live: bool, state: EpisodeState) -> None:
     (one,) = collected([alert("a", 1)])
     assert state_of(one, now * WINDOW, live) is state
 
@@ -86,15 +86,15 @@ def test_an_episode_goes_on_while_another_window_may_follow(now: int, live: bool
 @pytest.mark.parametrize(
     ("wanted", "subjects"),
     [
-        (Wanted(), {"17", "170", "8"}),
-        (Wanted(text="17"), {"17", "170"}),
-        (Wanted(text=" 10002 "), {"8"}),
-        (Wanted(area="10002"), {"8"}),
-        (Wanted(text="17", area="10002"), set()),
-        (Wanted(only_now=True), {"8"}),
+        (AlertFilter(), {"17", "170", "8"}),
+        (AlertFilter(text="17"), {"17", "170"}),
+        (AlertFilter(text=" 10002 "), {"8"}),
+        (AlertFilter(area="10002"), {"8"}),
+        (AlertFilter(text="17", area="10002"), set()),
+        (AlertFilter(hide_ended=True), {"8"}),
     ],
 )
-def test_viewers_find_what_they_look_for(wanted: Wanted, subjects: set[str]) -> None:
+def test_viewers_find_what_they_look_for(wanted: AlertFilter, subjects: set[str]) -> None:
     found = collected([alert("17", 1), alert("170", 1), alert("8", 9, area="10002")])
     assert {one.subject for one in wanted.matching(found, 10 * WINDOW)} == subjects
 
@@ -163,15 +163,15 @@ class Topic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    for name in ("OffsetReader", "Registry", "open_batch_consumer"):
-        monkeypatch.setattr(alerts, name, lambda *_: topic)
+    for module, name in ((alerts, "OffsetReader"), (decoding, "Registry"), (alerts, "open_batch_consumer")):
+        monkeypatch.setattr(module, name, lambda *_: topic)
     return topic
 
 
-def reader() -> alerts.AlertsPart:
+def reader() -> alerts.AlertsReader:
     analytic = Analytic.load("heart_rate", 1)
     assert analytic.page is not None
-    return alerts.AlertsPart(load_settings(), analytic, analytic.page)
+    return alerts.AlertsReader(load_settings(), analytic, analytic.page)
 
 
 def test_what_was_there_before_is_shown_and_what_comes_is_counted_once_whatever_goes_wrong(topic: Topic) -> None:

@@ -19,22 +19,18 @@ from heartwatch.connect import ConnectorStatus, TaskStatus
 from heartwatch.monitoring import Sample
 from heartwatch.settings import load_settings
 from heartwatch.web import charts, tables, views, watching
-from heartwatch.web.access import People
-from heartwatch.web.alerts import Alert, AlertsReading, Episode, Wanted
+from heartwatch.web.access import PersonTokens
+from heartwatch.web.alerts import Alert, AlertFilter, Episode
 from heartwatch.web.board import Point, Series, Snapshot, recent_rates, series
 from heartwatch.web.operations import Order, run_of
-from heartwatch.web.pages import SomeAlerts
-from heartwatch.web.parts import (
-    FlowRun,
-    KafkaReading,
-    KsqlReading,
-    PostgresReading,
-    PrefectReading,
-    Proof,
-    TopicShape,
-    WorkerState,
-)
-from heartwatch.web.people import Area, AreasReading, Trace
+from heartwatch.web.pages.alerts import FilteredAlerts
+from heartwatch.web.readings.alerts import AlertsReading
+from heartwatch.web.readings.areas import Area, AreasReading
+from heartwatch.web.readings.kafka import KafkaReading, TopicShape
+from heartwatch.web.readings.ksql import KsqlReading
+from heartwatch.web.readings.postgres import PostgresReading, Proof
+from heartwatch.web.readings.prefect import FlowRun, PrefectReading, WorkerState
+from heartwatch.web.readings.traces import Trace
 from heartwatch.web.watching import Health, Watch
 from ksqlengine.client.rest_client import Query, Statistics
 
@@ -83,7 +79,7 @@ class Elements(HTMLParser):
 
 
 def everything(shown: Snapshot) -> dict[str, str]:
-    settings, people = load_settings(), People()
+    settings, people = load_settings(), PersonTokens()
     trace = Trace("1", 0, 0)
     return {
         "pill": views.pill(shown),
@@ -123,20 +119,17 @@ def test_every_panel_has_something_to_say_before_anything_is_known() -> None:
     )
     for name, html in everything(empty).items():
         assert html or name == "banner"
-    assert "looking" in views.pill(empty)
+    assert "checking" in views.pill(empty)
     assert "No alerts" in everything(empty)["episodes"]
 
 
 def test_what_is_wrong_is_said_in_words_and_since_when() -> None:
     shown = everything(snapshot())
-    assert (
-        "1 part of the platform doesn&#39;t answer" in shown["banner"]
-        or "1 part of the platform doesn't" in shown["banner"]
-    )
+    assert "1 part of the platform is not responding" in shown["banner"]
     assert "14 Nov 22:13:20" in shown["banner"]
     assert "1 part down" in shown["pill"]
     connectors = views.last_known("Connect", views.connectors)
-    assert "Last known: Connect doesn&#39;t answer" in connectors(snapshot())
+    assert "Last known state: Connect is not responding" in connectors(snapshot())
     assert "Last known" not in views.last_known("Kafka", views.stages)(snapshot())
     assert "1 failed" in shown["connectors"]
     assert "1 without leader" in shown["brokers"]
@@ -146,7 +139,7 @@ def test_what_is_wrong_is_said_in_words_and_since_when() -> None:
 
 
 def test_links_to_people_hold_a_token_and_no_id() -> None:
-    shown, people = snapshot(), People()
+    shown, people = snapshot(), PersonTokens()
     last = replace(shown.alerts.episodes[0].last, subject="4711")
     html = views.episodes([replace(shown.alerts.episodes[0], last=last)], 1, shown, people, PAGE)
     (token,) = re.findall(r'href="/person/([^"]+)"', html)
@@ -296,8 +289,8 @@ def test_a_part_that_leaves_a_reading_without_an_end_is_away_since_it_was_asked(
 
 def test_links_of_a_search_hold_however_long_nothing_happens() -> None:
     now = 0.0
-    people = People(clock=lambda: now)
-    found = SomeAlerts(Wanted(text="7"), lambda shown, some: views.episodes(some, 1, shown, people, PAGE))
+    people = PersonTokens(clock=lambda: now)
+    found = FilteredAlerts(AlertFilter(text="7"), lambda shown, some: views.episodes(some, 1, shown, people, PAGE))
     alert = Alert("7", "10001", 40.7, -74.0, 10_000, 20_000, 150.0, 50.0, 110.0)
     shown = replace(snapshot(), alerts=AlertsReading(1, (Episode(alert, 10_000, 1, 150.0),), 1, 20_000, 0))
     for _ in range(10):

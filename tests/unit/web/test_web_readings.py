@@ -12,9 +12,11 @@ import pytest
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from heartwatch.web import parts, people
 from heartwatch.web.access import Gate
-from heartwatch.web.pages import Pages, PersonPage
+from heartwatch.web.pages.person import PersonPanels
+from heartwatch.web.pages.site import Pages
+from heartwatch.web.prefect_api import PrefectApi
+from heartwatch.web.readings import areas, kafka, prefect, traces
 from kafkakit.admin import GroupOffset, Partition
 from kafkakit.batch_consumer import BatchConsumerError
 from kafkakit.topic_reader import Records
@@ -46,7 +48,7 @@ class Emptied:
 @pytest.fixture
 def emptied(monkeypatch: pytest.MonkeyPatch) -> Emptied:
     brokers = Emptied()
-    for module in (parts, people):
+    for module in (kafka, areas, traces):
         monkeypatch.setattr(module, "OffsetReader", lambda *_: brokers)
         monkeypatch.setattr(module, "read_ranges", brokers.read)
     return brokers
@@ -58,39 +60,39 @@ PAGE = ANALYTIC.page
 
 
 def test_kafka_is_well_when_retention_removed_what_was_read(emptied: Emptied, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = tuple(parts.TopicShape(ANALYTIC.topic(resource), 1, 0, 0) for resource in ANALYTIC.topics)
-    monkeypatch.setattr(parts.KafkaPart, "_read_shape", lambda _: ((), shapes))
-    monkeypatch.setattr(parts, "_SETTLED_SECONDS", 0.0)
-    sample = parts.KafkaPart(load_settings(), ANALYTIC).read().sample
+    shapes = tuple(kafka.TopicShape(ANALYTIC.topic(resource), 1, 0, 0) for resource in ANALYTIC.topics)
+    monkeypatch.setattr(kafka.KafkaReader, "_read_shape", lambda _: ((), shapes))
+    monkeypatch.setattr(kafka, "_SETTLED_SECONDS", 0.0)
+    sample = kafka.KafkaReader(load_settings(), ANALYTIC).read().sample
     assert sample is not None
     assert {stage: sample.positions[stage] for stage in sample.heads} == sample.heads, "nothing is left to read"
 
 
 def test_nobody_is_anywhere_when_retention_removed_all_samples(emptied: Emptied) -> None:
-    assert people.AreasPart(load_settings(), ANALYTIC, PAGE).read() == people.AreasReading()
-    trace = people.Trace("7", 0, 100)
-    traces = people.Traces(load_settings(), ANALYTIC, PAGE)
-    assert traces._read("7", trace, 0).next_offset == 5_000
+    assert areas.AreasReader(load_settings(), ANALYTIC, PAGE).read() == areas.AreasReading()
+    trace = traces.Trace("7", 0, 100)
+    reader = traces.Traces(load_settings(), ANALYTIC, PAGE)
+    assert reader._read("7", trace, 0).next_offset == 5_000
 
 
 def test_people_who_are_looked_at_while_kafka_hangs_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     goes_on = threading.Event()
 
-    def hang(*_: Any) -> people.Trace:
+    def hang(*_: Any) -> traces.Trace:
         goes_on.wait(20)
-        return people.Trace("7", 0, 0)
+        return traces.Trace("7", 0, 0)
 
     async def look() -> str:
         pages = Pages(load_settings(), Gate("", 60))
-        looking = [asyncio.create_task(pages._refresh(PersonPage(PAGE, str(one)))) for one in range(50)]
+        looking = [asyncio.create_task(pages.person.refresh(PersonPanels(PAGE, str(one)))) for one in range(50)]
         try:
             return await asyncio.wait_for(asyncio.to_thread(lambda: "stopped"), 5)
         finally:
             goes_on.set()
             await asyncio.gather(*looking)
 
-    monkeypatch.setattr(people.Traces, "trace", hang)
-    monkeypatch.setattr(PersonPage, "show", lambda *_: None)
+    monkeypatch.setattr(traces.Traces, "trace", hang)
+    monkeypatch.setattr(PersonPanels, "show", lambda *_: None)
     assert asyncio.run(look()) == "stopped"
 
 
@@ -123,5 +125,5 @@ class PrefectWithSchedules:
 
 
 def test_what_people_started_is_shown_however_many_checks_came_since() -> None:
-    reading = parts.PrefectPart(cast("parts.PrefectApi", PrefectWithSchedules())).read()
+    reading = prefect.PrefectReader(cast("PrefectApi", PrefectWithSchedules())).read()
     assert [run.flow for run in reading.runs] == ["heart-watch"]
