@@ -14,8 +14,8 @@ from heartwatch.settings import Settings
 INTRODUCTION = """# Settings
 
 Made from `heartwatch.settings` when this site is built. A value comes, the first found wins, from: an
-argument, the environment variable below, the profile's file `deployments/profiles/<profile>.toml`, and for the profile `local` the
-addresses that the embedded platform wrote when it started. Lists and maps are written as JSON in an environment variable.
+argument, the environment variable below, the profile's file `deployments/profiles/<profile>.toml`, and for the profile `local`
+the addresses that the embedded platform wrote when it started. Lists and maps are written as JSON in an environment variable.
 """
 
 
