@@ -4,6 +4,7 @@ Each exception stands in the room that raises it; `tests/unit/test_errors.py` ho
 
 HeartWatchError
 ├── SettingsError               settings: a value that can't be used
+├── MissingExtraError           extras: packages that aren't installed (an ImportError)
 ├── AnalyticError               analytic: no such analytic, or a file of it can't be used
 ├── PostgresError               postgres: the database refused, or could not be reached
 ├── ConnectError                connect: Kafka Connect refused, or could not be reached

@@ -7,11 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from heartwatch.extras import MODULES, MissingExtraError
+
 _FIGURE = re.compile("[-+\N{MULTIPLICATION SIGN}]? ?[0-9,.]*( %)?")
 
 
-def picture(png: bytes, title: str) -> str:
-    """Return Markdown that shows a PNG by itself: the picture is in the text, no file or server is needed."""
+def picture(png: bytes | None, title: str) -> str:
+    """Return Markdown that shows a PNG by itself: the picture is in the text, no file or server is needed.
+
+    Args:
+        png: None where charts can't be drawn: the text says what to install.
+        title: what the picture shows.
+    """
+    if png is None:
+        return f"*No chart of {title}: {MissingExtraError('plots', MODULES['plots'])}*"
     return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 

@@ -1,15 +1,16 @@
-"""Charts as PNG pictures, small enough to stand in an artifact's text."""
+"""Charts as PNG pictures, small enough to stand in an artifact's text; None without the extra `plots`: a check needs no chart."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from heartwatch.extras import has
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _INCHES = (8.0, 5.0)
 _DPI = 110
@@ -21,13 +22,22 @@ Series = Mapping[str, Sequence[tuple[float, float]]]
 """By name, points of time (seconds since the epoch) and value."""
 
 
-def over_time(panels: Mapping[str, Series], limits: Mapping[str, float] | None = None) -> bytes:
+def over_time(panels: Mapping[str, Series], limits: Mapping[str, float] | None = None) -> bytes | None:
     """Draw series over one time axis, a panel under another.
 
     Args:
         panels: by the label of the panel's value axis, its series.
         limits: by the same labels, a value to draw a line at, such as an objective.
+
+    Returns:
+        A PNG; None where matplotlib isn't installed.
     """
+    if not has("plots"):
+        return None
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter  # noqa: PLC0415
+
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
@@ -67,13 +77,20 @@ def over_time(panels: Mapping[str, Series], limits: Mapping[str, float] | None =
     return _png(figure)
 
 
-def bars(panels: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> bytes:
+def bars(panels: Mapping[str, Mapping[str, Mapping[str, float]]], label: str) -> bytes | None:
     """Draw bars over categories, a panel under another; the series of a panel stand side by side.
 
     Args:
         panels: by the label of the panel's value axis, its series, each a value by category.
         label: of the category axis.
+
+    Returns:
+        A PNG; None where matplotlib isn't installed.
     """
+    if not has("plots"):
+        return None
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (values_label, series) in zip(axes, panels.items(), strict=True):

@@ -7,12 +7,10 @@ inside each task, because they don't travel between processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import boto3
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect_aws import AwsCredentials
 from pydantic import BaseModel
 
 from heartwatch.clusters.environment import (
@@ -30,7 +28,11 @@ from heartwatch.clusters.remote_commands import Commands, Outcome, script_with
 from heartwatch.clusters.spec import ClusterName, ClusterSpec
 from heartwatch.clusters.stack import Stack, StackPlan
 from heartwatch.clusters.template import FOLDER, generations_of
+from heartwatch.extras import needed
 from tasks.artifacts import publish_table
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _SYNC_SECONDS = 600
 
@@ -79,7 +81,11 @@ class Fleet(BaseModel):
     bucket: str
 
 
-def _session(credentials: str | None) -> boto3.Session:
+def _session(credentials: str | None) -> Session:
+    with needed("clusters"):
+        import boto3  # noqa: PLC0415
+        from prefect_aws import AwsCredentials  # noqa: PLC0415
+
     if credentials is None:
         return boto3.Session()
     return cast(AwsCredentials, AwsCredentials.load(credentials)).get_boto3_session()

@@ -155,7 +155,7 @@ def _number(value: float) -> str:
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes:
+def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes | None:
     series = {"this day": by_hour(rows), "a week before": by_hour(earlier)}
     hours = [f"{hour:02}" for hour in range(24)]
     alerts, outside = {}, {}
@@ -168,7 +168,7 @@ def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes:
     return bars({"alerts": alerts, "outside, h": outside}, "hour (UTC)")
 
 
-def _by_day(periods: Mapping[str, Mapping[date, pl.DataFrame]], back: timedelta, key: str) -> bytes:
+def _by_day(periods: Mapping[str, Mapping[date, pl.DataFrame]], back: timedelta, key: str) -> bytes | None:
     """Draw the days' figures; those of the second period stand beside the days that are so much later."""
     alerts: dict[str, dict[str, float]] = {}
     outside: dict[str, dict[str, float]] = {}

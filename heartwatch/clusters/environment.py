@@ -12,14 +12,15 @@ import sys
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-
-import boto3
-from botocore.exceptions import ClientError
+from typing import TYPE_CHECKING
 
 from heartwatch.clusters.errors import explained
 from heartwatch.clusters.machines import Found
 from heartwatch.clusters.prices import Prices
 from heartwatch.clusters.spec import SERVICES, WAVES, Role
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _QUORUM = 3
 
@@ -61,7 +62,7 @@ def secrets_parameter(stack: str) -> str:
     return f"/heartwatch/{stack}/secrets"
 
 
-def keep_secrets(session: boto3.Session, region: str, stack: str) -> None:
+def keep_secrets(session: Session, region: str, stack: str) -> None:
     """Make a stack's secrets in Systems Manager's parameter store unless they are there.
 
     Raises:
@@ -73,12 +74,12 @@ def keep_secrets(session: boto3.Session, region: str, stack: str) -> None:
             ssm.put_parameter(
                 Name=secrets_parameter(stack), Value=new_secrets(s3_keys=False), Type="SecureString", Overwrite=False
             )
-        except ClientError as error:
+        except ssm.exceptions.ClientError as error:
             if error.response["Error"].get("Code") != "ParameterAlreadyExists":
                 raise
 
 
-def forget_secrets(session: boto3.Session, region: str, stack: str) -> None:
+def forget_secrets(session: Session, region: str, stack: str) -> None:
     """Delete a stack's secrets; nothing to do when there are none.
 
     Raises:

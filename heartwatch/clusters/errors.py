@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from heartwatch.errors import HeartWatchError
+from heartwatch.extras import needed
 
 
 class ClustersError(HeartWatchError):
@@ -53,6 +52,9 @@ def explained(what: str, region: str) -> Iterator[None]:
     Raises:
         AwsError: AWS refused or could not be reached.
     """
+    with needed("clusters"):
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
     try:
         yield
     except ClientError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import boto3
+from typing import TYPE_CHECKING, Any
 
 from heartwatch.clusters.errors import explained
 from heartwatch.clusters.spec import Role
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _LIVING = {"pending", "running"}
 _REPLACED = {"shutting-down", "terminated"}
@@ -43,7 +44,7 @@ class Found:
         return self.state in _LIVING
 
 
-def find_machines(session: boto3.Session, region: str, analytic: str, version: int) -> list[Found]:
+def find_machines(session: Session, region: str, analytic: str, version: int) -> list[Found]:
     """Return the machines of an analytic's version, by name; of those with one name the living one.
 
     Raises:

@@ -7,12 +7,13 @@ import hashlib
 import io
 import tarfile
 from pathlib import Path
-
-import boto3
-from botocore.exceptions import ClientError
+from typing import TYPE_CHECKING
 
 from heartwatch.clusters.errors import explained
 from heartwatch.settings import ROOT
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _CONTENT = (
     "docker",
@@ -57,7 +58,7 @@ def _left_out(path: Path) -> bool:
     return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
-def upload(session: boto3.Session, region: str, bucket: str, name: str, content: bytes) -> bool:
+def upload(session: Session, region: str, bucket: str, name: str, content: bytes) -> bool:
     """Bring a release into the bucket unless it is there.
 
     Returns:
@@ -70,7 +71,7 @@ def upload(session: boto3.Session, region: str, bucket: str, name: str, content:
     with explained(f"upload release {name}", region):
         try:
             s3.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
+        except s3.exceptions.ClientError as error:
             if error.response["Error"].get("Code") != "404":
                 raise
             s3.put_object(Bucket=bucket, Key=key, Body=content)

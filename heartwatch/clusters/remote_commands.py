@@ -6,14 +6,16 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import boto3
 import stamina
-from botocore.exceptions import ClientError
 
 from heartwatch.clusters.errors import AwsError, explained
 from heartwatch.clusters.machines import Found
 from kafkakit.waiting import wait_until
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _DOCUMENT = "AWS-RunShellScript"
 _RUNNING = {"Pending", "InProgress", "Delayed", "Cancelling"}
@@ -61,7 +63,7 @@ class Commands:
     """Runs scripts in one region."""
 
     def __init__(
-        self, session: boto3.Session, region: str, online_seconds: float = 600, poll_seconds: float = _POLL_SECONDS
+        self, session: Session, region: str, online_seconds: float = 600, poll_seconds: float = _POLL_SECONDS
     ) -> None:
         """Make a client.
 
@@ -127,4 +129,6 @@ class Commands:
 
 
 def _unregistered(error: Exception) -> bool:
+    from botocore.exceptions import ClientError  # noqa: PLC0415  of the extra `clusters`
+
     return isinstance(error, ClientError) and error.response["Error"].get("Code") == "InvalidInstanceId"

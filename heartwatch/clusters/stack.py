@@ -6,15 +6,15 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import boto3
-from botocore.exceptions import ClientError, WaiterError
+from typing import TYPE_CHECKING, Any
 
 from heartwatch.clusters.errors import AwsError, explained
 from heartwatch.clusters.prices import Prices
 from heartwatch.clusters.spec import ClusterSpec
 from heartwatch.clusters.template import generations_of, image_parameters, next_generations, render
+
+if TYPE_CHECKING:
+    from boto3 import Session
 
 _WAITER = {"Delay": 5, "MaxAttempts": 240}
 _CAPABILITIES = ["CAPABILITY_IAM"]
@@ -49,7 +49,7 @@ class StackPlan:
 class Stack:
     """One stack in one region."""
 
-    def __init__(self, session: boto3.Session, name: str, region: str) -> None:
+    def __init__(self, session: Session, name: str, region: str) -> None:
         self._cloudformation = session.client("cloudformation", region_name=region)
         self._ssm = session.client("ssm", region_name=region)
         self._ec2 = session.client("ec2", region_name=region)
@@ -106,7 +106,7 @@ class Stack:
             }
             try:
                 answer = self._cloudformation.create_change_set(**request)
-            except ClientError as error:
+            except self._cloudformation.exceptions.ClientError as error:
                 if _without_changes(str(error)):
                     return StackPlan(self.name, None, creates=False)
                 raise
@@ -126,6 +126,8 @@ class Stack:
         return self._ssm.get_parameter(Name=_IMAGE.format(architecture=architecture))["Parameter"]["Value"]
 
     def _read_plan(self, change_set: str, creates: bool) -> StackPlan:
+        from botocore.exceptions import WaiterError  # noqa: PLC0415  of the extra `clusters`
+
         # A change set without changes fails: that is CloudFormation's way to say so.
         try:
             waiter = self._cloudformation.get_waiter("change_set_create_complete")
@@ -219,6 +221,8 @@ class Stack:
             raise AwsError(f"region {self.region!r} doesn't offer {missing!r}; choose other types or another region")
 
     def _wait(self, waiter: str) -> None:
+        from botocore.exceptions import WaiterError  # noqa: PLC0415  of the extra `clusters`
+
         try:
             self._cloudformation.get_waiter(waiter).wait(StackName=self.name, WaiterConfig=_WAITER)
         except WaiterError as error:
@@ -239,7 +243,7 @@ class Stack:
         with explained(f"find stack {self.name!r}", self.region):
             try:
                 stack = self._cloudformation.describe_stacks(StackName=self.name)["Stacks"][0]
-            except ClientError as error:
+            except self._cloudformation.exceptions.ClientError as error:
                 if "does not exist" in error.response["Error"].get("Message", ""):
                     return None
                 raise

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedCo
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from heartwatch.extras import require
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.packages import Packages, write_lock
 from heartwatch.platform.platform import PartStatus, Platform, Progress
@@ -46,6 +47,7 @@ def up(*, parts: str = "", brokers: int | None = None, producers: int = 2) -> No
         brokers: Kafka brokers, 1 or 3; fixed by the first start.
         producers: workers of the producers' work pool.
     """
+    require("local")
     platform = Platform(load_settings().home, _names(parts), brokers, producers)
     console = Console()
     with _Display(console) as display:

@@ -14,8 +14,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from heartwatch.platform.errors import DamagedStateError, PlatformError
 from heartwatch.platform.processes import ProcessId
 
@@ -101,6 +99,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 def write_toml(path: Path, values: Mapping[str, Any], comment: str, mode: int = 0o644) -> None:
     """Write a TOML file with a comment on top."""
+    import tomli_w  # noqa: PLC0415  of the extra `local`: what only reads a state does without it
+
     write_atomically(path, f"# {comment}\n{tomli_w.dumps(values)}", mode)
 
 

@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import fitdecode
-import gpxpy
-import gpxpy.gpx
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from tcxreader.tcxreader import TCXReader
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.extras import require
 from heartwatch.simulate import draws
 from heartwatch.simulate.arrays import spread
 from heartwatch.simulate.draws import Ints
 from heartwatch.simulate.events import EventBatch, record_batch
 from heartwatch.simulate.places import nearest_zipcode
+
+if TYPE_CHECKING:
+    from gpxpy.gpx import GPXTrackPoint
 
 SCHEMA = pl.Schema(
     [
@@ -62,10 +62,12 @@ def read_recording(path: Path) -> pl.DataFrame:
 
     Raises:
         RecordingError: the file can't be read, or has no complete sample.
+        MissingExtraError: the formats' parsers aren't installed.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise RecordingError(f"{path.name!r} is no recording; the name must end in {', '.join(_READERS)}")
+    require("recordings")
     try:
         samples = list(reader(path))
     except OSError as error:
@@ -106,6 +108,8 @@ def _at_utc(sample: _Sample) -> _Sample:
 
 
 def _read_fit(path: Path) -> Iterator[_Sample]:
+    import fitdecode  # noqa: PLC0415  of the extra `recordings`
+
     lenient, strict = fitdecode.ErrorHandling.IGNORE, fitdecode.CrcCheck.RAISE
     with fitdecode.FitReader(path, error_handling=lenient, check_crc=strict) as reader:
         for message in reader:
@@ -117,13 +121,15 @@ def _read_fit(path: Path) -> Iterator[_Sample]:
 
 
 def _read_gpx(path: Path) -> Iterator[_Sample]:
+    import gpxpy  # noqa: PLC0415  of the extra `recordings`
+
     with path.open(encoding="utf-8-sig") as file:
         for track in gpxpy.parse(file).tracks:
             for point in (point for segment in track.segments for point in segment.points):
                 yield point.time, point.latitude, point.longitude, _gpx_heart_rate(point)
 
 
-def _gpx_heart_rate(point: gpxpy.gpx.GPXTrackPoint) -> int | None:
+def _gpx_heart_rate(point: GPXTrackPoint) -> int | None:
     """Return the rate of a track point extension, whatever version and prefix it has."""
     for extension in point.extensions:
         for element in extension.iter():
@@ -133,6 +139,8 @@ def _gpx_heart_rate(point: gpxpy.gpx.GPXTrackPoint) -> int | None:
 
 
 def _read_tcx(path: Path) -> Iterator[_Sample]:
+    from tcxreader.tcxreader import TCXReader  # noqa: PLC0415  of the extra `recordings`
+
     for point in TCXReader().read(str(path), only_gps=False).trackpoints:
         yield point.time, point.latitude, point.longitude, point.hr_value
 

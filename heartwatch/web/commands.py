@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heartwatch.extras import require
 from heartwatch.settings import load_settings
 
 
@@ -12,6 +13,7 @@ def web(*, host: str | None = None, port: int | None = None) -> None:
         host: address to listen on; the settings' by default.
         port: port to listen on; the settings' by default.
     """
+    require("web")
     # Only who serves it needs the framework.
     from heartwatch.web.server import serve  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import httpx
+import httpx2
 from authlib.deprecate import AuthlibDeprecationWarning
 
 from kafkakit.errors import KafkaKitError
@@ -238,7 +238,7 @@ class Registry:
             text = f"can't {operation} at {self._url}: {error.error_message} (code {error.error_code})"
             missing = error.http_status_code == _NOT_FOUND or error.error_code in _SUBJECT_SOFT_DELETED
             raise (NotRegisteredError if missing else RegistryError)(text) from None
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise RegistryError(
                 f"can't {operation}: no answer from {self._url} ({type(error).__name__}: {error}); see that the registry is up"
             ) from error
