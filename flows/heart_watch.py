@@ -16,10 +16,11 @@ from pydantic import BaseModel, Field
 from flows.deploy_pipeline import deploy_pipeline
 from flows.generate_historical import generate_historical
 from flows.load_historical import load_historical
-from flows.produce import ProduceReport, produce
+from flows.produce import produce
 from flows.verify_detections import missed_objectives, verify_detections
 from flows.verify_sink import verify_sink
 from heartwatch.monitoring import Monitoring, Run
+from heartwatch.produce.reports import ProduceReport
 from heartwatch.produce.spec import SourceName
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import describe_latency

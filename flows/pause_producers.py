@@ -5,19 +5,16 @@ Requires: Prefect's server. A new run of `produce` sends again.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from tasks.produce import stop_producers
 
 
 @flow(name="pause-producers")
-def pause_producers(reason: Annotated[str, Field(description="why, for the log")] = "asked for by hand") -> None:
+def pause_producers(reason: str = "asked for by hand") -> None:
     """Stop the producers.
 
     Args:
-        reason: why, for the log.
+        reason: Why they are stopped, for the log.
     """
     stop_producers(reason)

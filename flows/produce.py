@@ -11,68 +11,62 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.runtime import flow_run
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from heartwatch.produce.spec import Distribution, RunSpec, SourceName
+from heartwatch.produce.reports import ProduceReport
+from heartwatch.produce.spec import Distribution, SourceName
 from heartwatch.settings import load_settings
-from tasks.produce import ShardReport, allow_producers, dispatch_shards, plan_run, publish_producers
-
-
-class ProduceReport(BaseModel):
-    """What a run sent.
-
-    Attributes:
-        spec: the run.
-        shards: what each shard sent.
-        delivered: events committed.
-        failed: events whose transaction was aborted and that were sent again.
-        seconds: from the first shard's dispatch to the last one's end.
-    """
-
-    spec: RunSpec
-    shards: list[ShardReport]
-    delivered: int
-    failed: int
-    seconds: float
+from tasks.produce import allow_producers, dispatch_shards, plan_run, publish_producers
 
 
 @flow(name="produce")
 def produce(
-    source: Annotated[SourceName, Field(description="where the events come from")] = "simulator",
-    distribution: Annotated[
-        Distribution,
-        Field(description="share: each process its partitions; whole: each process everything, stamped now"),
-    ] = "share",
-    machines: Annotated[int | None, Field(ge=1, le=256, description="producer machines; None: the settings'")] = None,
-    processes_per_machine: Annotated[
-        int | None, Field(ge=1, le=256, description="producer processes a machine; None: the settings'")
-    ] = None,
-    events: Annotated[
-        int, Field(ge=1, description="events of one pass of the simulator or the uniform generator")
-    ] = 1_100_000,
-    people: Annotated[int, Field(ge=1, le=2_147_483_647, description="people of the simulator")] = 20_000,
-    seed: Annotated[int, Field(ge=0, description="which people, and what happens to them")] = 1,
-    faults: Annotated[bool, Field(description="whether some simulated events come late, twice or malformed")] = True,
-    repeat: Annotated[int, Field(ge=0, description="passes over the source; 0 until stopped")] = 1,
-    events_per_second: Annotated[
-        float | None, Field(gt=0, description="limit of the rate, events/s, all together")
-    ] = None,
-    speed: Annotated[float | None, Field(gt=0, description="seconds of event time a second; 1 is real time")] = None,
-    path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None,
-    hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False,
-    stagger_ms: Annotated[int, Field(ge=0, description="recordings: people begin this much later at most, ms")] = 0,
-    ranges: Annotated[str | None, Field(description="file of own ranges that the simulator's people get")] = None,
-    start: Annotated[
-        datetime | None, Field(description="first event time; None: now, after all that was sent before")
-    ] = None,
+    source: SourceName = "simulator",
+    distribution: Distribution = "share",
+    machines: Annotated[int | None, Field(ge=1, le=256)] = None,
+    processes_per_machine: Annotated[int | None, Field(ge=1, le=256)] = None,
+    events: Annotated[int, Field(ge=1)] = 1_100_000,
+    people: Annotated[int, Field(ge=1, le=2_147_483_647)] = 20_000,
+    seed: Annotated[int, Field(ge=0)] = 1,
+    faults: bool = True,
+    repeat: Annotated[int, Field(ge=0)] = 1,
+    events_per_second: Annotated[float | None, Field(gt=0)] = None,
+    speed: Annotated[float | None, Field(gt=0)] = None,
+    path: str | None = None,
+    hold_position: bool = False,
+    stagger_ms: Annotated[int, Field(ge=0)] = 0,
+    ranges: str | None = None,
+    start: datetime | None = None,
 ) -> ProduceReport:
-    """Send events over the producers' workers.
+    """Send events from the workers of the producers' pool.
+
+    Args:
+        source: Where the events come from: `simulator` (people who rest, walk, train, sleep and fall ill), `uniform` (random
+            users, places and rates), `recordings` (FIT, GPX and TCX files) or `file` (JSON lines, CSV or Parquet).
+        distribution: `share`: each process sends its own partitions. `whole`: each process sends everything, with the present
+            time as event time.
+        machines: Number of producer machines. Empty: the machines of the settings.
+        processes_per_machine: Producer processes on each machine. Empty: as the settings say.
+        events: Number of events of one pass over the source, all processes together (simulator and uniform).
+        people: Number of people (simulator, uniform and recordings).
+        seed: Random seed: which people there are and what happens to them. The same seed gives the same events.
+        faults: Whether some events come late, twice or malformed (simulator).
+        repeat: Number of passes over the source. 0: until the producers are stopped.
+        events_per_second: Limit of the rate, events/s, all processes together. Empty: no limit.
+        speed: Seconds of event time per second; 1 is real time. Empty: as fast as possible.
+        path: File of events, or file or folder of recordings, on each producer machine (file and recordings).
+        hold_position: Whether everybody stays where the recording begins (recordings).
+        stagger_ms: Longest time by which a person begins later than the first one, ms (recordings).
+        ranges: File of personal ranges for the simulator's people, on each producer machine. Empty: ranges from the seed.
+        start: First event time, with a time zone. Empty: now, but after all events that were sent before.
+
+    Returns:
+        what was sent, shard by shard.
 
     Raises:
         ProduceError: a shard could not be sent.
     """
-    settings = load_settings()
-    producer = settings.producer
+    producer = load_settings().producer
     allow_producers()
     spec = plan_run(
         run_id=str(flow_run.id or "local"),
@@ -96,12 +90,5 @@ def produce(
         start=start,
     )
     shards = dispatch_shards(spec)
-    report = ProduceReport(
-        spec=spec,
-        shards=shards,
-        delivered=sum(shard.delivered for shard in shards),
-        failed=sum(shard.failed for shard in shards),
-        seconds=max(shard.seconds for shard in shards),
-    )
     publish_producers(spec.run_id, shards)
-    return report
+    return ProduceReport.of(spec, shards)

@@ -20,6 +20,7 @@ HeartWatchError
 ├── SourceError                 produce.table_source: the input can't be read
 ├── DeliveryError               produce.sender: Kafka refused events
 │   └── FencedError             a newer producer of the same shard took over
+├── ProduceError                produce.dispatch: a run could not send all it should have
 ├── PeopleError                 simulate.people (a ValueError)
 ├── SimulationError             simulate.simulation (a ValueError)
 ├── UniformError                simulate.uniform (a ValueError)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 
 
@@ -32,3 +38,30 @@ def publish_markdown(key: str, text: str, description: str) -> None:
         description: what it is about, as one sentence.
     """
     create_markdown_artifact(markdown=text, key=key, description=description)
+
+
+class ProgressArtifact:
+    """A progress bar, made when it is first shown."""
+
+    def __init__(self, key: str) -> None:
+        """Prepare.
+
+        Args:
+            key: lowercase letters, digits and dashes.
+        """
+        self._key = key
+        self._artifact: UUID | None = None
+
+    def show(self, percent: float, description: str | None = None) -> None:
+        """Show how far something has come.
+
+        Args:
+            percent: 0 to 100.
+            description: what it is and how far it has come, for people; None leaves what was shown before.
+        """
+        if self._artifact is None:
+            created = create_progress_artifact(progress=percent, key=self._key, description=description)
+            # In an event loop it would be a coroutine, of which the artifact's id can't be asked here.
+            self._artifact = created if isinstance(created, UUID) else None
+        else:
+            update_progress_artifact(self._artifact, progress=percent, description=description)

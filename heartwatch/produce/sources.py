@@ -84,15 +84,15 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
     Args:
         spec: the run.
         shard: the shard; a source may leave out what isn't in its partitions.
-        analytic: whose realtime events they are.
+        analytic: whose events they are.
         schema_id: the registry's id of the event schema.
         rejects: where bad rows of a file go.
 
     Raises:
         SourceError: the source can't be opened.
     """
-    event_time = _event_time(analytic.topics["realtime"])
-    schema = avro_codec.parse(analytic.schema_text("realtime"))
+    event_time = _event_time(analytic.topics[analytic.stream])
+    schema = avro_codec.parse(analytic.schema_text(analytic.stream))
     try:
         source = _open(spec, shard, schema, event_time, schema_id, rejects)
     except (UniformError, RecordingError) as error:
@@ -101,7 +101,7 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
         return StampedNow(source, event_time)
     if not spec.close_after_ms:
         return source
-    key = analytic.topics["realtime"].key
+    key = analytic.topics[analytic.stream].key
     return ClosingSource(source, key, event_time, spec.partitions, shard.partitions, spec.close_after_ms)
 
 

@@ -1,0 +1,69 @@
+"""One producer process: opens a shard's source and its sender, and sends until the source or a stop ends it."""
+
+from __future__ import annotations
+
+from heartwatch.analytic import Analytic
+from heartwatch.produce.companion import Companion
+from heartwatch.produce.messages import Encoder
+from heartwatch.produce.pacing import Pacer
+from heartwatch.produce.run import Outcome, run_shard
+from heartwatch.produce.sender import ShardSender
+from heartwatch.produce.shards import Shard
+from heartwatch.produce.sources import open_source, shards_of
+from heartwatch.produce.spec import RunSpec
+from heartwatch.settings import Settings
+from kafkakit import avro_codec
+from kafkakit.registry import Registry
+
+
+def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Companion) -> Outcome:
+    """Send a shard's events until its source ends or the companion says stop.
+
+    Args:
+        settings: where the brokers and the registry are.
+        spec: the run.
+        shard: which part of it.
+        companion: not started yet; it runs while the shard is sent.
+
+    Raises:
+        DeliveryError: messages could not be delivered; a second run of the shard goes on after what was committed.
+        SourceError: the source can't be opened.
+    """
+    analytic = Analytic.of(settings.pipeline)
+    encoder = _encoder(settings, analytic, spec, shard)
+    rejects = settings.home / "rejects" / f"{spec.run_id}-{shard.index}.jsonl"
+    source = open_source(spec, shard, analytic, encoder.schema_id, rejects)
+    rate = spec.events_per_second / len(shards_of(spec)) if spec.events_per_second else None
+    with ShardSender(settings.kafka, analytic.stream_topic, spec.run_id, shard) as sender, companion:
+        return run_shard(
+            source,
+            encoder,
+            sender,
+            Pacer(rate, spec.speed),
+            companion.should_stop,
+            companion.report,
+            spec.transaction_interval_ms / 1000,
+        )
+
+
+def _encoder(settings: Settings, analytic: Analytic, spec: RunSpec, shard: Shard) -> Encoder:
+    topic = analytic.topics[analytic.stream]
+    text = analytic.schema_text(analytic.stream)
+    registered = Registry(settings.registry).register(f"{analytic.stream_topic}-value", text)
+    return Encoder(
+        schema=avro_codec.parse(text),
+        schema_id=registered.schema_id,
+        key=topic.key,
+        event_time=topic.event_time or "",
+        partitions=spec.partitions,
+        chosen=shard.partitions,
+    )
+
+
+def outcome_sentence(shard: Shard, outcome: Outcome) -> str:
+    """Return what a process did, for its log."""
+    progress = outcome.progress
+    return (
+        f"shard {shard.index}: {progress.delivered} events delivered, {progress.failed} sent again, "
+        f"{outcome.events_per_second:.0f} events/s{', stopped' if outcome.stopped else ''}"
+    )
