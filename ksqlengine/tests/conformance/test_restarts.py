@@ -9,14 +9,14 @@ import orjson
 import pytest
 from test_conformance import CASES
 
+from ksqlengine.execution import stage_chain
 from ksqlengine.execution.builder import build
 from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.expressions.aggregates import AGGREGATES, AggregateFunction
 from ksqlengine.language.lexer import split_statements
+from ksqlengine.server.in_memory import InMemoryEngine, StoredRecord
 from ksqlengine.streams.changelog import Changelog
-from ksqlengine.testing import driver
 from ksqlengine.testing.cases import Case
-from ksqlengine.testing.records import StoredRecord
 from ksqlengine.testing.runner import run_case
 
 GROUPED = [
@@ -70,21 +70,16 @@ class Restarting:
 @pytest.fixture
 def restarting(monkeypatch: pytest.MonkeyPatch) -> Restarting:
     restarting = Restarting()
-    results_of = driver.RunningQuery._results
+    results_of = stage_chain.StageChain._results
 
-    def results(self: Any, pipeline: Any, topic: str, batch: Any) -> Any:
-        results = results_of(self, pipeline, topic, batch)
-        if (
-            restarting.active
-            and isinstance(pipeline, Pipeline)
-            and pipeline.stage.changelog is not None
-            and not pipeline.tables
-        ):
+    def results(self: Any, pipeline: Any, batch: Any) -> Any:
+        results = results_of(self, pipeline, batch)
+        if restarting.active and pipeline.stage.changelog is not None and not pipeline.tables:
             self.pipelines[self.pipelines.index(pipeline)] = restarting.restart(pipeline)
         return results
 
-    monkeypatch.setattr(driver, "build", restarting.build)
-    monkeypatch.setattr(driver.RunningQuery, "_results", results)
+    monkeypatch.setattr(stage_chain, "build", restarting.build)
+    monkeypatch.setattr(stage_chain.StageChain, "_results", results)
     return restarting
 
 
@@ -149,7 +144,7 @@ def test_each_aggregate_goes_on_from_its_changelog(
     outputs = []
     for restarts in (False, True):
         restarting.active = restarts
-        running = driver.Driver({}, {})
+        running = InMemoryEngine({}, {})
         for statement in split_statements(statements):
             running.execute(statement)
         (query,) = running.queries.values()

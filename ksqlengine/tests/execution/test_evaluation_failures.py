@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from ksqlengine.language.lexer import split_statements
+from ksqlengine.server.in_memory import InMemoryEngine, StoredRecord
 from ksqlengine.streams import processing_log
-from ksqlengine.testing.driver import Driver
-from ksqlengine.testing.records import StoredRecord
 
 SQL = """
     CREATE STREAM s (k STRING KEY, a INT, b STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON');
@@ -18,7 +17,7 @@ ROWS = [b'{"A": 5, "B": "1"}', b'{"A": 0, "B": "2"}', b'{"A": null, "B": "x"}', 
 
 
 def test_failures_are_noted_with_their_step_and_leave_null() -> None:
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     for statement in split_statements(SQL):
         driver.execute(statement)
     stream, table = driver.queries.values()
@@ -33,7 +32,7 @@ def test_failures_are_noted_with_their_step_and_leave_null() -> None:
 
 
 def test_the_log_has_ksqldbs_shape() -> None:
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     for statement in split_statements(SQL):
         driver.execute(statement)
     (stream, *_) = driver.queries.values()

@@ -17,8 +17,8 @@ from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import parse_statements
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.server import pull_push
-from ksqlengine.server.pull_push import TransientQuery
-from ksqlengine.testing.driver import Driver, MemoryRegistry
+from ksqlengine.server.in_memory import InMemoryEngine, MemoryRegistry
+from ksqlengine.server.pull_push import RunningTransientQuery
 
 TABLE = "CREATE TABLE t (k STRING PRIMARY KEY, v INT) WITH (KAFKA_TOPIC='t', VALUE_FORMAT='JSON');"
 
@@ -93,12 +93,12 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
 
 
 def select(topic: Topic, sql: str) -> list[list[Any]]:
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     driver.execute(split_statements(TABLE)[0])
     (statement,) = parse_statements(sql)
     assert isinstance(statement.statement, ast.QueryStatement)
     plan = Analyzer(driver.catalog, MemoryRegistry({})).transient(statement.statement.query, sql)
-    query = TransientQuery(plan, KafkaSettings(), Resources(topic), {})  # type: ignore[arg-type]
+    query = RunningTransientQuery(plan, KafkaSettings(), Resources(topic), {})  # type: ignore[arg-type]
     return [row.columns for rows in query.rows() for row in rows]
 
 

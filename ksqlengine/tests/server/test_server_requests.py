@@ -18,8 +18,8 @@ from kafkakit.settings import KafkaSettings, RegistrySettings
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.plan.catalog import Source
 from ksqlengine.server import engine
+from ksqlengine.server.in_memory import InMemoryEngine
 from ksqlengine.server.rest import Server
-from ksqlengine.testing.driver import Driver
 from ksqlengine.types.errors import StatementError
 
 
@@ -183,7 +183,7 @@ def test_unset_gives_the_servers_default_back_under_any_name(tmp_path: Path) -> 
 
 def test_no_topic_is_deleted_that_another_stream_is_over(tmp_path: Path) -> None:
     engine = real_engine(tmp_path)
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     for name in ("a", "b", "c"):
         sql = f"CREATE STREAM {name} (v INT) WITH (KAFKA_TOPIC='shared', VALUE_FORMAT='JSON');"
         driver.execute(split_statements(sql)[0])
@@ -197,7 +197,7 @@ def test_each_row_that_is_inserted_has_an_answer_and_numbers_keep_their_digits(
 ) -> None:
     engine = real_engine(tmp_path)
     engine.ready = True
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     sql = "CREATE STREAM s (d DECIMAL(4, 2), f DOUBLE, t STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON');"
     driver.execute(split_statements(sql)[0])
     engine.catalog = driver.catalog

@@ -23,6 +23,7 @@ from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.stages import Stage, stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.language.lexer import split_statements
+from ksqlengine.server.in_memory import InMemoryEngine
 from ksqlengine.streams import stage_session
 from ksqlengine.streams.join_merge import MergeSession
 from ksqlengine.streams.metrics import QueryMetrics
@@ -34,7 +35,6 @@ from ksqlengine.streams.stage_session import (
     StageThread,
     UndeliveredError,
 )
-from ksqlengine.testing.driver import Driver
 
 SERVICE = "test_"
 LOG = f"{SERVICE}ksql_processing_log"
@@ -201,7 +201,7 @@ def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
 
 def first_stage(sql: str) -> Stage:
     """Return the first stage of a text's last statement."""
-    driver = Driver({}, {})
+    driver = InMemoryEngine({}, {})
     for statement in split_statements(sql):
         driver.execute(statement)
     return stages(list(driver.queries.values())[-1].plan, SERVICE)[0]

@@ -29,7 +29,7 @@ from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
 from ksqlengine.server.inserts import Inserter, row_of
-from ksqlengine.server.pull_push import TransientQuery
+from ksqlengine.server.pull_push import RunningTransientQuery
 from ksqlengine.server.responses import Responses, current_status
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import (
@@ -265,7 +265,7 @@ class Engine:
 
     def transient(
         self, text: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
-    ) -> TransientQuery | ast.PrintTopic:
+    ) -> RunningTransientQuery | ast.PrintTopic:
         """Return a request's one SELECT, ready to run, or its PRINT; SET and DEFINE may stand before it.
 
         Raises:
@@ -291,7 +291,7 @@ class Engine:
             )
         try:
             plan = self.analyzer(session.properties).transient(node.query, statement.text)
-            return TransientQuery(plan, self.config.kafka, self.resources, session.properties)
+            return RunningTransientQuery(plan, self.config.kafka, self.resources, session.properties)
         except StatementError as error:
             raise error.with_statement(statement.text) from None
 

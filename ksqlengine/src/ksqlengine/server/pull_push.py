@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,33 +21,21 @@ import pyarrow as pa
 from kafkakit.admin import consumer_config
 from kafkakit.batch_consumer import BEGINNING, END, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
-from ksqlengine.execution.builder import build, build_merge
-from ksqlengine.execution.operators import DELETED, VALUELESS
+from ksqlengine.execution.operators import DELETED
 from ksqlengine.execution.pipeline import Pipeline
-from ksqlengine.execution.stages import Stage, stages
-from ksqlengine.execution.writers import Outgoing, WriteSchemas
+from ksqlengine.execution.stage_chain import StageResult
 from ksqlengine.formats.factory import to_json
-from ksqlengine.plan.steps import (
-    Column,
-    Format,
-    QueryPlan,
-    SourceKind,
-    Step,
-    ThroughTopicStep,
-    rewrite,
-)
+from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.statements import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
-from ksqlengine.streams.join_merge import Merger
+from ksqlengine.server.transient_stages import TransientStages
 from ksqlengine.streams.progress import PartitionProgress
 from ksqlengine.streams.stage_session import Owned, TableFollower, ordered, select
 from ksqlengine.types.errors import NotSupportedError
 
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 30.0
-_SERVICE = "transient_"
-_ALWAYS_ENDED = 2**62  # records between stages come in the order in which they are made
 _ROWS_BEFORE_TIDYING = 500_000
 _MOST_CACHED_TABLES, _MOST_CACHED_BYTES = 16, 64_000_000
 # Who reads on after longer may miss deletions: brokers keep tombstones for a day by default (delete.retention.ms).
@@ -62,8 +49,8 @@ class Row(NamedTuple):
     tombstone: bool
 
 
-class TransientQuery:
-    """A SELECT at work."""
+class RunningTransientQuery:
+    """A running SELECT."""
 
     def __init__(
         self, plan: TransientPlan, kafka: KafkaSettings, resources: Resources, properties: dict[str, str]
@@ -89,42 +76,9 @@ class TransientQuery:
         self._resources = resources
         self._from_beginning = query_options(properties).reset == "earliest" or not plan.push
         self._stop = threading.Event()
-        whole = QueryPlan(
-            self.query_id,
-            "",
-            SourceKind.STREAM,
-            "",
-            None,
-            None,
-            Format("NONE"),
-            Format("JSON"),
-            None,
-            rewrite(plan.root, _in_json),
-        )
-        all_stages = stages(whole, _SERVICE)
-        if any(stage.tables for stage in all_stages[1:]):
-            raise NotSupportedError("A push query that repartitions before a join with a table is")
-        self._internal = {stage.sink.topic for stage in all_stages[:-1]}
-        self._pipelines = [self._built(stage) for stage in all_stages]
-        self._kind = all_stages[0].source.kind
-        self._topic = all_stages[0].source.topic
-        self._with_headers = any(stage.with_headers for stage in all_stages)
-        self._partitions = {topic: resources.partitions(topic) for topic in self._driving_topics(all_stages)}
-        self._offsets: dict[str, int] = {}
-
-    def _built(self, stage: Stage) -> Pipeline | Merger:
-        if stage.arms:
-            return Merger(build_merge(stage, self._resources.schema, WriteSchemas()))
-        return build(stage, self._resources.schema, WriteSchemas())
-
-    def _driving_topics(self, all_stages: Sequence[Stage]) -> dict[str, bool]:
-        """Return the topics that drive the query, and whether one is read from its beginning."""
-        topics: dict[str, bool] = {}
-        for stage in all_stages:
-            for source in [arm.source for arm in stage.arms] or [stage.source]:
-                if source.topic not in self._internal:
-                    topics[source.topic] = self._from_beginning or source.kind is SourceKind.TABLE
-        return topics
+        self._stages = TransientStages(plan, self.query_id, resources.schema)
+        self._topic = self._stages.topic
+        self._partitions = {topic: resources.partitions(topic) for topic in self._stages.driving_topics}
 
     def stop(self) -> None:
         """End the query."""
@@ -139,33 +93,27 @@ class TransientQuery:
                 rows, left = rows[:left], left - len(rows)
             yield rows
             if left is not None and left <= 0:
-                self.final_message = "Limit Reached" if self._plan.push or self._kind is SourceKind.STREAM else None
+                self._finish("Limit Reached")
                 return
-        self.final_message = "Query Completed" if self._plan.push or self._kind is SourceKind.STREAM else None
+        self._finish("Query Completed")
+
+    def _finish(self, message: str) -> None:
+        self.final_message = message if self._plan.push or self._stages.kind is SourceKind.STREAM else None
 
     def _shown(self, frame: pl.DataFrame) -> list[Row]:
         if not len(frame):
             return []
-        if VALUELESS in frame.columns:
-            frame = frame.filter(~pl.col(VALUELESS))
-        if DELETED not in frame.columns:
-            frame = frame.with_columns(pl.lit(False).alias(DELETED))
-        elif not self._plan.push:
-            frame = frame.filter(~pl.col(DELETED))
-        shown = [
-            pl.col(name) if name in self.keys else pl.when(~pl.col(DELETED)).then(pl.col(name)).alias(name)
-            for name in (column.name for column in self.columns)
-        ]
+        shown = self._stages.visible(frame)
         types = [column.type for column in self.columns]
         return [
             Row([to_json(value, type_) for value, type_ in zip(row, types, strict=True)], tombstone)
-            for row, tombstone in zip(frame.select(shown).iter_rows(), frame[DELETED], strict=True)
+            for row, tombstone in zip(shown.drop(DELETED).iter_rows(), shown[DELETED], strict=True)
         ]
 
     # ------------------------------------------------------------------------------------------------ push
     def _push(self) -> Iterator[pl.DataFrame]:
         config = self._config()
-        first = self._pipelines[0]
+        first = self._stages.chain.pipelines[0]
         tables = TableFollower(first, config, self._resources.ends) if isinstance(first, Pipeline) else None
         owned = {
             partition: Owned(PartitionProgress(position=0), None, 0, 0, time.time())
@@ -174,11 +122,11 @@ class TransientQuery:
         try:
             if tables is not None:
                 tables.take_over(owned)
-            with open_batch_consumer(config, with_headers=self._with_headers) as consumer:
+            with open_batch_consumer(config, with_headers=self._stages.with_headers) as consumer:
                 self._begin(consumer)
                 while not self._stop.is_set():
                     batch = consumer.poll(_POLL_SECONDS)
-                    found = list(self._of_poll(batch, tables, owned))
+                    found = [result.rows for result in self._of_poll(batch, tables, owned)]
                     yield from found or [pl.DataFrame()]
         finally:
             if tables is not None:
@@ -186,87 +134,49 @@ class TransientQuery:
 
     def _begin(self, consumer: BatchConsumer) -> None:
         """Read each topic from where the query begins; sides of joins are held from there on."""
-        positions = []
-        topics = self._driving_topics([pipeline_stage(one) for one in self._pipelines])
-        for topic, from_beginning in topics.items():
-            for partition in range(self._partitions[topic]):
-                positions.append((topic, partition, BEGINNING if from_beginning else END))
-        for merger in [pipeline for pipeline in self._pipelines if isinstance(pipeline, Merger)]:
-            for side, arm in enumerate(merger.pipeline.arms):
-                for partition in range(self._partitions.get(arm.topic, 1)):
-                    merger.begin((side, partition), 0)
-                    if arm.topic in self._internal:
-                        merger.held[side, partition].ended_at = _ALWAYS_ENDED
-        consumer.assign(positions)
+        self._stages.begin_sides(self._partitions)
+        consumer.assign(
+            [
+                (topic, partition, BEGINNING if self._from_beginning or kind is SourceKind.TABLE else END)
+                for topic, kind in self._stages.driving_topics.items()
+                for partition in range(self._partitions[topic])
+            ]
+        )
 
     def _of_poll(
         self, batch: MessageBatch, tables: TableFollower | None, owned: dict[int, Owned]
-    ) -> Iterator[pl.DataFrame]:
-        for pipeline in self._pipelines:
-            if isinstance(pipeline, Merger):
-                pipeline.hold(batch)
-                yield from self._merged(pipeline)
+    ) -> Iterator[StageResult]:
+        chain = self._stages.chain
+        yield from chain.feed_sides(batch)
         for number, topic in enumerate(batch.topics if len(batch) else ()):
             part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
             part = ordered(part, range(self._partitions[topic]))
             for piece in tables.pieces(part, owned) if tables is not None and topic == self._topic else [part]:
-                yield from self._fed(piece, topic)
-
-    def _fed(self, batch: MessageBatch, topic: str) -> Iterator[pl.DataFrame]:
-        """Push a topic's records through the stages that read it, and on through those behind."""
-        for pipeline in self._pipelines:
-            if isinstance(pipeline, Merger):
-                if topic in self._internal and pipeline.hold(batch):
-                    yield from self._merged(pipeline)
-            elif pipeline.stage.source.topic == topic and len(batch):
-                yield from self._passed_on(pipeline, pipeline.push(batch)[0])
-
-    def _merged(self, merger: Merger) -> Iterator[pl.DataFrame]:
-        rows = merger.due()
-        if rows:
-            topic = merger.pipeline.stage.sink.topic
-            yield from self._fed(self._handed_on(topic, merger.pipeline.write(rows, 1)), topic)
-
-    def _passed_on(self, pipeline: Pipeline, results: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        topic = pipeline.stage.sink.topic
-        if pipeline is self._pipelines[-1]:
-            yield results
-        elif len(results):
-            yield from self._fed(self._handed_on(topic, pipeline.sink.write(results, 1)), topic)
-
-    def _handed_on(self, topic: str, outgoing: Outgoing) -> MessageBatch:
-        count, first = len(outgoing), self._offsets.get(topic, 0)
-        self._offsets[topic] = first + count
-        return MessageBatch(
-            topics=(topic,),
-            topic=np.zeros(count, dtype=np.int32),
-            partition=np.zeros(count, dtype=np.int32),
-            offset=np.arange(first, first + count),
-            timestamp=np.array(outgoing.timestamps, dtype=np.int64),
-            key=pa.array(outgoing.keys, pa.large_binary()),
-            value=pa.array(outgoing.values, pa.large_binary()),
-        )
+                yield from chain.feed_pipelines(piece)
 
     # ------------------------------------------------------------------------------------------------ pull
     def _pull(self) -> Iterator[pl.DataFrame]:
-        pipeline, count = self._pipelines[0], self._partitions[self._topic]
-        if isinstance(pipeline, Merger):
+        if self._stages.chain.side_orders:
             raise NotSupportedError("A pull query that joins is")
+        count, is_stream = self._partitions[self._topic], self._stages.kind is SourceKind.STREAM
         # Asked for before the ends: those of a topic that is made anew meanwhile are never taken for the old one's.
-        topic_id = self._resources.kafka.topic_id(self._topic) if self._kind is SourceKind.TABLE else ""
+        topic_id = "" if is_stream else self._resources.kafka.topic_id(self._topic)
         ends = self._resources.ends([(self._topic, partition) for partition in range(count)])
         wanted = {partition: end for (_, partition), end in ends.items()}
-        if self._kind is SourceKind.STREAM:
+        if is_stream:
             for batch in self._to_the_end(dict.fromkeys(wanted, BEGINNING), wanted):
-                yield pipeline.push(ordered(batch, range(count)))[0]
+                yield from self._results(ordered(batch, range(count)))
             return
         rows = self._table_rows(topic_id, wanted)
         if rows is not None and not self._stop.is_set():
-            yield pipeline.push(rows)[0]
+            yield from self._results(rows)
+
+    def _results(self, batch: MessageBatch) -> list[pl.DataFrame]:
+        return [result.rows for result in self._stages.chain.feed(batch)] or [pl.DataFrame()]
 
     def _table_rows(self, topic_id: str, ends: Mapping[int, int]) -> MessageBatch | None:
         """Return the last record of each of the table's keys, of which only what is new is read."""
-        with _TABLES.of((self._kafka.bootstrap_servers, topic_id, self._with_headers)) as table:
+        with _TABLES.of((self._kafka.bootstrap_servers, topic_id, self._stages.with_headers)) as table:
             table.begin(ends)
             for batch in self._to_the_end(table.positions, ends):
                 table.add(ordered(batch, range(len(ends))))
@@ -280,7 +190,7 @@ class TransientQuery:
         deadline = time.monotonic() + _STALLED_SECONDS
         if not left:
             return
-        with open_batch_consumer(self._config(), with_headers=self._with_headers) as consumer:
+        with open_batch_consumer(self._config(), with_headers=self._stages.with_headers) as consumer:
             consumer.assign([(self._topic, partition, begin[partition]) for partition in left])
             while left and not self._stop.is_set():
                 batch = consumer.poll(_POLL_SECONDS)
@@ -366,18 +276,6 @@ class _Tables:
 
 
 _TABLES = _Tables()
-
-
-def pipeline_stage(pipeline: Pipeline | Merger) -> Stage:
-    """Return what a pipeline runs."""
-    return pipeline.pipeline.stage if isinstance(pipeline, Merger) else pipeline.stage
-
-
-def _in_json(step: Step) -> Step:
-    """Return a step whose rows go through a topic, if they do, in JSON, which needs no registry."""
-    if isinstance(step, ThroughTopicStep):
-        return replace(step, key_format=Format("JSON"), value_format=Format("JSON"))
-    return step
 
 
 def _joined(batches: list[MessageBatch]) -> MessageBatch:

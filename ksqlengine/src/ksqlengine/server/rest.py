@@ -39,7 +39,7 @@ from ksqlengine.formats.factory import json_bytes
 from ksqlengine.language import ast
 from ksqlengine.server.engine import Engine, EngineConfig
 from ksqlengine.server.print_topic import print_topic
-from ksqlengine.server.pull_push import TransientQuery
+from ksqlengine.server.pull_push import RunningTransientQuery
 from ksqlengine.server.session_properties import PROPERTIES, canonical, with_changes
 from ksqlengine.types.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, SERVER_NOT_READY, KsqlError, StatementError
 
@@ -97,7 +97,7 @@ class Server:
         self._starting: asyncio.Task[None] | None = None
         self._stopping = False
         self._failure: str | None = None
-        self._transient: dict[str, TransientQuery] = {}
+        self._transient: dict[str, RunningTransientQuery] = {}
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -230,7 +230,7 @@ class Server:
         request: Request,
         text_field: str,
         properties_field: str,
-        shape: Callable[[TransientQuery], Generator[bytes]],
+        shape: Callable[[RunningTransientQuery], Generator[bytes]],
     ) -> Response:
         def prepare(body: Mapping[str, Any]) -> tuple[Generator[bytes], Callable[[], None]]:
             text = body.get(text_field, body.get("ksql"))
@@ -255,7 +255,7 @@ class Server:
         kind = MEDIA_TYPE if text_field == "ksql" else ROWS_MEDIA_TYPE
         return RowsResponse(lines, end, kind)
 
-    def _forget(self, query: TransientQuery) -> None:
+    def _forget(self, query: RunningTransientQuery) -> None:
         query.stop()
         self._transient.pop(query.query_id, None)
 
@@ -316,7 +316,7 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _delimited(query: TransientQuery, as_array: bool) -> Generator[bytes]:
+def _delimited(query: RunningTransientQuery, as_array: bool) -> Generator[bytes]:
     """Yield a header and rows, each a JSON value with its line end; `as_array` makes one JSON array of them."""
     header = {
         "queryId": query.query_id,
@@ -334,7 +334,7 @@ def _delimited(query: TransientQuery, as_array: bool) -> Generator[bytes]:
     yield end
 
 
-def _rows_in_objects(query: TransientQuery) -> Generator[bytes]:
+def _rows_in_objects(query: RunningTransientQuery) -> Generator[bytes]:
     """Yield a JSON array of a header, rows and a final message, each an object of its own."""
     schema = ", ".join(
         f"`{column.name}` {column.type}{' KEY' if column.name in query.keys and not query.push else ''}"

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import fastavro
 
-from kafkakit.batch_consumer import Headers
 from ksqlengine.formats.factory import json_bytes
-from ksqlengine.plan.steps import Column, Format, Schema, Window, WindowKind
+from ksqlengine.plan.steps import Column, Format, Window, WindowKind
+from ksqlengine.server.in_memory import InMemoryEngine, StoredRecord
 from ksqlengine.testing.cases import Header, Record, WindowBounds, parse_json
 from ksqlengine.testing.differences import Produced, RecordTypes
 from ksqlengine.types.sqltypes import STRING, SqlType, StructType
@@ -32,16 +32,6 @@ SchemaById = Callable[[int], Any]
 
 class RecordError(Exception):
     """A record doesn't fit its topic's format; the message says what was wanted."""
-
-
-@dataclass(frozen=True)
-class StoredRecord:
-    """A record as bytes."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    headers: Headers = ()
 
 
 @dataclass(frozen=True)
@@ -180,17 +170,20 @@ class TopicForm:
         )
 
 
-def topic_form(
-    schema: Schema,
-    key_format: Format,
-    value_format: Format,
-    window: Window | None,
-    key_avro: tuple[Any, int] | None,
-    value_avro: tuple[Any, int] | None,
-) -> TopicForm:
-    """Return how the records of a stream's or table's topic look."""
+def form_of(engine: InMemoryEngine, topic: str) -> TopicForm:
+    """Return how a topic's records look in test files.
+
+    Raises:
+        RecordError: no stream or table is over it.
+    """
+    source = next((source for source in engine.catalog.sources.values() if source.topic == topic), None)
+    if source is None:
+        raise RecordError(f"no stream or table reads or writes topic {topic!r}")
+    schema, known = source.record_schema, engine.registry.known
     return TopicForm(
-        Part(key_format, schema.key, True, key_avro), Part(value_format, schema.value, False, value_avro), window
+        Part(source.key_format, schema.key, True, known(topic, is_key=True)),
+        Part(source.value_format, schema.value, False, known(topic, is_key=False)),
+        source.key_window,
     )
 
 

@@ -22,10 +22,10 @@ from ksqlengine.language.parser import prepare
 from ksqlengine.plan.catalog import Source, schema_text
 from ksqlengine.plan.steps import ROWTIME, WINDOWEND, WINDOWSTART, Column
 from ksqlengine.planning.statements import Analyzer
+from ksqlengine.server.in_memory import InMemoryEngine, InMemoryQuery, StoredRecord, row_of
 from ksqlengine.testing.cases import Case, Record, Refusal
 from ksqlengine.testing.differences import TopicDifference, compare
-from ksqlengine.testing.driver import Driver, RunningQuery, row_of
-from ksqlengine.testing.records import RecordError, StoredRecord, split_key
+from ksqlengine.testing.records import RecordError, form_of, split_key
 from ksqlengine.testing.refusals import AssertionMismatch, mismatch
 from ksqlengine.testing.sql_tests import SqlTest
 from ksqlengine.types.errors import KsqlError, StatementError
@@ -54,10 +54,10 @@ def run_case(case: Case, *, together: bool = False) -> Result:
         together: records that follow one another in one topic go through as one batch, as they do against Kafka. Results are the
             same, but that of several changes of a group in a batch only the last one comes out.
     """
-    driver = Driver(case.variables, case.schemas)
+    engine = InMemoryEngine(case.variables, case.schemas)
     try:
         for parsed in split_statements(case.statements):
-            driver.execute(parsed)
+            engine.execute(parsed)
     except (KsqlError, FormatError) as error:
         return _refused(case.name, case.refusal, error)
     except Exception as error:
@@ -65,7 +65,7 @@ def run_case(case: Case, *, together: bool = False) -> Result:
     if case.refusal is not None:
         return Result(case.name, f"the statements were accepted; expected {_shown(case.refusal)}")
     try:
-        return _run_records(case, driver, together)
+        return _run_records(case, engine, together)
     except RecordError as error:
         return Result(case.name, str(error))
     except Exception as error:
@@ -92,34 +92,34 @@ def _shown(refusal: Refusal) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- JSON tests
-def _run_records(case: Case, driver: Driver, together: bool) -> Result:
-    for topic, record in driver.take_inserted():
-        driver.append(topic, record)
-    inputs = [_stored(driver, record, number) for number, record in enumerate(case.inputs)]
-    for query in driver.queries.values():
-        _run_query(driver, query, inputs, together)
-    differences = [one for one in _differences(case, driver) if one is not None]
+def _run_records(case: Case, engine: InMemoryEngine, together: bool) -> Result:
+    for topic, record in engine.take_inserted():
+        engine.append(topic, record)
+    inputs = [_stored(engine, record, number) for number, record in enumerate(case.inputs)]
+    for query in engine.queries.values():
+        _run_query(engine, query, inputs, together)
+    differences = [one for one in _differences(case, engine) if one is not None]
     if not differences:
         return Result(case.name)
     rejects = [
         f"not read: {one.topic}/{one.partition}/{one.offset}: {one.reason}"
-        for query in driver.queries.values()
+        for query in engine.queries.values()
         for one in query.rejects
     ]
     details = [line for one in differences for line in (f"topic {one.topic!r}", *one.lines)]
     return Result(case.name, _one_line("; ".join(one.summary for one in differences)), (*details, *rejects))
 
 
-def _stored(driver: Driver, record: Record, number: int) -> tuple[str, StoredRecord, int]:
+def _stored(engine: InMemoryEngine, record: Record, number: int) -> tuple[str, StoredRecord, int]:
     try:
-        stored = driver.form_of(record.topic).store(record)
+        stored = form_of(engine, record.topic).store(record)
     except RecordError as error:
         raise RecordError(f"input {number} (topic {record.topic!r}): {error}") from error
-    return record.topic, stored, driver.append(record.topic, stored)
+    return record.topic, stored, engine.append(record.topic, stored)
 
 
 def _run_query(
-    driver: Driver, query: RunningQuery, inputs: list[tuple[str, StoredRecord, int]], together: bool
+    engine: InMemoryEngine, query: InMemoryQuery, inputs: list[tuple[str, StoredRecord, int]], together: bool
 ) -> None:
     """Pipe the given records of the query's topics in their order, then what other queries wrote into its other topics."""
     given = {topic for topic, _, _ in inputs}
@@ -127,27 +127,27 @@ def _run_query(
         (topic, record, offset)
         for topic in query.topics
         if topic not in given
-        for offset, record in enumerate(driver.topics.get(topic, ()))
+        for offset, record in enumerate(engine.topics.get(topic, ()))
     ]
     ordered = [*(one for one in inputs if one[0] in query.topics), *derived]
     for _, records in groupby(enumerate(ordered), lambda one: one[1][0] if together else one[0]):
         batch = [record for _, record in records]
         topic, _, offset = batch[0]
         for written in [] if query.paused else query.pipe(topic, [record for _, record, _ in batch], offset):
-            driver.append(query.plan.topic, written)
+            engine.append(query.plan.topic, written)
 
 
-def _differences(case: Case, driver: Driver) -> list[TopicDifference | None]:
+def _differences(case: Case, engine: InMemoryEngine) -> list[TopicDifference | None]:
     expected: dict[str, list[Record]] = {}
     for record in case.outputs:
         expected.setdefault(record.topic, []).append(record)
     if not expected:
-        read = {topic for query in driver.queries.values() for topic in query.topics}
-        expected = {query.plan.topic: [] for query in driver.queries.values() if query.plan.topic not in read}
+        read = {topic for query in engine.queries.values() for topic in query.topics}
+        expected = {query.plan.topic: [] for query in engine.queries.values() if query.plan.topic not in read}
     found = []
     for topic, records in expected.items():
-        form = driver.form_of(topic)
-        produced = [form.show(record, driver.registry.parsed) for record in driver.topics.get(topic, ())]
+        form = form_of(engine, topic)
+        produced = [form.show(record, engine.registry.parsed) for record in engine.topics.get(topic, ())]
         found.append(compare(topic, records, produced, form.types, with_timestamps=bool(case.inputs)))
     return found
 
@@ -176,10 +176,10 @@ def run_sql_test(test: SqlTest) -> Result:
 
 
 class _SqlRun:
-    """One SQL test: a driver, and how many records of each topic were asserted."""
+    """One SQL test: an engine, and how many records of each topic were asserted."""
 
     def __init__(self) -> None:
-        self._driver = Driver({}, {})
+        self._engine = InMemoryEngine({}, {})
         self._asserted: Counter[str] = Counter()
 
     def execute(self, parsed: ParsedStatement) -> None:
@@ -189,19 +189,19 @@ class _SqlRun:
             KsqlError: the statement is refused.
             AssertionMismatch: what is asserted isn't so.
         """
-        match prepare(parsed, dict(self._driver.variables)).statement:
+        match prepare(parsed, dict(self._engine.variables)).statement:
             case ast.AssertValues() as statement:
                 self._assert_values(statement)
             case ast.AssertSource(source):
                 self._assert_source(source, parsed.text)
             case _:
-                self._driver.execute(parsed)
-        for topic, record in self._driver.take_inserted():
+                self._engine.execute(parsed)
+        for topic, record in self._engine.take_inserted():
             self._pipe(topic, record, (topic,))
 
     def _pipe(self, topic: str, record: StoredRecord, path: tuple[str, ...]) -> None:
-        offset = self._driver.append(topic, record)
-        readers = [query for query in self._driver.queries.values() if topic in query.topics and not query.paused]
+        offset = self._engine.append(topic, record)
+        readers = [query for query in self._engine.queries.values() if topic in query.topics and not query.paused]
         for query, written in [(query, query.pipe(topic, [record], offset)) for query in readers]:
             target = query.plan.topic
             if target in path and written:
@@ -210,8 +210,8 @@ class _SqlRun:
                 self._pipe(target, one, (*path, target))
 
     def _assert_values(self, statement: ast.AssertValues) -> None:
-        source, values = self._driver.analyzer.assert_values(statement)
-        records = self._driver.topics.get(source.topic, [])
+        source, values = self._engine.analyzer.assert_values(statement)
+        records = self._engine.topics.get(source.topic, [])
         expected = row_of(source, {name: value for name, value in values.items() if name not in _BOUNDS}).row(
             0, named=True
         )
@@ -231,16 +231,16 @@ class _SqlRun:
 
     def _read(self, source: Source, record: StoredRecord) -> dict[str, Any]:
         key, window = split_key(record.key, source.key_window)
-        schemas = self._driver.registry.parsed
+        schemas = self._engine.registry.parsed
         row = _columns(source.schema.key, key, serde(source.key_format, source.schema.key, schemas, key=True))
         row |= _columns(source.schema.value, record.value, serde(source.value_format, source.schema.value, schemas))
         bounds = {} if window is None else {WINDOWSTART: window.start, WINDOWEND: window.end}
         return {**row, **bounds, ROWTIME: record.timestamp}
 
     def _assert_source(self, statement: ast.CreateSource, text: str) -> None:
-        actual = self._driver.catalog.source(statement.name)
-        apart = replace(self._driver.catalog, sources={})
-        expected = Analyzer(apart, self._driver.registry).create_source(_with_formats(statement, actual), text)
+        actual = self._engine.catalog.source(statement.name)
+        apart = replace(self._engine.catalog, sources={})
+        expected = Analyzer(apart, self._engine.registry).create_source(_with_formats(statement, actual), text)
         for what, of_source in _ASSERTED.items():
             if of_source(expected) != of_source(actual):
                 raise AssertionMismatch(

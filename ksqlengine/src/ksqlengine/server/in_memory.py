@@ -1,14 +1,14 @@
-"""A KSQL engine without a broker: topics are lists, the schema registry is a table, and records go through queries one by one.
+"""A KSQL engine without a broker: topics are lists, the schema registry is a table, and records go straight through the queries.
 
-Statements, plans, operators and formats are the engine's own. As in ksqlDB's test driver every topic has one partition and
-nothing is cached, so that each input change gives its output change.
+Statements, plans, operators and formats are those of the engine that runs against Kafka. As in ksqlDB's test driver every topic
+has one partition. The test runner and the Python API are built on it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, repeat
 
 import numpy as np
@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.batch_consumer import Headers, MessageBatch
-from ksqlengine.execution.builder import build, build_merge
-from ksqlengine.execution.pipeline import ORDER, MergePipeline, Pipeline
+from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.execution.readers import Rejected
-from ksqlengine.execution.stages import SinkSpec, stages
+from ksqlengine.execution.stage_chain import StageChain, arrival_order
+from ksqlengine.execution.stages import SinkSpec, Stage, stages
 from ksqlengine.execution.writers import Outgoing, SinkWriter, WriteSchemas
 from ksqlengine.expressions.base import TypedExpression
 from ksqlengine.formats.avro import avro_of_schema
@@ -28,12 +28,11 @@ from ksqlengine.language import ast
 from ksqlengine.language.lexer import ParsedStatement
 from ksqlengine.language.parser import PreparedStatement, prepare
 from ksqlengine.plan.catalog import Catalog, Source, source_steps
-from ksqlengine.plan.steps import ROWOFFSET, ROWTIME, Column, Format, QueryPlan, SourceKind
+from ksqlengine.plan.steps import ROWTIME, Column, Format, QueryPlan, SourceKind
 from ksqlengine.planning.ddl import Change, Changer, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.server import session_properties
 from ksqlengine.streams.changelog import Changelog
-from ksqlengine.testing.records import RecordError, StoredRecord, TopicForm, topic_form
 from ksqlengine.types.errors import NotSupportedError, StatementError
 
 _SERVICE_ID = "test_"
@@ -89,21 +88,45 @@ class MemoryRegistry:
         schema = avro_of_schema(columns, format_.schema_name, wrap=wrapped)
         return schema, self.register(f"{topic}-{'key' if is_key else 'value'}", json.dumps(schema))
 
+    def write_schemas(self, stage: Stage) -> WriteSchemas:
+        """Return what a stage's results are written with, registered first."""
+        sink = stage.sink
+        return WriteSchemas(
+            self.write_schema(sink.topic, sink.schema.key, sink.key_format, is_key=True),
+            self.write_schema(sink.topic, sink.schema.value, sink.value_format, is_key=False),
+        )
+
     def known(self, topic: str, *, is_key: bool) -> tuple[avro_codec.AvroSchema, int] | None:
         """Return the latest schema of a topic's keys or values, None where there is none."""
         found = self.latest(f"{topic}-{'key' if is_key else 'value'}")
         return None if found is None else (json.loads(found[1]), found[0])
 
 
-@dataclass
-class RunningQuery:
-    """A persistent query whose stages are fed record by record."""
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record as bytes."""
 
-    plan: QueryPlan
-    pipelines: list[Pipeline | MergePipeline]
-    paused: bool = False
-    rejects: list[Rejected] = field(default_factory=list)
-    _internal_ends: dict[str, int] = field(default_factory=dict)
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: Headers = ()
+
+
+class InMemoryQuery:
+    """A persistent query that is fed with records."""
+
+    def __init__(self, plan: QueryPlan, registry: MemoryRegistry) -> None:
+        """Build its stages."""
+        self.plan = plan
+        self.paused = False
+        self.rejects: list[Rejected] = []
+        self.chain = StageChain(
+            stages(plan, _SERVICE_ID),
+            registry.parsed,
+            registry.write_schemas,
+            arrival_order(self.rejects.extend),
+            self.rejects.extend,
+        )
 
     @property
     def topics(self) -> list[str]:
@@ -115,72 +138,46 @@ class RunningQuery:
         """Process records of a topic and all that follows from them inside the query.
 
         Args:
-            topic: one of `topics`, or an internal one.
+            topic: one of `topics`.
             records: in order.
             offset: of the first one.
 
         Returns:
             what the query writes into its sink.
         """
-        written: list[StoredRecord] = []
         batch = _batch(topic, records, offset)
-        for pipeline in self.pipelines:
-            if isinstance(pipeline, MergePipeline):
-                continue
-            for table in pipeline.tables:
-                if table.topic == topic and pipeline.keys is not None:
-                    self.rejects.extend(table.apply(batch, pipeline.keys))
-        for pipeline in self.pipelines:
-            results = self._results(pipeline, topic, batch)
-            sink = pipeline.sink.spec
-            if sink.internal and results:
-                written.extend(self.pipe(sink.topic, results, self._internal_offset(sink.topic, len(results))))
-            elif not sink.internal:
-                written.extend(results)
-        return written
+        self.chain.apply_to_tables(batch)
+        sink = self.chain.last.sink
+        return [
+            record
+            for result in self.chain.feed(batch)
+            for record in stored_records(sink.write(result.rows, 1), result.headers)
+        ]
 
-    def go_on_from(self, before: RunningQuery) -> None:
-        """Take up the state of the query that this one replaces, as it would be in its changelog."""
-        self._internal_ends = before._internal_ends
-        older = {one.stage.changelog: one for one in before.pipelines if isinstance(one, Pipeline)}
-        for pipeline in self.pipelines:
+    def restore_from(self, before: InMemoryQuery) -> None:
+        """Restore the state of the query that this one replaces, as it would be in its changelog."""
+        self.chain.internal_ends = before.chain.internal_ends
+        older = {one.stage.changelog: one for one in before.chain.pipelines if isinstance(one, Pipeline)}
+        for pipeline in self.chain.pipelines:
+            if not isinstance(pipeline, Pipeline):
+                continue
             topic = pipeline.stage.changelog
-            if topic is None or not isinstance(pipeline, Pipeline) or topic not in older:
+            if topic is None or topic not in older:
                 continue
             changes = Changelog(topic, older[topic]).changes([0])
             states = {key: value for key, value in zip(changes.keys, changes.values, strict=True) if key and value}
             if states:
                 Changelog(topic, pipeline).put_back(0, states)
 
-    def _results(self, pipeline: Pipeline | MergePipeline, topic: str, batch: MessageBatch) -> list[StoredRecord]:
-        # Kafka Streams gives a result the headers of the record that is being processed, even one that comes from a state.
-        headers = batch.headers[-1] if batch.headers else ()
-        if isinstance(pipeline, MergePipeline):
-            sides = [side for side, arm in enumerate(pipeline.arms) if arm.topic == topic]
-            pushed = [pipeline.push(side, batch) for side in sides]
-            frames = [rows.with_columns(pl.col(ROWOFFSET).alias(ORDER)) for rows, _ in pushed if len(rows)]
-            self.rejects.extend(reject for _, rejects in pushed for reject in rejects)
-            return _records(pipeline.write(frames, 1), headers) if frames else []
-        if pipeline.stage.source.topic != topic:
-            return []
-        rows, rejects = pipeline.push(batch)
-        self.rejects.extend(rejects)
-        return _records(pipeline.sink.write(rows, 1), headers) if len(rows) else []
 
-    def _internal_offset(self, topic: str, count: int) -> int:
-        offset = self._internal_ends.get(topic, 0)
-        self._internal_ends[topic] = offset + count
-        return offset
-
-
-class Driver:
+class InMemoryEngine:
     """Runs statements and keeps what they make: streams and tables, queries, topics, schemas."""
 
     def __init__(self, variables: Mapping[str, str], schemas: Mapping[str, str]) -> None:
         """Begin with variables and registered schemas (by subject) and nothing else."""
         self.catalog = Catalog()
         self.registry = MemoryRegistry(schemas)
-        self.queries: dict[str, RunningQuery] = {}
+        self.queries: dict[str, InMemoryQuery] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
         self.variables = dict(variables)
         self._properties: dict[str, str] = {}
@@ -204,33 +201,6 @@ class Driver:
     def analyzer(self) -> Analyzer:
         """Analyzer over what there is now."""
         return Analyzer(self.catalog, self.registry, session_properties.engine_defaults(self._properties))
-
-    def source_of(self, topic: str) -> Source:
-        """Return a stream or table over a topic.
-
-        Raises:
-            RecordError: there is none.
-        """
-        found = next((source for source in self.catalog.sources.values() if source.topic == topic), None)
-        if found is None:
-            raise RecordError(f"no stream or table reads or writes topic {topic!r}")
-        return found
-
-    def form_of(self, topic: str) -> TopicForm:
-        """Return how a topic's records look in test files.
-
-        Raises:
-            RecordError: no stream or table is over it.
-        """
-        source = self.source_of(topic)
-        return topic_form(
-            source.record_schema,
-            source.key_format,
-            source.value_format,
-            source.key_window,
-            self.registry.known(topic, is_key=True),
-            self.registry.known(topic, is_key=False),
-        )
 
     def append(self, topic: str, record: StoredRecord) -> int:
         """Append a record to a topic and return its offset."""
@@ -269,9 +239,9 @@ class Driver:
             return
         if change.source is not None and change.plan is None:
             self._register_declared(change.source)
-        started = self._started(change.plan) if change.plan is not None else None
+        started = InMemoryQuery(change.plan, self.registry) if change.plan is not None else None
         if started is not None and started.plan.query_id in change.stopped:
-            started.go_on_from(self.queries[started.plan.query_id])
+            started.restore_from(self.queries[started.plan.query_id])
         self.catalog = change.catalog
         for query_id in change.stopped:
             self.queries.pop(query_id, None)
@@ -303,19 +273,7 @@ class Driver:
         if there is not statement.exists:
             raise StatementError(f"{what} {'does not exist' if statement.exists else 'exists'}.")
 
-    # ---------------------------------------------------------------------------------------------------- queries
-    def _started(self, plan: QueryPlan) -> RunningQuery:
-        pipelines: list[Pipeline | MergePipeline] = []
-        for stage in stages(plan, _SERVICE_ID):
-            sink = stage.sink
-            write = WriteSchemas(
-                self.registry.write_schema(sink.topic, sink.schema.key, sink.key_format, is_key=True),
-                self.registry.write_schema(sink.topic, sink.schema.value, sink.value_format, is_key=False),
-            )
-            make = build_merge if stage.arms else build
-            pipelines.append(make(stage, self.registry.parsed, write))
-        return RunningQuery(plan, pipelines)
-
+    # ---------------------------------------------------------------------------------------------------- rows
     def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:
         frame = row_of(source, values)
         spec = SinkSpec(
@@ -324,7 +282,7 @@ class Driver:
         write = WriteSchemas(
             self.registry.known(source.topic, is_key=True), self.registry.known(source.topic, is_key=False)
         )
-        return _records(SinkWriter(spec, self.registry.parsed, write).write(frame, 1))[0]
+        return stored_records(SinkWriter(spec, self.registry.parsed, write).write(frame, 1))[0]
 
 
 def row_of(source: Source, values: Mapping[str, TypedExpression]) -> pl.DataFrame:
@@ -358,7 +316,8 @@ def _batch(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageB
     )
 
 
-def _records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredRecord]:
+def stored_records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredRecord]:
+    """Return records one by one; `headers` are those of records that have none of their own."""
     own: Iterable[Iterable[tuple[str, bytes | None]]] = outgoing.headers or repeat(headers, len(outgoing))
     rows = zip(outgoing.keys, outgoing.values, outgoing.timestamps, own, strict=True)
     return [StoredRecord(key, value, timestamp, tuple(one)) for key, value, timestamp, one in rows]
