@@ -15,7 +15,8 @@ import pytest
 
 from kafkakit import avro_codec
 from ksqlengine.formats.avro import avro_of_schema
-from ksqlengine.formats.factory import FormatError, Serde, serde
+from ksqlengine.formats.base import FormatError, Serde
+from ksqlengine.formats.factory import serde
 from ksqlengine.plan.steps import Column, Format
 from ksqlengine.types.sqltypes import (
     BIGINT,

@@ -12,7 +12,10 @@ import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
-from ksqlengine.formats.factory import DelimitedSerde, JsonSerde, KafkaSerde, Read, RowSerde
+from ksqlengine.formats.base import Read, RowSerde
+from ksqlengine.formats.delimited import DelimitedSerde
+from ksqlengine.formats.json import JsonSerde
+from ksqlengine.formats.kafka import KafkaSerde
 from ksqlengine.plan.steps import Column
 from ksqlengine.types.sqltypes import (
     BIGINT,

@@ -18,7 +18,10 @@ from ksqlengine.execution.keys import BAD, Keys
 from ksqlengine.execution.operators import DELETED, HEADERS, HEADERS_TYPE, KEY, SIDE, VALUELESS, EvaluationFailure
 from ksqlengine.execution.stages import KEYLESS
 from ksqlengine.expressions.functions.datetime import timestamps_of
-from ksqlengine.formats.factory import JsonSerde, KafkaSerde, Read, Serde, serde
+from ksqlengine.formats.base import Read, Serde
+from ksqlengine.formats.factory import serde
+from ksqlengine.formats.json import JsonSerde
+from ksqlengine.formats.kafka import KafkaSerde
 from ksqlengine.plan.steps import (
     PSEUDO_COLUMNS,
     ROWTIME,

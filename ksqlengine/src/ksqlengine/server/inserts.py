@@ -14,7 +14,7 @@ from kafkakit.admin import producer_config
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.writers import SinkWriter
 from ksqlengine.expressions.base import TypedExpression
-from ksqlengine.formats.factory import from_json
+from ksqlengine.formats.values import from_json
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import ROWTIME
 from ksqlengine.server.topics_and_schemas import Resources, sink_of

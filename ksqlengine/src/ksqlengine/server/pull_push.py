@@ -24,7 +24,7 @@ from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.operators import DELETED
 from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.execution.stage_chain import StageResult
-from ksqlengine.formats.factory import to_json
+from ksqlengine.formats.values import to_json
 from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.statements import TransientPlan
 from ksqlengine.server.session_properties import query_options

@@ -35,7 +35,7 @@ from starlette.types import Receive, Scope, Send
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
-from ksqlengine.formats.factory import json_bytes
+from ksqlengine.formats.values import json_bytes
 from ksqlengine.language import ast
 from ksqlengine.server.engine import Engine, EngineConfig
 from ksqlengine.server.print_topic import print_topic

@@ -13,7 +13,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import Any
 
-from ksqlengine.formats.factory import json_bytes
+from ksqlengine.formats.values import json_bytes
 from ksqlengine.testing.cases import Header, Record, WindowBounds
 from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
 

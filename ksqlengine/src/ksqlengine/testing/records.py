@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import fastavro
 
-from ksqlengine.formats.factory import json_bytes
+from ksqlengine.formats.values import json_bytes
 from ksqlengine.plan.steps import Column, Format, Window, WindowKind
 from ksqlengine.server.in_memory import InMemoryEngine, StoredRecord
 from ksqlengine.testing.cases import Header, Record, WindowBounds, parse_json

@@ -15,7 +15,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from ksqlengine.formats.factory import FormatError, Serde, serde
+from ksqlengine.formats.base import FormatError, Serde
+from ksqlengine.formats.factory import serde
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import ParsedStatement, split_statements
 from ksqlengine.language.parser import prepare

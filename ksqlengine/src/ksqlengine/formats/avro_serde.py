@@ -1,0 +1,215 @@
+"""AVRO in the registry's wire format."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fastavro
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kafkakit import avro_codec
+from ksqlengine.formats import avro
+from ksqlengine.formats.base import FormatError, Read, Serde
+from ksqlengine.plan.steps import Column
+from ksqlengine.types.sqltypes import StructType
+
+
+class AvroSerde(Serde):
+    """AVRO in the registry's wire format, through the vectorised codec."""
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        writer_schemas: Callable[[int], avro_codec.AvroSchema],
+        write_schema: tuple[avro_codec.AvroSchema, int] | None = None,
+        wrapped: bool = True,
+    ) -> None:
+        """Prepare for columns.
+
+        Args:
+            columns: the fields wanted; matched to the writers' fields by name, if need be without regard to case.
+            writer_schemas: gives the schema of an id (see `avro_codec.Decoder`).
+            write_schema: schema and id to write with.
+            wrapped: a STRUCT that is the only column is a field of a record, not the record.
+        """
+        super().__init__(columns)
+        self._is_record = wrapped or not isinstance(columns[0].type, StructType)
+        self._look_up = writer_schemas
+        self._write_schema = write_schema
+        self._reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
+        self._names = [field["name"] for field in self._reader["fields"]]
+        fields = as_record(write_schema[0], self._names, self._is_record)["fields"] if write_schema else []
+        self._defaults = [_Defaults.of(field) for field in fields]
+        self._decoder = avro_codec.Decoder(self._reader, self._writer_schema)
+        self._unlike: set[bytes] = (
+            set()
+        )  # ids of schemas whose fields the vectorised codec doesn't turn into the columns
+        self._schemas: dict[bytes, tuple[Any, dict[str, Any]]] = {}
+
+    def read(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns."""
+        if self._unlike and self._unlike & self._schema_ids(values):
+            return self._read_each(values)
+        known = len(self._unlike)
+        decoded = self._decoder.decode(values.to_pylist())
+        if len(self._unlike) > known:
+            return self._read_each(values)
+        frame = pl.DataFrame(pl.from_arrow(decoded.batch))
+        rejects = [(reject.index, reject.reason) for reject in decoded.rejects]
+        return Read(conform(frame, self.schema), decoded.indices, decoded.nulls, rejects)
+
+    def write(self, frame: pl.DataFrame) -> list[bytes | None]:
+        """Turn the columns of a frame into messages, one a row."""
+        if self._write_schema is None:
+            raise FormatError("no schema to write with; this serde only reads")
+        schema, schema_id = self._write_schema
+        record = as_record(schema, self._names, self._is_record)
+        whole = frame[self.columns[0].name] if record is not schema else None
+        if whole is not None and whole.has_nulls():
+            # A null that no record is around is a null message.
+            there = whole.is_not_null()
+            messages = iter(self.write(frame.filter(there)))
+            return [next(messages) if one else None for one in there]
+        wanted = avro_codec.arrow_schema(record)
+        series = [frame[column.name] for column in self.columns]
+        # A schema of the user's own may have more fields than there are columns, and defaults for what is missing.
+        series += [pl.repeat(None, len(frame), dtype=pl.Null, eager=True)] * (len(wanted) - len(series))
+        arrays = [
+            _arrow(one, field.type, default) for one, field, default in zip(series, wanted, self._defaults, strict=True)
+        ]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
+        return list(avro_codec.encode(batch, record, schema_id))
+
+    @staticmethod
+    def _schema_ids(values: pa.LargeBinaryArray) -> set[bytes]:
+        heads = pc.unique(pc.binary_slice(values.drop_null(), 0, avro_codec.HEADER_BYTES)).to_pylist()
+        return {head[1:] for head in heads}
+
+    def _read_each(self, values: pa.LargeBinaryArray) -> Read:
+        """Turn messages into columns one by one, by ksqlDB's looser rules (see `avro.to_ksql`)."""
+        rows: list[list[Any]] = []
+        indices, nulls, rejects = [], [], []
+        for index, value in enumerate(values.to_pylist()):
+            if value is None:
+                nulls.append(index)
+                continue
+            try:
+                rows.append(self._row(value))
+                indices.append(index)
+            except Exception as error:
+                rejects.append((index, f"the Avro body can't be decoded: {type(error).__name__}: {error}"))
+        series = [
+            pl.Series(column.name, [row[place] for row in rows], column.type.polars)
+            for place, column in enumerate(self.columns)
+        ]
+        return Read(pl.DataFrame(series), np.array(indices, np.int64), np.array(nulls, np.int64), rejects)
+
+    def _parsed(self, schema_id: bytes) -> tuple[Any, dict[str, Any]]:
+        """Return a writer's schema for fastavro, and its fields' types."""
+        if schema_id not in self._schemas:
+            schema = self._writer_schema(int.from_bytes(schema_id, "big"))
+            types = {field["name"]: field["type"] for field in avro.expanded(schema)["fields"]}
+            self._schemas[schema_id] = fastavro.parse_schema(schema), types
+        return self._schemas[schema_id]
+
+    def _row(self, value: bytes) -> list[Any]:
+        if len(value) < avro_codec.HEADER_BYTES or value[0] != 0:
+            raise FormatError("the message is not in the registry's wire format")
+        parsed, types = self._parsed(value[1 : avro_codec.HEADER_BYTES])
+        stream = io.BytesIO(value[avro_codec.HEADER_BYTES :])
+        record: Any = fastavro.schemaless_reader(stream, parsed, None)
+        if stream.read(1):
+            raise FormatError("bytes follow the Avro body")
+        return [
+            avro.to_ksql(record[name], types[name], column.type, f"->{column.name}") if name in types else None
+            for name, column in zip(self._names, self.columns, strict=True)
+        ]
+
+    def _writer_schema(self, schema_id: int) -> avro_codec.AvroSchema:
+        """Return a writer's schema with its fields named as the columns are, which doesn't change how it is read."""
+        schema = as_record(self._look_up(schema_id), self._names, self._is_record)
+        there = {field["name"] for field in schema["fields"]}
+        folded = {name.upper(): name for name in self._names if name not in there}
+        fields = [
+            field
+            if field["name"] in self._names
+            else {**field, "name": folded.get(field["name"].upper(), field["name"])}
+            for field in schema["fields"]
+        ]
+        named = {**schema, "fields": fields}
+        if not avro_codec.resolves_by_columns(named, self._reader):
+            self._unlike.add((schema_id & 0xFFFFFFFF).to_bytes(4, "big"))
+        return named
+
+
+def as_record(schema: Any, names: Sequence[str], is_record: bool = True) -> avro_codec.AvroSchema:
+    """Return a schema as a record: a value without a record around it is encoded like a record's only field."""
+    if is_record and isinstance(schema, dict) and schema.get("type") == "record":
+        return schema
+    return {"type": "record", "name": "Unwrapped", "fields": [{"name": names[0] if names else "value", "type": schema}]}
+
+
+_NO_FIELDS: avro_codec.AvroSchema = {"type": "record", "name": "Nothing", "fields": []}
+
+
+def conform(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Return the frame with the names and types of a schema, by position."""
+    if list(frame.schema.items()) == list(schema.items()):
+        return frame
+    columns = []
+    for series, (name, type_) in zip(frame.iter_columns(), schema.items(), strict=True):
+        zoned = isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is not None
+        local = series.dt.replace_time_zone(None) if zoned else series
+        columns.append((local if local.dtype == type_ else local.cast(type_)).alias(name))
+    return pl.DataFrame(columns)
+
+
+@dataclass(frozen=True)
+class _Defaults:
+    """What Connect's Avro converter puts where a value of a field is missing: the field's default, those of its own fields."""
+
+    value: Any = None
+    fields: tuple[_Defaults, ...] = ()
+
+    @classmethod
+    def of(cls, field: Mapping[str, Any]) -> _Defaults:
+        """Return the defaults of a field of an Avro record."""
+        branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
+        record = next(
+            (one for one in branches if isinstance(one, dict) and one.get("type") == "record"), {"fields": ()}
+        )
+        fields = tuple(map(cls.of, record["fields"]))
+        return cls(field.get("default"), fields if any(one != cls() for one in fields) else ())
+
+    def fill(self, array: pa.Array) -> pa.Array:
+        """Return the values with the defaults in place of nulls."""
+        if self.value is not None:
+            return pc.fill_null(array, pa.scalar(self.value, array.type)) if array.null_count else array
+        if not self.fields or not pa.types.is_struct(array.type):
+            return array
+        children = [one.fill(array.field(place)) for place, one in enumerate(self.fields)]
+        return pa.StructArray.from_arrays(children, [field.name for field in array.type], mask=array.is_null())
+
+
+def _arrow(series: pl.Series, type_: pa.DataType, defaults: _Defaults) -> pa.Array:
+    array = series.rechunk().to_arrow()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if pa.types.is_null(array.type):
+        array = pa.nulls(len(array), type_)
+    array = defaults.fill(array)
+    if array.type.equals(type_):
+        return array
+    if pa.types.is_timestamp(type_) and type_.tz:
+        return array.cast(pa.timestamp(array.type.unit)).cast(type_)
+    if pa.types.is_map(type_):
+        return pa.array(
+            [None if row is None else [(item["key"], item["value"]) for item in row] for row in series], type_
+        )
+    return array.cast(type_)
