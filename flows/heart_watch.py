@@ -19,13 +19,14 @@ from flows.load_historical import load_historical
 from flows.produce import produce
 from flows.verify_detections import missed_objectives, verify_detections
 from flows.verify_sink import verify_sink
+from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Monitoring, Run
 from heartwatch.produce.reports import ProduceReport
 from heartwatch.produce.spec import SourceName
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import describe_latency
 from heartwatch.verify.measure import Figures, measure_run
-from heartwatch.verify.stages import REALTIME, Recorder
+from heartwatch.verify.stages import Recorder, stream_stage
 from tasks.result import publish_result, write_result
 from tasks.sink import SinkReport
 from tasks.throughput import publish_rates
@@ -42,8 +43,8 @@ class HeartWatchReport(BaseModel):
         alerts: the results, compared with the batch computation and the truth.
         sinks: what was found of the sinks.
         events_per_second: the original's figure, from the first event to the last result.
-        peak_events_per_second: largest rate into the realtime topic between two samples.
-        steady_events_per_second: rate of the slowest of realtime topic and queries in the steady state; None for a short run.
+        peak_events_per_second: largest rate into the first stream between two samples.
+        steady_events_per_second: rate of the slowest of first stream and queries in the steady state; None for a short run.
         steady_seconds: how long that was.
         latency_ms: 50th, 95th and 99th percentile of the time from a window's closing event to its result, ms.
         missed: objectives that the run missed, one sentence each.
@@ -87,10 +88,11 @@ def heart_watch(
         SinkIncompleteError: the sink does not hold what Kafka holds.
     """
     settings = load_settings()
+    analytic = Analytic.of(settings.pipeline)
     load_ranges(people, seed, ranges)
     deploy_pipeline()
     rows = wait_for_table(deadline_seconds)
-    offsets = note_offsets(["realtime", "alerts"])
+    offsets = note_offsets([analytic.stream, analytic.results])
     with Recorder(settings) as recorder:
         sent = produce(
             source=source,
@@ -107,6 +109,7 @@ def heart_watch(
     sinks = verify_sink(deadline_seconds=deadline_seconds, from_offsets=offsets)
     assert isinstance(sinks, list)  # noqa: S101 - given offsets are checked beside other runs
     figures = measure_run(recorder, settings, settings.pipeline.variables)
+    stage = stream_stage(analytic)
     publish_rates(figures.rates, "; ".join(figures.missed) or "all objectives are met")
     report = HeartWatchReport(
         run_id=str(flow_run.id or "local"),
@@ -115,7 +118,7 @@ def heart_watch(
         alerts=alerts,
         sinks=sinks,
         events_per_second=figures.headline.events_per_second if figures.headline else 0.0,
-        peak_events_per_second=next(rate.peak_events_per_second for rate in figures.rates if rate.stage == REALTIME),
+        peak_events_per_second=next(rate.peak_events_per_second for rate in figures.rates if rate.stage == stage),
         steady_events_per_second=figures.steady.events_per_second if figures.steady else None,
         steady_seconds=figures.steady.seconds if figures.steady else None,
         latency_ms=figures.latency_ms,

@@ -38,7 +38,7 @@ def publish_throughput(measured: Measured) -> None:
     settings, sentence = load_settings(), objectives_sentence(measured)
     publish_rates(measured.rates, sentence + latency_clause(measured))
     memory = Monitoring(settings.postgres, settings.pipeline)
-    text = throughput_history(memory, settings.objectives, sentence)
+    text = throughput_history(memory, settings, sentence)
     publish_markdown("throughput-over-time", text, "Events/s, lag and latency of the last six hours.")
 
 

@@ -82,9 +82,9 @@ def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFra
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"SET temp_directory = '{settings.home / 'data' / 'reports'}'")
-        for resource in ("realtime", "alerts"):
+        for resource in (analytic.stream, analytic.results):
             _load(connection, catalog, settings.s3, analytic, resource, day)
-        connection.register("historical", _historical(settings.postgres, analytic))
+        connection.register(analytic.table, _personal_ranges(settings.postgres, analytic))
         try:
             found = connection.sql(
                 path.read_text(encoding="utf-8"), params={"gap_seconds": gap_seconds}
@@ -100,7 +100,7 @@ def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFra
 
 def key_of(analytic: Analytic) -> str:
     """Return the field that tells whose a row is."""
-    return analytic.topics["realtime"].key
+    return analytic.topics[analytic.stream].key
 
 
 def _load(connection: Any, catalog: Any, s3: S3Settings, analytic: Analytic, resource: str, day: date) -> None:
@@ -109,7 +109,7 @@ def _load(connection: Any, catalog: Any, s3: S3Settings, analytic: Analytic, res
     try:
         table = catalog.load_table((s3.namespace, analytic.topic(resource)))
     except NoSuchTableError as error:
-        if resource == "realtime":
+        if resource == analytic.stream:
             raise ReportError(
                 f"the sink has no table {analytic.topic(resource)!r} yet; deploy the pipeline and let events flow"
             ) from error
@@ -131,9 +131,9 @@ def _create(connection: Any, resource: str, time_field: str, fields: tuple[str, 
     connection.unregister("part")
 
 
-def _historical(postgres: PostgresSettings, analytic: Analytic) -> pa.Table:
-    """Return the own ranges as they are in the database now, the key as text."""
-    key = analytic.topics["historical"].key
+def _personal_ranges(postgres: PostgresSettings, analytic: Analytic) -> pa.Table:
+    """Return the personal ranges as they are in the database now, the key as text."""
+    key = analytic.topics[analytic.table].key
     table = sql.Identifier("public", postgres.historical_table)
     names = execute(
         postgres,

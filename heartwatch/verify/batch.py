@@ -1,9 +1,10 @@
 """The analytic's results computed at one go from the raw topics, and compared with what the query wrote.
 
 Nothing of the engine is used: the topics are decoded, and DuckDB runs the analytic's own statement `ksql/<analytic>/batch/
-<topic>.sql` over them. It sees the tables `realtime` and `historical` (the latest row of each key), each with the fields of the
-records and the columns ``event_key`` (the key as text), ``"partition"`` and ``"offset"``; the KSQL variables that it names are
-its parameters. It returns the result topic's fields and ``closed``: whether later events have closed the row's window.
+<topic>.sql` over them. It sees the stream and the table (the latest row of each key) under the names of their topics in
+`analytic.toml`, each with the fields of the records and the columns ``event_key`` (the key as text), ``"partition"`` and
+``"offset"``; the KSQL variables that it names are its parameters. It returns the result topic's fields and ``closed``: whether
+later events have closed the row's window.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Computed:
 
     Attributes:
         rows: the result's rows and `closed`.
-        unknown_events: events whose key has no historical row.
+        unknown_events: events whose key has no row in the table.
         unknown_keys: distinct keys of those.
     """
 
@@ -109,15 +110,15 @@ class Computed:
 
 
 def compute(
-    analytic: Analytic, resource: str, realtime: pa.Table, historical: pa.Table, variables: Mapping[str, str]
+    analytic: Analytic, resource: str, events: pa.Table, rows: pa.Table, variables: Mapping[str, str]
 ) -> Computed:
     """Run the analytic's batch statement.
 
     Args:
         analytic: whose statement.
         resource: topic whose rows it gives.
-        realtime: the raw events.
-        historical: the latest row of each key.
+        events: the raw events, of the analytic's stream.
+        rows: the latest row of each key, of the analytic's table.
         variables: the KSQL variables that the query was deployed with.
 
     Raises:
@@ -131,17 +132,17 @@ def compute(
     statement = path.read_text(encoding="utf-8")
     parameters = {name: _number(value) for name, value in variables.items() if re.search(rf"\${name}\b", statement)}
     with duckdb.connect(":memory:") as connection:
-        connection.register("realtime", realtime)
-        connection.register("historical", historical)
+        connection.register(analytic.stream, events)
+        connection.register(analytic.table, rows)
         try:
-            rows = _frame(connection.sql(statement, params=parameters).to_arrow_table())
+            results = _frame(connection.sql(statement, params=parameters).to_arrow_table())
         except duckdb.Error as error:
             raise BatchError(f"{_shown(path)!r} failed in DuckDB: {error}") from error
         unknown = connection.execute(
-            f"SELECT count(*), count(DISTINCT {KEY}) FROM realtime ANTI JOIN historical USING ({KEY})"  # noqa: S608
+            f"SELECT count(*), count(DISTINCT {KEY}) FROM {analytic.stream} ANTI JOIN {analytic.table} USING ({KEY})"  # noqa: S608
         ).fetchone()
-    events, keys = unknown if unknown is not None else (0, 0)
-    return Computed(rows, int(events), int(keys))
+    unknown_events, unknown_keys = unknown if unknown is not None else (0, 0)
+    return Computed(results, int(unknown_events), int(unknown_keys))
 
 
 @dataclass(frozen=True)

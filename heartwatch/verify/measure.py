@@ -10,7 +10,7 @@ from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
 from heartwatch.settings import Settings
 from heartwatch.verify.latency import closing_ms, percentiles
-from heartwatch.verify.stages import ALERTS, REALTIME, Recorder, Sampler
+from heartwatch.verify.stages import Recorder, Sampler, results_stage, stream_stage
 from heartwatch.verify.throughput import (
     Headline,
     Steady,
@@ -98,8 +98,9 @@ def _judge(
     rates, late = stage_rates(samples, earlier), timed_results(settings, sampler)
     memory.add_rates(samples[-1].at, samples[-1].at - samples[0].at, rates)
     memory.add_latencies(late)
-    running = is_running(samples, REALTIME)
-    missed = breaches(rates, samples, REALTIME, settings.objectives, percentiles(closing_ms(late))) if running else []
+    stage = stream_stage(Analytic.of(settings.pipeline))
+    running = is_running(samples, stage)
+    missed = breaches(rates, samples, stage, settings.objectives, percentiles(closing_ms(late))) if running else []
     return Measured(rates, late, running, missed)
 
 
@@ -154,10 +155,12 @@ def measure_run(recorder: Recorder, settings: Settings, variables: Mapping[str, 
     rates, latency_ms = stage_rates(samples), percentiles(closing_ms(late))
     memory.add_samples(samples)
     memory.add_latencies(late)
+    analytic = Analytic.of(settings.pipeline)
+    events, results = stream_stage(analytic), results_stage(analytic)
     return Figures(
         rates=rates,
-        missed=breaches(rates, samples, REALTIME, settings.objectives, latency_ms),
-        headline=headline(samples, REALTIME, ALERTS),
-        steady=steady(samples, REALTIME, recorder.sampler.queries),
+        missed=breaches(rates, samples, events, settings.objectives, latency_ms),
+        headline=headline(samples, events, results),
+        steady=steady(samples, events, recorder.sampler.queries),
         latency_ms=latency_ms,
     )

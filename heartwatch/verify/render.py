@@ -10,12 +10,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from heartwatch.analytic import Analytic
 from heartwatch.markdown import picture
 from heartwatch.monitoring import Monitoring, StageRate
-from heartwatch.settings import ObjectiveSettings
+from heartwatch.settings import Settings
 from heartwatch.verify.latency import closing_ms, describe_latency, percentiles
 from heartwatch.verify.measure import Measured
-from heartwatch.verify.stages import ALERTS
+from heartwatch.verify.stages import results_stage
 
 _THROUGHPUT_SECONDS = 6 * 3_600
 
@@ -45,12 +46,12 @@ def latency_clause(measured: Measured) -> str:
     return f"; from a window's closing event to its result {describe_latency(late)}" if late else ""
 
 
-def throughput_history(memory: Monitoring, objectives: ObjectiveSettings, sentence: str) -> str:
+def throughput_history(memory: Monitoring, settings: Settings, sentence: str) -> str:
     """Return a plot of the checks' rates, lags and latencies over the last six hours, as Markdown.
 
     Args:
         memory: what the checks have kept.
-        objectives: drawn as lines.
+        settings: which analytic, and its objectives, which are drawn as lines.
         sentence: what stands above the plot, without a full stop.
 
     Raises:
@@ -58,11 +59,12 @@ def throughput_history(memory: Monitoring, objectives: ObjectiveSettings, senten
     """
     from heartwatch.plots import over_time  # noqa: PLC0415 - see the module's docstring
 
-    since = time.time() - _THROUGHPUT_SECONDS
+    since, objectives = time.time() - _THROUGHPUT_SECONDS, settings.objectives
+    results = results_stage(Analytic.of(settings.pipeline))
     rates: dict[str, list[tuple[float, float]]] = {}
     lags: dict[str, list[tuple[float, float]]] = {}
     for at, rate in memory.rates(since):
-        if rate.stage != ALERTS:
+        if rate.stage != results:
             rates.setdefault(rate.stage, []).append((at, rate.events_per_second))
         if rate.lag_seconds is not None:
             lags.setdefault(rate.stage, []).append((at, rate.lag_seconds))

@@ -25,8 +25,8 @@ from kafkakit.admin import KafkaAdmin, KafkaClientError, OffsetReader
 from kafkakit.topic_reader import Records, read_ranges
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError
 
-REALTIME, QUERY, ALERTS = "realtime topic", "query", "alerts topic"
-"""Stages: events arrive in the realtime topic, queries (``query <id>``) read it, their results are in the alerts topic."""
+QUERY = "query"
+"""Stage of the queries that read the events; that of a single query is ``query <id>``."""
 
 MOST_MARKERS = 1_000
 """Offsets between a stage and its topic's end up to which it is worth looking whether they are all markers of transactions."""
@@ -85,8 +85,8 @@ class Sampler:
     """Takes samples of all stages: ends of topics, and the positions of the queries' and the connectors' consumer groups.
 
     Attributes:
-        event_notes: ends of the realtime topic, noted at each `note` and each `sample`.
-        result_notes: the same of the alerts topic.
+        event_notes: ends of the topic of the events, noted at each `note` and each `sample`.
+        result_notes: the same of the topic of the results.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -95,7 +95,8 @@ class Sampler:
         self._kafka = settings.kafka
         self._admin = KafkaAdmin(settings.kafka, timeout_seconds=10)
         self._offsets = OffsetReader(settings.kafka)
-        self._realtime, self._alerts = analytic.topic("realtime"), analytic.topic("alerts")
+        self._events, self._results = analytic.stream_topic, analytic.results_topic
+        self._event_stage, self._result_stage = stream_stage(analytic), results_stage(analytic)
         self._readers: list[StageReader] = []
         self.event_notes: list[Note] = []
         self.result_notes: list[Note] = []
@@ -105,7 +106,7 @@ class Sampler:
     @property
     def deployed(self) -> bool:
         """Whether the pipeline's topics are there."""
-        return len(self._admin.describe([self._realtime, self._alerts])) == 2
+        return len(self._admin.describe([self._events, self._results])) == 2
 
     @property
     def queries(self) -> list[str]:
@@ -113,12 +114,10 @@ class Sampler:
         return [reader.stage for reader in self._readers if reader.stage.startswith(QUERY)]
 
     def _queries(self, settings: Settings) -> list[StageReader]:
-        """Return the queries that read the realtime topic, as the KSQL server says, or by their groups where it is away."""
+        """Return the queries that read the events, as the KSQL server says, or by their groups where it is away."""
         ksqldb = Ksqldb(settings.ksqldb, retry_seconds=_KSQL_SECONDS)
         try:
-            sources = [
-                source.name for source in (*ksqldb.streams(), *ksqldb.tables()) if source.topic == self._realtime
-            ]
+            sources = [source.name for source in (*ksqldb.streams(), *ksqldb.tables()) if source.topic == self._events]
             found = sorted({query for name in sources for query in ksqldb.describe(name).read_queries})
             service_id = ksqldb.info().service_id
             groups = {query: query_group(service_id, query) for query in found}
@@ -126,11 +125,11 @@ class Sampler:
             groups = {
                 group.partition("query_")[2]: group
                 for group in self._admin.groups(_QUERY_GROUP)
-                if self._offsets.committed(group, self._realtime)
+                if self._offsets.committed(group, self._events)
             }
         finally:
             ksqldb.close()
-        return [StageReader(f"{QUERY} {query}", self._realtime, group) for query, group in groups.items()]
+        return [StageReader(f"{QUERY} {query}", self._events, group) for query, group in groups.items()]
 
     def note(self) -> dict[str, dict[int, int]]:
         """Note where the topics end for a read_committed reader, by topic and partition.
@@ -138,13 +137,13 @@ class Sampler:
         Raises:
             KafkaClientError: the brokers could not be asked.
         """
-        ends = self._offsets.ends([self._realtime, self._alerts])
-        heads: dict[str, dict[int, int]] = {self._realtime: {}, self._alerts: {}}
+        ends = self._offsets.ends([self._events, self._results])
+        heads: dict[str, dict[int, int]] = {self._events: {}, self._results: {}}
         for (topic, partition), end in ends.items():
             heads[topic][partition] = end
         now = time.time()
-        self.event_notes.append(Note(now, heads[self._realtime]))
-        self.result_notes.append(Note(now, heads[self._alerts]))
+        self.event_notes.append(Note(now, heads[self._events]))
+        self.result_notes.append(Note(now, heads[self._results]))
         return heads
 
     def sample(self, settled: bool = False) -> Sample:
@@ -158,7 +157,10 @@ class Sampler:
             KafkaClientError: the brokers could not be asked.
         """
         heads = self.note()
-        positions = {REALTIME: sum(heads[self._realtime].values()), ALERTS: sum(heads[self._alerts].values())}
+        positions = {
+            self._event_stage: sum(heads[self._events].values()),
+            self._result_stage: sum(heads[self._results].values()),
+        }
         behind_heads = {}
         for reader in self._readers:
             found = self._positions(reader)
@@ -179,7 +181,7 @@ class Sampler:
         """
         if len(self.event_notes) < 2:
             return []
-        rows = self._between(self._alerts, self.result_notes, keys=True)
+        rows = self._between(self._results, self.result_notes, keys=True)
         results = {
             partition: PartitionResults(records.offset, window_ends(records.key.to_pylist(), window_ms))
             for partition, records in rows.items()
@@ -188,7 +190,7 @@ class Sampler:
             return []
         events = {
             partition: PartitionEvents(records.offset, records.timestamp)
-            for partition, records in self._between(self._realtime, self.event_notes, look_back=_LOOK_BACK).items()
+            for partition, records in self._between(self._events, self.event_notes, look_back=_LOOK_BACK).items()
         }
         return latencies(self.event_notes, self.result_notes, events, results, grace_ms)
 

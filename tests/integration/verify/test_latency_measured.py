@@ -14,7 +14,7 @@ from heartwatch.monitoring import Sample
 from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.latency import Note
-from heartwatch.verify.stages import ALERTS, REALTIME, Sampler
+from heartwatch.verify.stages import Sampler, results_stage, stream_stage
 from kafkakit.admin import KafkaAdmin, KafkaClientError, TopicState, producer_config
 from kafkakit.waiting import wait_until
 
@@ -92,8 +92,8 @@ def test_a_result_is_timed_from_the_event_that_closed_its_window(
     send(settings, alerts, [(b"1" + START.to_bytes(8, "big"), START)])
     came_at = seen(sampler, sampler.result_notes, 0)
     last = sampler.sample()
-    assert last.positions[ALERTS] > first.positions[ALERTS]
-    assert last.positions[REALTIME] > first.positions[REALTIME]
+    assert last.positions[results_stage(analytic)] > first.positions[results_stage(analytic)]
+    assert last.positions[stream_stage(analytic)] > first.positions[stream_stage(analytic)]
     (found,) = sampler.latencies(window_ms=10_000, grace_ms=10_000)
     assert (found.partition, found.offset, found.at) == (0, 0, came_at)
     assert found.since_closing_ms == pytest.approx((came_at - closed_at) * 1_000)

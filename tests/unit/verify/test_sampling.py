@@ -11,17 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Sample
 from heartwatch.settings import ObjectiveSettings, load_settings
 from heartwatch.verify import measure, stages
 from heartwatch.verify.latency import Note
 from heartwatch.verify.measure import _sample_for
-from heartwatch.verify.stages import REALTIME, Sampler
+from heartwatch.verify.stages import Sampler, stream_stage
 from heartwatch.verify.throughput import breaches, stage_rates
 from kafkakit.admin import GroupOffset
 from kafkakit.topic_reader import Records
 
 TOPIC = "heart_rate_realtime_v1"
+STREAM = stream_stage(Analytic.load("heart_rate", 1))
 GROUP = "_confluent-ksql-default_query_Q"
 
 
@@ -48,7 +50,8 @@ def sampler_of(
     monkeypatch.setattr(Sampler, "__init__", lambda *_: None)
     sampler: Any = Sampler(load_settings())
     sampler._kafka, sampler._offsets = None, Offsets(spans, committed)
-    sampler._realtime, sampler._alerts = TOPIC, "heart_rate_alerts_v1"
+    sampler._events, sampler._results = TOPIC, "heart_rate_alerts_v1"
+    sampler._event_stage, sampler._result_stage = STREAM, "alerts topic"
     sampler._readers = [SimpleNamespace(stage="query Q", topic=TOPIC, group=GROUP)]
     sampler.event_notes, sampler.result_notes = [], []
 
@@ -106,7 +109,7 @@ class SteadySampler:
 
     def sample(self, settled: bool = False) -> Sample:
         self.note()
-        return Sample(self._clock.now, {REALTIME: 600 * int((self._clock.now + 0.45) / 0.5)}, {})
+        return Sample(self._clock.now, {STREAM: 600 * int((self._clock.now + 0.45) / 0.5)}, {})
 
 
 @pytest.mark.parametrize("seconds", [10, 10.3, 9.7])
@@ -118,7 +121,7 @@ def test_the_last_sample_makes_neither_a_peak_nor_a_standstill(monkeypatch: pyte
     assert rate.peak_events_per_second < 2_500, (
         "1,200 come in a second, and at most one transaction more in half of one"
     )
-    assert breaches([rate], samples, REALTIME, ObjectiveSettings(min_events_per_second=5_000)), "they come all the time"
+    assert breaches([rate], samples, STREAM, ObjectiveSettings(min_events_per_second=5_000)), "they come all the time"
 
 
 @pytest.mark.parametrize("idle", [True, False])
