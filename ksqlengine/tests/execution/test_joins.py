@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ksqlengine.execution.joins import JoinWindow, StreamJoin
+from ksqlengine.execution.joins import JoinWindow, StreamStreamJoin
 from ksqlengine.execution.keys import Keys
 from ksqlengine.execution.operators import KEY, SIDE
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
@@ -86,10 +86,10 @@ class RowByRow:
         return ids[0], ids[1], max(row[2], other[2] if other is not None else -1)
 
 
-def join_of(window: JoinWindow, kind: JoinKind) -> StreamJoin:
+def join_of(window: JoinWindow, kind: JoinKind) -> StreamStreamJoin:
     keys = Keys(lambda key: True)
     keys.codes(KEYS, np.zeros(len(KEYS), np.int32), True)
-    return StreamJoin(window, kind, ({"L": pl.Int64()}, {"R": pl.Int64()}), keys)
+    return StreamStreamJoin(window, kind, ({"L": pl.Int64()}, {"R": pl.Int64()}), keys)
 
 
 def frame_of(rows: list[Row]) -> pl.DataFrame:
@@ -106,7 +106,7 @@ def frame_of(rows: list[Row]) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def push(join: StreamJoin, rows: list[Row]) -> list[Pair]:
+def push(join: StreamStreamJoin, rows: list[Row]) -> list[Pair]:
     results = join.settle(join.push(frame_of(rows))) if rows else pl.DataFrame()
     return results.select("L", "R", ROWTIME).rows() if len(results) else []
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from ksqlengine.execution.operators import DELETED, KEY, Counters
-from ksqlengine.execution.session_windows import Sessions
+from ksqlengine.execution.session_windows import SessionWindows
 from ksqlengine.execution.windows import Aggregates
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART, Window, WindowKind
 
@@ -26,11 +26,11 @@ Row = tuple[int, int, int, int]  # partition, offset, time, key
 Output = tuple[int, int, int, tuple[int, ...] | None]  # key, start, end, offsets of the records (None: deleted)
 
 
-def sessions(final: bool) -> Sessions:
-    return Sessions(WINDOW, LISTED, {"vs": pl.List(pl.Int64)}, Counters(), final)
+def sessions(final: bool) -> SessionWindows:
+    return SessionWindows(WINDOW, LISTED, {"vs": pl.List(pl.Int64)}, Counters(), final)
 
 
-def push(subject: Sessions, rows: list[Row]) -> list[Output]:
+def push(subject: SessionWindows, rows: list[Row]) -> list[Output]:
     frame = pl.DataFrame(
         rows, schema={ROWPARTITION: pl.Int32, ROWOFFSET: pl.Int64, ROWTIME: pl.Int64, KEY: pl.Int64}, orient="row"
     ).with_columns(pl.col(ROWOFFSET).alias("V"))

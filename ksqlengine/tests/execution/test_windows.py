@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksqlengine.execution.operators import DELETED, KEY, Counters
-from ksqlengine.execution.windows import Aggregates, Changes, FinalWindows, window_rows
+from ksqlengine.execution.windows import Aggregates, ChangingGroups, FinalWindows, window_rows
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWSTART, Window, WindowKind
 
 SIZE, GRACE = 10, 4
@@ -142,7 +142,7 @@ def test_reading_again_from_the_needed_offset_gives_the_rest_and_nothing_twice(
 @given(streams(), st.lists(st.integers(0, 12), max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_the_last_change_of_each_group_is_its_result(events: list[Event], sizes: list[int]) -> None:
-    operator = Changes(TUMBLING, SUMS, STATES, Counters())
+    operator = ChangingGroups(TUMBLING, SUMS, STATES, Counters())
     last: dict[tuple[int, ...], tuple[int, ...]] = {}
     for batch in cut(events, sizes):
         results = operator.settle(operator.push(frame(batch)))
@@ -157,7 +157,7 @@ def test_the_last_change_of_each_group_is_its_result(events: list[Event], sizes:
 @given(streams())
 @settings(max_examples=50, deadline=None)
 def test_an_aggregate_for_ever_counts_every_row(events: list[Event]) -> None:
-    operator = Changes(None, SUMS, STATES, Counters())
+    operator = ChangingGroups(None, SUMS, STATES, Counters())
     last: dict[int, int] = {}
     for batch in cut(events, [3, 7, 1]):
         results = operator.settle(operator.push(frame(batch)))

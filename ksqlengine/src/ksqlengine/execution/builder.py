@@ -10,27 +10,28 @@ from dataclasses import replace
 
 import polars as pl
 
-from ksqlengine.execution.joins import JoinWindow, StreamJoin
+from ksqlengine.execution.joins import JoinWindow, StreamStreamJoin
 from ksqlengine.execution.keys import Keys
 from ksqlengine.execution.operators import (
-    Check,
-    Checks,
     Counters,
+    FailureCheck,
+    FailureChecks,
     Filter,
     FlatMap,
     KeyColumns,
     Operator,
     Project,
-    TableJoin,
+    StatefulOperator,
+    StreamTableJoin,
     columns_read,
 )
-from ksqlengine.execution.pipeline import MergePipeline, Pipeline, RunningArm, Stateful, TableInput
+from ksqlengine.execution.pipeline import MergePipeline, Pipeline, RunningArm, TableInput
 from ksqlengine.execution.readers import SchemaLookup, SourceReader
 from ksqlengine.execution.rows import Rows
-from ksqlengine.execution.session_windows import Sessions
+from ksqlengine.execution.session_windows import SessionWindows
 from ksqlengine.execution.stages import JoinedSidesStep, Stage, path_to
-from ksqlengine.execution.table_operators import Regrouping, TableAggregate, TableFilter, TablesJoin
-from ksqlengine.execution.windows import Aggregates, Changes, FinalWindows
+from ksqlengine.execution.table_operators import TableAggregate, TableFilter, TableRegrouping, TableTableJoin
+from ksqlengine.execution.windows import Aggregates, ChangingGroups, FinalWindows
 from ksqlengine.execution.writers import SinkWriter, WriteSchemas
 from ksqlengine.expressions import aggregates
 from ksqlengine.plan.steps import (
@@ -102,7 +103,8 @@ class _StageBuilder:
             raise NotSupportedError("An aggregate over an aggregate is")
         before: list[Operator] = []
         after: list[Operator] = []
-        aggregate: Stateful | None = None
+        aggregate: StatefulOperator | None = None
+        table_filters: list[TableFilter] = []
         operators = before
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
             if isinstance(step, AggregateStep):
@@ -122,7 +124,8 @@ class _StageBuilder:
                 aggregate = self._regrouping(step)
                 operators = after
             elif isinstance(step, FilterStep) and self._filters_table:
-                operators += [*self._checks(step, needed), TableFilter(_polars(step.predicate))]
+                table_filters.append(TableFilter(_polars(step.predicate)))
+                operators += [*self._checks(step, needed), table_filters[-1]]
             else:
                 operators += [*self._checks(step, needed), self._operator(step, needed)]
         for stateful in self._aggregates:
@@ -141,6 +144,7 @@ class _StageBuilder:
             self._keys,
             self._counters,
             adds_keys=bool(self._aggregates) and not inner,
+            table_filters=table_filters,
         )
 
     def arm(self) -> RunningArm:
@@ -178,7 +182,7 @@ class _StageBuilder:
 
     def _checks(self, step: Step, needed: set[str]) -> list[Operator]:
         """Return what notes the rows for which a step's expressions fail; nothing where none can."""
-        found: list[Check] = []
+        found: list[FailureCheck] = []
         if isinstance(step, FilterStep):
             having = any(isinstance(one, AggregateStep) for one in path_to(step))
             found += _ways_to_fail(
@@ -193,7 +197,7 @@ class _StageBuilder:
         elif isinstance(step, RepartitionStep):
             for item in step.keys:
                 found += _ways_to_fail(item.expression, "PartitionBy", f"Error calculating key {item.expression}")
-        return [Checks(found, self._counters)] if found else []
+        return [FailureChecks(found, self._counters)] if found else []
 
     def _operator(self, step: Step, needed: set[str]) -> Operator:
         if isinstance(step, FilterStep):
@@ -221,7 +225,7 @@ class _StageBuilder:
             if item.name in keys and set(columns_read([_polars(item.expression)])) - kept
         )
 
-    def _join(self, step: StreamTableJoinStep, needed: set[str]) -> TableJoin:
+    def _join(self, step: StreamTableJoinStep, needed: set[str]) -> StreamTableJoin:
         right = path_to(step.right)
         wanted = [column for column in step.right.schema.columns if column.name in needed]
         below = {column.name for column in wanted}
@@ -239,9 +243,9 @@ class _StageBuilder:
         reader = SourceReader(source, below, self._schemas)
         rows = Rows({column.name: column.type.polars for column in wanted})
         self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
-        return TableJoin(rows, step.kind, self._counters)
+        return StreamTableJoin(rows, step.kind, self._counters)
 
-    def _two_sided_join(self, step: JoinedSidesStep, needed: set[str]) -> StreamJoin | TablesJoin:
+    def _two_sided_join(self, step: JoinedSidesStep, needed: set[str]) -> StatefulOperator:
         join = step.join
         columns = tuple(
             {
@@ -253,31 +257,31 @@ class _StageBuilder:
         )
         left, right = columns
         if not isinstance(join, StreamStreamJoinStep):
-            return TablesJoin(join.kind, (left, right), self._counters)
+            return TableTableJoin(join.kind, (left, right), self._counters)
         window = JoinWindow(join.before_ms, join.after_ms, join.grace_ms)
-        return StreamJoin(window, join.kind, (left, right), self._known_keys())
+        return StreamStreamJoin(window, join.kind, (left, right), self._known_keys())
 
     @staticmethod
-    def _regrouping(step: TableGroupStep) -> Regrouping:
+    def _regrouping(step: TableGroupStep) -> StatefulOperator:
         columns = {one.name: one.type.polars for one in step.schema.columns if one.name != step.undo}
-        return Regrouping(columns, [item.name for item in step.keys], step.undo)
+        return TableRegrouping(columns, [item.name for item in step.keys], step.undo)
 
     def _known_keys(self) -> Keys:
         if self._keys is None:
             raise NotSupportedError("an aggregate over a source without keys is")
         return self._keys
 
-    def _aggregate(self, step: AggregateStep) -> Sessions | FinalWindows | Changes:
+    def _aggregate(self, step: AggregateStep) -> StatefulOperator:
         functions = aggregates_of(step)
         if step.undo is not None:
             return TableAggregate(functions, state_types(step), step.undo, self._counters)
         if step.window is not None and step.window.kind is WindowKind.SESSION:
-            return Sessions(step.window, functions, state_types(step), self._counters, step.emit_final)
+            return SessionWindows(step.window, functions, state_types(step), self._counters, step.emit_final)
         if step.emit_final:
             if step.window is None:
                 raise NotSupportedError("EMIT FINAL without a window is")
             return FinalWindows(step.window, functions, self._counters)
-        return Changes(step.window, functions, state_types(step), self._counters)
+        return ChangingGroups(step.window, functions, state_types(step), self._counters)
 
     def _with_key_columns(self, after: list[Operator], step: AggregateStep | JoinedSidesStep) -> list[Operator]:
         """Put the key columns back as late as possible: filters that don't read them go first."""
@@ -309,9 +313,9 @@ def _polars(expression: Expression) -> pl.Expr:
     return expression.to_polars()
 
 
-def _ways_to_fail(expression: Expression, step: str, message: str) -> list[Check]:
+def _ways_to_fail(expression: Expression, step: str, message: str) -> list[FailureCheck]:
     errors = expression.errors()
-    return [Check(error.condition, step, message, error.message) for error in errors]
+    return [FailureCheck(error.condition, step, message, error.message) for error in errors]
 
 
 def aggregates_of(step: AggregateStep) -> Aggregates:

@@ -96,12 +96,14 @@ class JoinWindowing:
         self.needed.pop(partition, None)
 
 
-class StreamJoin:
+class StreamStreamJoin:
     """Joins two streams' rows of the same key that are near each other in event time.
 
     A row without a key matches nothing: it comes out at once, as in Kafka Streams since 3.7 (KIP-962). It moves stream time, but
     closes no window. Only rows of sides that come out without a match get here without a key.
     """
+
+    changelog_state = None
 
     def __init__(
         self,
@@ -193,6 +195,9 @@ class StreamJoin:
         for times in self._store_times:
             times.forget(partition)
         self._stored = [stored.filter(pl.col(ROWPARTITION) != partition) for stored in self._stored]
+
+    def drop_codes(self, codes: Ints) -> None:
+        """Do nothing: all that is held belongs to a partition (`drop_partition`)."""
 
     def rows(self) -> int:
         """Return how many rows are held."""

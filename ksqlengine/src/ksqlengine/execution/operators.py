@@ -33,6 +33,122 @@ HEADERS_TYPE = pl.List(pl.Struct({"KEY": pl.String, "VALUE": pl.Binary}))
 INTERNAL_COLUMNS = (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND, KEY, DELETED, VALUELESS, SLOT, HEADERS, TIME)
 
 
+# ---------------------------------------------------------------------------------------------------------- contracts
+class Operator(Protocol):
+    """A running step."""
+
+    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return what comes of the frame's rows."""
+        ...
+
+
+class Windowing(Protocol):
+    """Stream times and open windows of a stateful operator, by partition, as a stage commits and restores them."""
+
+    @property
+    def times(self) -> StreamTimes:
+        """Stream time of each partition."""
+        ...
+
+    def needed_offset(self, partition: int) -> int | None:
+        """Return the lowest offset from which a partition must be read again for its open windows, None without any."""
+        ...
+
+    def resume_time(self, partition: int) -> int:
+        """Return the stream time to continue with after reading again from `needed_offset`, ms."""
+        ...
+
+    def open_partitions(self) -> list[int]:
+        """Return the partitions with windows that close when stream time passes without records."""
+        ...
+
+    def last_end(self, partition: int) -> int:
+        """Return the stream time at which the last open window of one of `open_partitions` closes, ms."""
+        ...
+
+
+class ChangelogState(Protocol):
+    """State that a changelog topic keeps: what changed is taken for the topic, and put back from it after a restart."""
+
+    @property
+    def kept(self) -> Mapping[str, pl.DataType]:
+        """Names and types of the columns that hold a state."""
+        ...
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a state belongs to a key and a window, not to a key alone."""
+        ...
+
+    def keep_changes(self) -> None:
+        """Begin to remember which states change."""
+        ...
+
+    def take_changed(self, partitions: Iterable[int]) -> pl.DataFrame:
+        """Return the states of partitions that have changed since they were taken last.
+
+        Returns:
+            `ROWPARTITION`, `KEY`, `WINDOWSTART` where there are windows, `kept`, and `DELETED` for states that are forgotten.
+        """
+        ...
+
+    def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
+        """Restore states, one a key and window; return what the operators behind must see of them."""
+        ...
+
+
+class StatefulOperator(Operator, Protocol):
+    """A running step that remembers rows: an aggregate, a join of two sides, or the grouping of a table.
+
+    Its memory is kept by partition and key; keys are codes, which are given out again now and then (`codes`, `renumber`).
+
+    Attributes:
+        seen_before: offset of each partition below which records are read again to rebuild the memory: what came of them
+            was written and counted already.
+    """
+
+    seen_before: dict[int, int]
+
+    @property
+    def windowing(self) -> Windowing | None:
+        """Its windows, None where it has none."""
+        ...
+
+    @property
+    def changelog_state(self) -> ChangelogState | None:
+        """Its memory as a changelog keeps it, None where the source is read again instead."""
+        ...
+
+    def emit(self) -> pl.DataFrame:
+        """Return what has become final since the last frame, without new rows."""
+        ...
+
+    def settle(self, results: pl.DataFrame) -> pl.DataFrame:
+        """Return what is to be written of results that have been through the operators behind this one."""
+        ...
+
+    def codes(self) -> Ints:
+        """Return the key codes in use."""
+        ...
+
+    def renumber(self, renumbered: Ints) -> None:
+        """Follow `Keys.compact`."""
+        ...
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget what is kept by partition."""
+        ...
+
+    def drop_codes(self, codes: Ints) -> None:
+        """Forget what is kept by key alone."""
+        ...
+
+    def rows(self) -> int:
+        """Return how many rows, groups or sessions are held."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
 @dataclass(frozen=True)
 class EvaluationFailure:
     """A row for which an expression could not be computed.
@@ -67,14 +183,7 @@ class Counters:
         return failures
 
 
-class Operator(Protocol):
-    """A step at work."""
-
-    def push(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return what comes of the frame's rows."""
-        ...
-
-
+# ---------------------------------------------------------------------------------------------------------- operators
 class StreamTimes:
     """Stream time of each partition: the largest event time seen, row by row."""
 
@@ -125,7 +234,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Check:
+class FailureCheck:
     """A way in which an expression can fail: where, and what is said of it (see `EvaluationFailure`)."""
 
     condition: pl.Expr
@@ -134,10 +243,10 @@ class Check:
     cause: str
 
 
-class Checks:
+class FailureChecks:
     """Notes the rows for which the next step's expressions can't be computed; they are NULL there."""
 
-    def __init__(self, checks: Sequence[Check], counters: Counters) -> None:
+    def __init__(self, checks: Sequence[FailureCheck], counters: Counters) -> None:
         self._checks = list(checks)
         self._any = [check.condition.any().alias(str(number)) for number, check in enumerate(checks)]
         self._counters = counters
@@ -200,7 +309,7 @@ class FlatMap:
         return rows.explode(self._names)
 
 
-class TableJoin:
+class StreamTableJoin:
     """Joins stream rows with a table's current rows of the same key: a gather by the key's code."""
 
     def __init__(self, table: Rows, kind: JoinKind, counters: Counters) -> None:

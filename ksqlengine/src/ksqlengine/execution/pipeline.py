@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from kafkakit.batch_consumer import MessageBatch
-from ksqlengine.execution.joins import StreamJoin
 from ksqlengine.execution.keys import Keys
-from ksqlengine.execution.operators import DELETED, KEY, SIDE, Counters, Operator, run_chain
+from ksqlengine.execution.operators import DELETED, KEY, SIDE, Counters, Operator, StatefulOperator, run_chain
 from ksqlengine.execution.readers import Rejected, SourceReader
 from ksqlengine.execution.rows import Rows
-from ksqlengine.execution.session_windows import Sessions
 from ksqlengine.execution.stages import JOIN_KEY, Stage
-from ksqlengine.execution.table_operators import Regrouping, TableFilter, TablesJoin
-from ksqlengine.execution.windows import Changes, FinalWindows
+from ksqlengine.execution.table_operators import TableFilter
 from ksqlengine.execution.writers import Outgoing, SinkWriter
 from ksqlengine.plan.steps import ROWPARTITION, SourceKind
+from ksqlengine.types.arrays import Ints
 
 ORDER = "__ORDER"  # time by which a row's turn comes among both sides' rows of its partition, ms, Int64
 
@@ -43,12 +42,21 @@ class TableInput:
         return rejects
 
 
-Stateful = Sessions | FinalWindows | Changes | StreamJoin | TablesJoin | Regrouping
+class _KeyHolder(Protocol):
+    """What keeps something by a key's code for as long as the key is in use."""
+
+    def live_codes(self) -> Ints:
+        """Return the codes in use."""
+        ...
+
+    def renumber(self, renumbered: Ints) -> None:
+        """Follow `Keys.compact`."""
+        ...
 
 
 @dataclass
 class Pipeline:
-    """A stage at work: frames in, records out; no Kafka.
+    """A running stage: frames in, records out; no Kafka.
 
     Attributes:
         stage: what runs.
@@ -60,18 +68,21 @@ class Pipeline:
         sink: writes the results.
         keys: codes of the keys.
         counters: losses.
+        adds_keys: whether a key of the stream that isn't known yet gets a code.
+        table_filters: those among `before` and `after`.
     """
 
     stage: Stage
     source: SourceReader
     tables: list[TableInput]
     before: list[Operator]
-    aggregate: Stateful | None
+    aggregate: StatefulOperator | None
     after: list[Operator]
     sink: SinkWriter
     keys: Keys | None
     counters: Counters
     adds_keys: bool
+    table_filters: list[TableFilter] = field(default_factory=list)
 
     def push(self, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
         """Process stream messages, ordered by partition; return result rows and bad messages."""
@@ -92,18 +103,15 @@ class Pipeline:
         return self.aggregate.settle(run_chain(self.after, self.aggregate.emit()))
 
     def put_back(self, states: pl.DataFrame) -> None:
-        """Take up states of the aggregate out of the changelog; what HAVING says of them is worked out anew, as it may be new."""
-        if isinstance(self.aggregate, Changes | Regrouping):
-            self.aggregate.settle(run_chain(self.after, self.aggregate.put_back(states)))
+        """Restore states of the aggregate from the changelog; HAVING is evaluated again for them, as it may be another one."""
+        if self.aggregate is not None and self.aggregate.changelog_state is not None:
+            self.aggregate.settle(run_chain(self.after, self.aggregate.changelog_state.put_back(states)))
             self.counters.take_failures()
 
     def go_on(self, partition: int) -> None:
         """Take a partition whose results up to some offset were written before, and whose records before it aren't read again."""
-        for one in self._table_filters():
-            one.go_on(partition)
-
-    def _table_filters(self) -> list[TableFilter]:
-        return [one for one in (*self.before, *self.after) if isinstance(one, TableFilter)]
+        for table_filter in self.table_filters:
+            table_filter.go_on(partition)
 
     def drop_partition(self, partition: int) -> None:
         """Forget a partition that another engine process has now."""
@@ -111,11 +119,11 @@ class Pipeline:
             self.aggregate.drop_partition(partition)
         if self.keys is not None:
             codes = self.keys.codes_of(partition)
-            for one in self._table_filters():
-                one.forget(partition, codes)
+            for table_filter in self.table_filters:
+                table_filter.forget(partition, codes)
             for table in self.tables:
                 table.rows.drop(codes)
-            if isinstance(self.aggregate, TablesJoin | Regrouping):
+            if self.aggregate is not None:
                 self.aggregate.drop_codes(codes)
             self.keys.drop_partition(partition)
 
@@ -128,7 +136,7 @@ class Pipeline:
         """Renumber the keys once most of them are in no table and no open window."""
         if self.keys is None or not self.keys.is_due_for_tidying():
             return
-        holders: list[Rows | TableFilter] = [*(table.rows for table in self.tables), *self._table_filters()]
+        holders: list[_KeyHolder] = [*(table.rows for table in self.tables), *self.table_filters]
         live = np.zeros(len(self.keys), dtype=bool)
         if self.aggregate is not None:
             live[self.aggregate.codes()] = True
@@ -153,7 +161,7 @@ def failed(counters: Counters, topic: str) -> list[Rejected]:
 
 @dataclass
 class RunningArm:
-    """One side of a join at work."""
+    """One side of a running join."""
 
     reader: SourceReader
     chain: list[Operator]
@@ -167,7 +175,7 @@ class RunningArm:
 
 @dataclass
 class MergePipeline:
-    """A stage at work that puts both sides of a join into the join's topic; it holds no state."""
+    """A running stage that puts both sides of a join into the join's topic; it holds no state."""
 
     stage: Stage
     arms: list[RunningArm]

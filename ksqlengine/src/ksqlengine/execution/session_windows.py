@@ -67,8 +67,10 @@ class SessionWindowing:
         self.open = self.open.filter(pl.col(ROWPARTITION) != partition)
 
 
-class Sessions:
+class SessionWindows:
     """Aggregate over sessions; each change of a session comes out, or each session once when it closes (`final`)."""
+
+    changelog_state = None
 
     def __init__(
         self, window: Window, aggregates: Aggregates, states: Mapping[str, pl.DataType], counters: Counters, final: bool
@@ -114,7 +116,7 @@ class Sessions:
         return self._close(again=False)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return what is to be written of results that have been through HAVING (see `Changes.settle`)."""
+        """Return what is to be written of results that have been through HAVING (see `ChangingGroups.settle`)."""
         if not len(results) or self._final:
             return results
         slots, deleted = results[SLOT].to_numpy(), results[DELETED].to_numpy()
@@ -137,6 +139,9 @@ class Sessions:
     def drop_partition(self, partition: int) -> None:
         """Forget a partition's sessions."""
         self.windowing.forget(partition)
+
+    def drop_codes(self, codes: Ints) -> None:
+        """Do nothing: all that is held belongs to a partition (`drop_partition`)."""
 
     def rows(self) -> int:
         """Return how many sessions are held."""

@@ -6,7 +6,6 @@ Partitions of a stage's topics with the same number belong together; a stage's s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ksqlengine.expressions.base import ColumnExpression
@@ -14,12 +13,12 @@ from ksqlengine.plan.catalog import source_steps
 from ksqlengine.plan.steps import (
     AggregateStep,
     Column,
+    Expression,
     FilterStep,
     FlatMapStep,
     Format,
     ProjectStep,
     QueryPlan,
-    RepartitionStep,
     Schema,
     SelectItem,
     SourceKind,
@@ -28,9 +27,11 @@ from ksqlengine.plan.steps import (
     StreamStreamJoinStep,
     StreamTableJoinStep,
     TableGroupStep,
+    ThroughTopicStep,
     TwoSidedJoinStep,
     Window,
     WindowKind,
+    driving_path,
 )
 from ksqlengine.types.errors import NotSupportedError
 
@@ -109,7 +110,7 @@ class Stage:
     @property
     def with_headers(self) -> bool:
         """Whether what drives the stage has columns that hold headers."""
-        return any(one.headers for one in (self.source, *(arm.source for arm in self.arms)))
+        return any(source.headers for source in (self.source, *(arm.source for arm in self.arms)))
 
     @property
     def reads(self) -> frozenset[str]:
@@ -138,14 +139,118 @@ def internal_topic(service_id: str, query_id: str, suffix: str) -> str:
 
 def stages(plan: QueryPlan, service_id: str) -> list[Stage]:
     """Cut a plan into its stages, upstream ones first."""
-    found: list[Stage] = []
-    sink = SinkSpec(
-        plan.topic, plan.root.schema, plan.key_format, plan.value_format, plan.key_window, False,
-        plan.timestamp_column, plan.timestamp_format,
-    )  # fmt: skip
-    root = _cut(plan.root, plan, service_id, found)
-    last = _stage("", root, replace(sink, hands_on_keys=not found and _hands_on_keys(root)))
-    return [_with_changelog(stage, plan, service_id) for stage in (*found, last)]
+    return _Cutting(plan, service_id).stages()
+
+
+def path_to(step: Step) -> list[Step]:
+    """Return the steps from the driving source up to `step`."""
+    return [*driving_path(step)][::-1]
+
+
+class _Cutting:
+    """Cuts a plan into stages."""
+
+    def __init__(self, plan: QueryPlan, service_id: str) -> None:
+        self._plan = plan
+        self._service_id = service_id
+        self._found: list[Stage] = []
+
+    def stages(self) -> list[Stage]:
+        """Return the stages, upstream ones first."""
+        plan = self._plan
+        sink = SinkSpec(
+            plan.topic, plan.root.schema, plan.key_format, plan.value_format, plan.key_window, False,
+            plan.timestamp_column, plan.timestamp_format,
+        )  # fmt: skip
+        root = self._cut(plan.root)
+        last = _stage("", root, replace(sink, hands_on_keys=not self._found and _hands_on_keys(root)))
+        return [self._with_changelog(stage) for stage in (*self._found, last)]
+
+    def _topic(self, suffix: str) -> str:
+        return internal_topic(self._service_id, self._plan.query_id, suffix)
+
+    def _cut(self, step: Step) -> Step:
+        """Replace what lies below each repartitioning by a source on its topic, and note the upstream stages."""
+        if isinstance(step, TwoSidedJoinStep):
+            return self._cut_join(step)
+        if not step.inputs:
+            return step
+        driving, *joined = step.inputs
+        below = self._cut(driving)
+        if isinstance(step, AggregateStep | StreamTableJoinStep | TableGroupStep):
+            below = self._simple(below)
+        step = step.with_inputs(below, *joined)
+        return self._through_topic(step) if isinstance(step, ThroughTopicStep) else step
+
+    def _through_topic(self, step: ThroughTopicStep) -> SourceStep:
+        """Let a step end a stage; return the source on the topic that it writes."""
+        topic, suffix = self._topic(step.topic_suffix), step.topic_suffix
+        # A null value would not be a row; JSON tells the two apart where there are no value columns.
+        value_format = step.value_format if step.schema.value else Format("JSON")
+        sink = SinkSpec(topic, step.schema, step.key_format, value_format, None, internal=True)
+        self._found.append(_stage(suffix, step, sink))
+        return SourceStep(step.schema, suffix, SourceKind.STREAM, topic, step.key_format, value_format)
+
+    def _cut_join(self, step: TwoSidedJoinStep) -> Step:
+        """Let both sides of a join go into one topic, which fixes the order in which they are joined."""
+        tables = not isinstance(step, StreamStreamJoinStep)
+        topic, suffix = self._topic(step.topic_suffix), step.topic_suffix
+        schema = Schema((Column(JOIN_KEY, step.schema.key[0].type),), step.schema.value)
+        window = source_steps(step.left)[0].key_window
+        keyless = not tables and window is None
+        arms = (
+            self._arm(step.left, step.left_key, schema, keyless and step.kind.keeps_left),
+            self._arm(step.right, step.right_key, schema, keyless and step.kind.keeps_right),
+        )
+        sink = SinkSpec(
+            topic, schema, step.key_format, step.value_format, window, internal=True, sided=True, compacted=tables
+        )
+        self._found.append(Stage(suffix, arms[0].root, arms[0].source, (), sink, arms))
+        kind = SourceKind.TABLE if tables else SourceKind.STREAM
+        source = SourceStep(
+            schema, suffix, kind, topic, step.key_format, step.value_format, key_window=window, sided=True
+        )
+        return JoinedSidesStep(step.schema, source, step)
+
+    def _arm(self, side: Step, key: Expression, joined: Schema, keeps_keyless: bool) -> Arm:
+        """Return a side of a join on its way into the join's topic, whose columns are `joined`."""
+        below = self._simple(self._cut(side), joins=True)
+        own = tuple(column for column in side.schema.columns if column in joined.value)
+        items = (SelectItem(JOIN_KEY, key), *(SelectItem(column.name, _column(column)) for column in own))
+        return Arm(ProjectStep(Schema(joined.key, own), below, items), source_steps(below)[0], keeps_keyless)
+
+    def _simple(self, step: Step, *, joins: bool = False) -> Step:
+        """Return a step without state, nor joined tables where `joins` is set: what has any ends a stage of its own."""
+        stateful = JoinedSidesStep | AggregateStep | StreamTableJoinStep if joins else JoinedSidesStep | AggregateStep
+        if not any(isinstance(below, stateful) for below in driving_path(step)):
+            return step
+        suffix = f"Intermediate-{len(self._found)}"
+        topic = self._topic(suffix)
+        first = source_steps(step)[0]
+        kind = SourceKind.TABLE if first.kind is SourceKind.TABLE else SourceKind.STREAM
+        value_format = Format(first.value_format.name if first.value_format.name == "AVRO" else "JSON")
+        sink = SinkSpec(topic, step.schema, first.key_format, value_format, None, internal=True)
+        self._found.append(_stage(suffix, step, replace(sink, compacted=kind is SourceKind.TABLE)))
+        return SourceStep(step.schema, suffix, kind, topic, first.key_format, value_format)
+
+    def _with_changelog(self, stage: Stage) -> Stage:
+        """Name the topic of a stage's state, where it may need records for longer than their topic has them.
+
+        The windows of EMIT FINAL and of sessions are read again: their rows would fill a topic as large as the source.
+        """
+        for step in path_to(stage.root):
+            if isinstance(step, TableGroupStep):
+                return replace(stage, changelog=self._topic("KsqlTopic-Reduce-changelog"))
+            if isinstance(step, AggregateStep) and not _is_read_again(step):
+                return replace(stage, changelog=self._topic("Aggregate-Aggregate-Materialize-changelog"))
+        return stage
+
+
+def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
+    driving, *tables = source_steps(root)
+    if any(table.kind is not SourceKind.TABLE for table in tables):
+        raise NotSupportedError("A join with a second stream is")
+    return Stage(name, root, driving, tuple(tables), sink)
 
 
 def _hands_on_keys(root: Step) -> bool:
@@ -162,136 +267,13 @@ def _hands_on_keys(root: Step) -> bool:
             }
         elif not isinstance(step, FilterStep | FlatMapStep):
             return False
-    # PARTITION BY the same columns in another order makes keys anew.
+    # PARTITION BY the same columns in another order makes new keys.
     return [places.get(column.name) for column in root.schema.key] == [*range(count)]
-
-
-def _with_changelog(stage: Stage, plan: QueryPlan, service_id: str) -> Stage:
-    """Name the topic of a stage's state, where it may need records for longer than their topic has them.
-
-    The windows of EMIT FINAL and of sessions are read again: their rows would fill a topic as large as the source.
-    """
-    for step in path_to(stage.root):
-        if isinstance(step, TableGroupStep):
-            return replace(stage, changelog=internal_topic(service_id, plan.query_id, "KsqlTopic-Reduce-changelog"))
-        if isinstance(step, AggregateStep) and not _is_read_again(step):
-            suffix = "Aggregate-Aggregate-Materialize-changelog"
-            return replace(stage, changelog=internal_topic(service_id, plan.query_id, suffix))
-    return stage
 
 
 def _is_read_again(step: AggregateStep) -> bool:
     return step.window is not None and (step.emit_final or step.window.kind is WindowKind.SESSION)
 
 
-def _cut(step: Step, plan: QueryPlan, service_id: str, found: list[Stage]) -> Step:
-    """Replace what lies below each repartitioning by a source on its topic; add the upstream stages to `found`."""
-    if isinstance(step, RepartitionStep):
-        topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
-        # A null value would be no row; JSON tells the two apart where there are no value columns.
-        value_format = step.value_format if step.schema.value else Format("JSON")
-        sink = SinkSpec(topic, step.schema, step.key_format, value_format, None, internal=True)
-        upstream = replace(step, source=_cut(step.source, plan, service_id, found))
-        found.append(_stage(step.topic_suffix, upstream, sink))
-        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, value_format)
-    if isinstance(step, TwoSidedJoinStep):
-        return _cut_join(step, plan, service_id, found)
-    if isinstance(step, TableGroupStep):
-        topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
-        sink = SinkSpec(topic, step.schema, step.key_format, step.value_format, None, internal=True)
-        grouped = replace(step, source=_simple(_cut(step.source, plan, service_id, found), plan, service_id, found))
-        found.append(_stage(step.topic_suffix, grouped, sink))
-        return SourceStep(step.schema, step.topic_suffix, SourceKind.STREAM, topic, step.key_format, step.value_format)
-    if isinstance(step, StreamTableJoinStep):
-        return replace(step, left=_simple(_cut(step.left, plan, service_id, found), plan, service_id, found))
-    if isinstance(step, FilterStep | ProjectStep | FlatMapStep | AggregateStep):
-        below = _cut(step.source, plan, service_id, found)
-        grouping = isinstance(step, AggregateStep)
-        return replace(step, source=_simple(below, plan, service_id, found) if grouping else below)
-    return step
-
-
-def _cut_join(step: TwoSidedJoinStep, plan: QueryPlan, service_id: str, found: list[Stage]) -> Step:
-    """Let both sides of a join go into one topic, which fixes the order in which they are joined."""
-    tables = not isinstance(step, StreamStreamJoinStep)
-    topic = internal_topic(service_id, plan.query_id, step.topic_suffix)
-    key = Column(JOIN_KEY, step.schema.key[0].type)
-    columns = step.schema.value
-    schema = Schema((key,), columns)
-    window = source_steps(step.left)[0].key_window
-    sink = SinkSpec(
-        topic, schema, step.key_format, step.value_format, window, internal=True, sided=True, compacted=tables
-    )
-    arms = []
-    for side, expression, keeps in (
-        (step.left, step.left_key, step.kind.keeps_left),
-        (step.right, step.right_key, step.kind.keeps_right),
-    ):
-        below = _simple(_cut(side, plan, service_id, found), plan, service_id, found, joins=True)
-        own = tuple(one for one in side.schema.columns if one in columns)
-        items = (SelectItem(JOIN_KEY, expression), *(SelectItem(one.name, _column(one)) for one in own))
-        keyless = keeps and not tables and window is None
-        arms.append(Arm(ProjectStep(Schema((key,), own), below, items), next(_sources(below)), keyless))
-    stage = Stage(step.topic_suffix, arms[0].root, arms[0].source, (), sink, tuple(arms))
-    found.append(stage)
-    kind = SourceKind.TABLE if tables else SourceKind.STREAM
-    source = SourceStep(
-        schema, step.topic_suffix, kind, topic, step.key_format, step.value_format, key_window=window, sided=True
-    )
-    return JoinedSidesStep(step.schema, source, step)
-
-
 def _column(column: Column) -> ColumnExpression:
     return ColumnExpression(column.type, column.name, text=column.name)
-
-
-def _simple(step: Step, plan: QueryPlan, service_id: str, found: list[Stage], *, joins: bool = False) -> Step:
-    """Return a step that holds no state, nor joined tables where `joins` is set: what does goes through a topic of its own."""
-    stateful = JoinedSidesStep | AggregateStep | StreamTableJoinStep if joins else JoinedSidesStep | AggregateStep
-    if not any(isinstance(one, stateful) for one in path_to(step)):
-        return step
-    suffix = f"Intermediate-{len(found)}"
-    topic = internal_topic(service_id, plan.query_id, suffix)
-    first = next(_sources(step))
-    kind = SourceKind.TABLE if first.kind is SourceKind.TABLE else SourceKind.STREAM
-    value_format = Format(first.value_format.name if first.value_format.name == "AVRO" else "JSON")
-    sink = SinkSpec(topic, step.schema, first.key_format, value_format, None, internal=True)
-    found.append(_stage(suffix, step, replace(sink, compacted=kind is SourceKind.TABLE)))
-    return SourceStep(step.schema, suffix, kind, topic, first.key_format, value_format)
-
-
-def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
-    driving, *tables = list(_sources(root))
-    for table in tables:
-        if table.kind is not SourceKind.TABLE:
-            raise NotSupportedError("A join with a second stream is")
-    return Stage(name, root, driving, tuple(tables), sink)
-
-
-def _sources(step: Step) -> Iterator[SourceStep]:
-    if isinstance(step, SourceStep):
-        yield step
-    elif isinstance(step, StreamTableJoinStep):
-        yield from _sources(step.left)
-        yield from _sources(step.right)
-    else:
-        yield from _sources(_below(step))
-
-
-def _below(step: Step) -> Step:
-    if isinstance(
-        step,
-        FilterStep | ProjectStep | FlatMapStep | AggregateStep | RepartitionStep | TableGroupStep | JoinedSidesStep,
-    ):
-        return step.source
-    if isinstance(step, StreamTableJoinStep):
-        return step.left
-    raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")
-
-
-def path_to(step: Step) -> list[Step]:
-    """Return the steps from the driving source up to `step`."""
-    path = [step]
-    while not isinstance(path[-1], SourceStep):
-        path.append(_below(path[-1]))
-    return path[::-1]

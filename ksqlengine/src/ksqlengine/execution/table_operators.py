@@ -14,9 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ksqlengine.execution.operators import DELETED, INDEX, KEY, LEFT, RIGHT, SIDE, SLOT, Counters, without_repeated
+from ksqlengine.execution.operators import (
+    DELETED,
+    INDEX,
+    KEY,
+    LEFT,
+    RIGHT,
+    SIDE,
+    SLOT,
+    ChangelogState,
+    Counters,
+    without_repeated,
+)
 from ksqlengine.execution.rows import Rows
-from ksqlengine.execution.windows import Aggregates, Changes
+from ksqlengine.execution.windows import Aggregates, ChangingGroups
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
 from ksqlengine.types.arrays import Ints, Mask
 
@@ -153,8 +164,10 @@ class _TableState:
         return sum(map(len, self.tables))
 
 
-class TablesJoin(_TableState):
+class TableTableJoin(_TableState):
     """Joins two tables' current rows of the same key; each change of either gives the key's new result."""
+
+    changelog_state = None
 
     def __init__(
         self, kind: JoinKind, columns: tuple[Mapping[str, pl.DataType], Mapping[str, pl.DataType]], counters: Counters
@@ -211,7 +224,7 @@ class TablesJoin(_TableState):
         return other | ((sides == kept) & known), there[kept]
 
 
-class Regrouping(_TableState):
+class TableRegrouping(_TableState):
     """Turns a table's changes into rows to take out of a group and rows to put into one.
 
     A row to be taken out is marked TRUE, and NULL where the row that takes its place in the same group follows: as in Kafka
@@ -261,12 +274,17 @@ class Regrouping(_TableState):
         replaced = pl.when(~(pl.col(self._undo) & same.fill_null(False))).then(self._undo)
         return grouped.with_columns(replaced.alias(self._undo)).drop(INDEX)
 
+    @property
+    def changelog_state(self) -> ChangelogState:
+        """The table's rows."""
+        return self
+
     def keep_changes(self) -> None:
         """Begin to remember which rows change."""
         self._keeps = True
 
     def take_changed(self, partitions: Iterable[int]) -> pl.DataFrame:
-        """Return partitions' rows that have changed since they were taken last (see `Changes.take_changed`)."""
+        """Return partitions' rows that have changed since they were taken last (see `ChangingGroups.take_changed`)."""
         here = pl.col(ROWPARTITION).is_in(list(partitions))
         changed, self._changed = self._changed.filter(here), self._changed.filter(~here)
         found = self._rows.find(changed[KEY].to_numpy())
@@ -292,7 +310,7 @@ class Regrouping(_TableState):
         self._changed = self._changed.filter(pl.col(ROWPARTITION) != partition)
 
 
-class TableAggregate(Changes):
+class TableAggregate(ChangingGroups):
     """Aggregate over a table: rows go into groups and out of them again; each change of a group comes out."""
 
     def __init__(
@@ -303,7 +321,7 @@ class TableAggregate(Changes):
         Args:
             aggregates: the functions; all of them can undo.
             states: types of the state columns.
-            undo: Boolean column that marks rows, as `Regrouping` does.
+            undo: Boolean column that marks rows, as `TableRegrouping` does.
             counters: where losses are counted.
         """
         super().__init__(None, aggregates, states, counters)
@@ -328,7 +346,7 @@ class TableAggregate(Changes):
         return self._absorb(pl.concat(parts)).filter(told)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
-        """Return what is to be written of results that have been through HAVING (see `Changes.settle`)."""
+        """Return what is to be written of results that have been through HAVING (see `ChangingGroups.settle`)."""
         if not len(results):
             return results
         slots, shown = results[SLOT].to_numpy(), ~results[DELETED].to_numpy()

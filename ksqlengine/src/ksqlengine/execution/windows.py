@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ksqlengine.execution.operators import DELETED, KEY, SLOT, Counters, StreamTimes, with_keys_only
+from ksqlengine.execution.operators import DELETED, KEY, SLOT, ChangelogState, Counters, StreamTimes, with_keys_only
 from ksqlengine.execution.rows import Rows
 from ksqlengine.plan.steps import (
     PSEUDO_COLUMNS,
@@ -162,6 +162,8 @@ class FinalWindows:
     window, which are merged when the window closes, or when they have doubled (so memory follows the open groups).
     """
 
+    changelog_state = None
+
     def __init__(self, window: Window, aggregates: Aggregates, counters: Counters) -> None:
         self.windowing = TimeWindowing(window, counters)
         self.seen_before = self.windowing.seen_before
@@ -220,6 +222,9 @@ class FinalWindows:
         self._pending_rows = sum(map(len, self._pending))
         self._buckets = {where: bucket for where, bucket in self._buckets.items() if where[0] != partition}
 
+    def drop_codes(self, codes: Ints) -> None:
+        """Do nothing: all that is held belongs to a partition (`drop_partition`)."""
+
     def rows(self) -> int:
         """Return how many rows are held: partial states and rows not yet grouped."""
         return self._pending_rows + sum(bucket.rows for bucket in self._buckets.values())
@@ -248,7 +253,7 @@ class FinalWindows:
         return states.select(*self._aggregates.result, *PSEUDO_COLUMNS, WINDOWSTART, end, KEY)
 
 
-class Changes:
+class ChangingGroups:
     """Aggregate with EMIT CHANGES, in windows or for ever: each group that a frame changed comes out, once a frame."""
 
     def __init__(
@@ -329,6 +334,11 @@ class Changes:
         self._expire()
         return pl.DataFrame()
 
+    @property
+    def changelog_state(self) -> ChangelogState:
+        """The groups' states."""
+        return self
+
     def keep_changes(self) -> None:
         """Begin to remember which groups change; those that are there count as changed."""
         self._keeps = True
@@ -387,6 +397,9 @@ class Changes:
         self._forgotten = [one for one in self._forgotten if one[0] != partition]
         for where in [where for where in self._by_window if where[0] == partition]:
             self._remove(where)
+
+    def drop_codes(self, codes: Ints) -> None:
+        """Do nothing: all that is held belongs to a partition (`drop_partition`)."""
 
     def rows(self) -> int:
         """Return how many groups are held."""

@@ -26,8 +26,6 @@ from kafkakit import avro_codec
 from kafkakit.batch_consumer import BEGINNING, BatchConsumer
 from ksqlengine.execution.operators import DELETED, KEY
 from ksqlengine.execution.pipeline import Pipeline
-from ksqlengine.execution.table_operators import Regrouping
-from ksqlengine.execution.windows import Changes
 from ksqlengine.execution.writers import Outgoing
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, WINDOWSTART
 
@@ -149,9 +147,10 @@ class Changelog:
         Raises:
             TypeError: the pipeline holds none that goes into a changelog.
         """
-        state, keys = pipeline.aggregate, pipeline.keys
-        if not isinstance(state, Changes | Regrouping) or keys is None:
-            raise TypeError(f"a pipeline with {type(state).__name__} has no state for {topic!r}")
+        operator, keys = pipeline.aggregate, pipeline.keys
+        state = operator.changelog_state if operator is not None else None
+        if state is None or keys is None:
+            raise TypeError(f"a pipeline with {type(operator).__name__} has no state for {topic!r}")
         self.topic = topic
         self._pipeline = pipeline
         self._state = state
