@@ -117,14 +117,14 @@ class _StageBuilder:
                 aggregate = self._two_sided_join(step, needed)
                 operators = after
             elif isinstance(step, TableGroupStep):
-                keys = {item.name: _polars(item.expression) for item in step.keys}
+                keys = {item.name: item.expression.to_polars() for item in step.keys}
                 before.append(
                     Project(keys | {one.name: _handed_on(one) for one in step.schema.value if one.name != step.undo})
                 )
                 aggregate = self._regrouping(step)
                 operators = after
             elif isinstance(step, FilterStep) and self._filters_table:
-                table_filters.append(TableFilter(_polars(step.predicate)))
+                table_filters.append(TableFilter(step.predicate.to_polars()))
                 operators += [*self._checks(step, needed), table_filters[-1]]
             else:
                 operators += [*self._checks(step, needed), self._operator(step, needed)]
@@ -161,18 +161,18 @@ class _StageBuilder:
         result = [needed]
         for step in reversed(self._path[1:]):
             if isinstance(step, ProjectStep):
-                needed = set(columns_read([_polars(item.expression) for item in step.items if item.name in needed]))
+                needed = set(columns_read([item.expression.to_polars() for item in step.items if item.name in needed]))
             elif isinstance(step, RepartitionStep):
                 keys = {item.name for item in step.keys}
                 needed = {_CARRIED.get(name, name) for name in needed - keys}
-                needed |= set(columns_read([_polars(item.expression) for item in step.keys]))
+                needed |= set(columns_read([item.expression.to_polars() for item in step.keys]))
             elif isinstance(step, FilterStep):
-                needed = needed | set(columns_read([_polars(step.predicate)]))
+                needed = needed | set(columns_read([step.predicate.to_polars()]))
             elif isinstance(step, FlatMapStep):
-                arrays = columns_read([_polars(item.expression) for item in step.items])
+                arrays = columns_read([item.expression.to_polars() for item in step.items])
                 needed = (needed - {item.name for item in step.items}) | set(arrays)
             elif isinstance(step, TableGroupStep):
-                keys = set(columns_read([_polars(item.expression) for item in step.keys]))
+                keys = set(columns_read([item.expression.to_polars() for item in step.keys]))
                 needed = {column.name for column in step.schema.value if column.name != step.undo} | keys
             elif isinstance(step, AggregateStep):
                 needed = set(aggregates_of(step).inputs) | (set(step.keys) if len(step.keys) > 1 else set())
@@ -201,14 +201,14 @@ class _StageBuilder:
 
     def _operator(self, step: Step, needed: set[str]) -> Operator:
         if isinstance(step, FilterStep):
-            return Filter(_polars(step.predicate))
+            return Filter(step.predicate.to_polars())
         if isinstance(step, ProjectStep):
-            items = {item.name: _polars(item.expression) for item in step.items if item.name in needed}
+            items = {item.name: item.expression.to_polars() for item in step.items if item.name in needed}
             return Project(items, self._keys_of_values(step))
         if isinstance(step, FlatMapStep):
-            return FlatMap({item.name: _polars(item.expression) for item in step.items})
+            return FlatMap({item.name: item.expression.to_polars() for item in step.items})
         if isinstance(step, RepartitionStep):
-            keys = {item.name: _polars(item.expression) for item in step.keys}
+            keys = {item.name: item.expression.to_polars() for item in step.keys}
             return Project(keys | {column.name: _handed_on(column) for column in step.schema.value})
         if isinstance(step, StreamTableJoinStep):
             return self._join(step, needed)
@@ -222,7 +222,7 @@ class _StageBuilder:
         return frozenset(
             item.name
             for item in step.items
-            if item.name in keys and set(columns_read([_polars(item.expression)])) - kept
+            if item.name in keys and set(columns_read([item.expression.to_polars()])) - kept
         )
 
     def _join(self, step: StreamTableJoinStep, needed: set[str]) -> StreamTableJoin:
@@ -233,10 +233,10 @@ class _StageBuilder:
         for table_step in reversed(right[1:]):
             chain.insert(0, self._operator(table_step, below))
             if isinstance(table_step, FilterStep):
-                below = below | set(columns_read([_polars(table_step.predicate)]))
+                below = below | set(columns_read([table_step.predicate.to_polars()]))
             elif isinstance(table_step, ProjectStep):
                 items = [item for item in table_step.items if item.name in below]
-                below = set(columns_read([_polars(item.expression) for item in items]))
+                below = set(columns_read([item.expression.to_polars() for item in items]))
         source = right[0]
         if not isinstance(source, SourceStep):
             raise NotSupportedError("A join with anything but a table's topic is")
@@ -295,7 +295,7 @@ class _StageBuilder:
         steps = self._path[self._path.index(step) + 1 :]
         first = 0
         for one in steps:
-            if not isinstance(one, FilterStep) or set(names) & set(columns_read([_polars(one.predicate)])):
+            if not isinstance(one, FilterStep) or set(names) & set(columns_read([one.predicate.to_polars()])):
                 break
             first += 1
         return [*after[:first], back, *after[first:]]
@@ -307,10 +307,6 @@ def _handed_on(column: Column) -> pl.Expr:
 
 
 _CARRIED = {carried(name): name for name in (*PSEUDO_COLUMNS, WINDOWSTART, WINDOWEND)}
-
-
-def _polars(expression: Expression) -> pl.Expr:
-    return expression.to_polars()
 
 
 def _ways_to_fail(expression: Expression, step: str, message: str) -> list[FailureCheck]:
