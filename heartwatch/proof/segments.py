@@ -15,6 +15,8 @@ Span = tuple[int, int, int]
 
 SEGMENT_OFFSETS = 1_000_000
 """Longest segment: what has to be read again when an object of it changes."""
+_CHUNK_OFFSETS = 2_000_000
+"""Offsets that are read at once, about: what a check needs memory for."""
 _MODULUS = 2**64
 
 
@@ -151,12 +153,25 @@ def _joined(before: Segment, after: Segment) -> Segment:
     )
 
 
-def chunks(spans: Sequence[Span], most: int, starts: Mapping[int, Sequence[int]]) -> Iterator[list[tuple[int, Span]]]:
+def batches(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Return segments in their order, so many together as are read at once."""
+    batch: list[Segment] = []
+    offsets = 0
+    for segment in segments:
+        batch.append(segment)
+        offsets += segment.end - segment.begin
+        if offsets >= _CHUNK_OFFSETS:
+            yield batch
+            batch, offsets = [], 0
+    if batch:
+        yield batch
+
+
+def chunks(spans: Sequence[Span], starts: Mapping[int, Sequence[int]]) -> Iterator[list[tuple[int, Span]]]:
     """Cut spans into parts that are read at once, all partitions going on together as their offsets were written together.
 
     Args:
         spans: what is to be read.
-        most: offsets of a part, about.
         starts: by partition, first offsets (sorted) of objects whose rows carry none: such an object can only be read whole, so
             that parts are cut there.
 
@@ -164,7 +179,7 @@ def chunks(spans: Sequence[Span], most: int, starts: Mapping[int, Sequence[int]]
         the spans of a part, each after the offset from which on to read.
     """
     total = sum(end - begin for _, begin, end in spans)
-    count = max(1, -(-total // most))
+    count = max(1, -(-total // _CHUNK_OFFSETS))
     reached = {span: span[1] for span in spans}
     for number in range(1, count + 1):
         part = []

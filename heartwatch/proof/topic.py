@@ -11,9 +11,10 @@ import polars as pl
 
 from heartwatch.analytic import Analytic
 from heartwatch.connect import Connect, ConnectError, UnknownConnectorError
-from heartwatch.proof.check import Check, check_sink
+from heartwatch.proof.check import check_sink
 from heartwatch.proof.dead_letters import DeadLetterSummary, read_dead_letters
 from heartwatch.proof.findings import Finding, Kind, SinkProof
+from heartwatch.proof.look import Check
 from heartwatch.proof.segments import Proofs, Span
 from heartwatch.proof.store import ProofMemory
 from heartwatch.settings import Settings

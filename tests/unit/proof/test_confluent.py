@@ -18,8 +18,9 @@ import pytest
 from pyarrow.fs import LocalFileSystem
 from sinks import DEAD, PARTITIONS, POISON, SCHEMA, MemoryLog, event, places, table, written
 
-from heartwatch.proof.check import Check, check_sink
+from heartwatch.proof.check import check_sink
 from heartwatch.proof.findings import Kind, SinkProof
+from heartwatch.proof.look import Check
 from heartwatch.proof.segments import Proofs, Span
 from heartwatch.sink.confluent import ConfluentSink
 from heartwatch.sink.reader import OFFSET, PARTITION
@@ -194,7 +195,7 @@ def test_what_an_open_transaction_may_have_is_not_unexpected(folder: Folder) -> 
 def test_rows_after_an_objects_last_record_are_unexpected(
     folder: Folder, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", chunk)
+    monkeypatch.setattr("heartwatch.proof.segments._CHUNK_OFFSETS", chunk)
     proofs = Proofs()
     assert folder.check(proofs).proven
     rows = rows_of(1, 6, 20)
@@ -277,7 +278,7 @@ def test_an_object_that_is_written_again_is_compared_though_kafka_has_removed_re
 
 
 def test_objects_are_read_whole_however_a_check_is_cut(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", 3)
+    monkeypatch.setattr("heartwatch.proof.segments._CHUNK_OFFSETS", 3)
     proofs = Proofs()
     proof = folder.check(proofs)
     assert proof.findings == []

@@ -29,9 +29,10 @@ from sinks import (
     written,
 )
 
-from heartwatch.proof.check import Check, check_sink
+from heartwatch.proof.check import check_sink
 from heartwatch.proof.dead_letters import DeadLetterSummary
 from heartwatch.proof.findings import Finding, Kind, SinkProof, merge_runs
+from heartwatch.proof.look import Check
 from heartwatch.proof.segments import Proofs, SegmentState, Span
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
@@ -549,7 +550,7 @@ def test_a_check_of_some_offsets_looks_at_no_others(catalog: SqlCatalog) -> None
 
 
 def test_parts_are_kept_one_by_one(catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heartwatch.proof.check._CHUNK_OFFSETS", 7)
+    monkeypatch.setattr("heartwatch.proof.segments._CHUNK_OFFSETS", 7)
     append(catalog, "samples", table(written((1, 5), end=30)))
     saved: list[int] = []
     proofs = Proofs()
