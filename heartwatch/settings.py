@@ -52,7 +52,7 @@ class ConnectSettings(SettingsSection):
 
 
 class PostgresSettings(SettingsSection):
-    """The database of historical ranges."""
+    """The database of the personal ranges."""
 
     host: str = Field("127.0.0.1", description="server")
     connect_host: str | None = Field(None, description="the same server as Connect sees it, where that differs")
@@ -61,7 +61,7 @@ class PostgresSettings(SettingsSection):
     user: str = Field("heartwatch", description="role")
     password: SecretStr = Field(SecretStr(""), description="HEARTWATCH_POSTGRES__PASSWORD or the platform's secrets")
     historical_table: str = Field(
-        "historical", pattern=r"^[a-z][a-z0-9_]*$", description="table of the own ranges, in the schema public"
+        "historical", pattern=r"^[a-z][a-z0-9_]*$", description="table of the personal ranges, in the schema public"
     )
 
 
@@ -100,7 +100,7 @@ class PipelineSettings(SettingsSection):
         DEFAULT_ANALYTIC, pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/"
     )
     version: int = Field(1, ge=1, le=9_999, description="in every resource name, so that versions live side by side")
-    mode: Literal["dev", "prod"] = Field("prod", description="dev: generated realtime data; prod: the producers")
+    mode: Literal["dev", "prod"] = Field("prod", description="dev: generated events; prod: events of the producers")
     offset_reset: Literal["earliest", "latest"] = Field("earliest", description="where a new query starts reading")
     variables: dict[str, str] = Field(default_factory=dict, description="overrides of the analytic's KSQL variables")
 
@@ -125,7 +125,7 @@ class ConnectorSettings(SettingsSection):
 class ObjectiveSettings(SettingsSection):
     """What the scheduled checks hold the pipeline to."""
 
-    min_events_per_second: float = Field(10_000, ge=0, description="realtime rate while a run is on, events/s")
+    min_events_per_second: float = Field(10_000, ge=0, description="rate of the first stream during a run, events/s")
     max_lag_seconds: float = Field(60, ge=0, description="age of the oldest event not yet through a stage")
     min_recall: float = Field(0.9, ge=0, le=1, description="share of the alerts that had to come that came")
     min_precision: float = Field(0.9, ge=0, le=1, description="share of the alerts that were right")

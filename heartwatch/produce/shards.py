@@ -16,7 +16,7 @@ class Shard:
     Attributes:
         index: number of the shard, from 0.
         count: how many shards the run has.
-        partitions: partitions of the realtime topic that it sends to, ascending.
+        partitions: partitions of the topic of the events that it sends to, ascending.
     """
 
     index: int

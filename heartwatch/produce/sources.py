@@ -225,7 +225,7 @@ class UniformSource:
         """Take a generator.
 
         Args:
-            generator: of the realtime schema.
+            generator: of the schema of the events.
             spec: the run.
             event_time: the timestamp column.
         """
@@ -257,5 +257,5 @@ def _open_file(spec: RunSpec, schema: avro_codec.AvroSchema, event_time: str, re
 
 def _event_time(topic: TopicDefinition) -> str:
     if topic.event_time is None:
-        raise SourceError("the realtime topic of this analytic has no event_time; add it to analytic.toml")
+        raise SourceError("the topic of the events has no event_time; add it to analytic.toml")
     return topic.event_time

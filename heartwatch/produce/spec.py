@@ -27,7 +27,7 @@ class RunSpec(BaseModel):
         Distribution, Field(description="share: each process its partitions; whole: each process everything")
     ] = "share"
     processes: Annotated[int, Field(ge=1, le=4_096, description="producer processes, all machines together")] = 2
-    partitions: Annotated[int, Field(ge=1, le=10_000, description="partitions of the realtime topic")] = 8
+    partitions: Annotated[int, Field(ge=1, le=10_000, description="partitions of the topic of the events")] = 8
     people: Annotated[int, Field(ge=1, le=2_147_483_647, description="people of the simulator")] = 20_000
     seed: Annotated[int, Field(ge=0, description="which people, and what happens to them")] = 1
     events: Annotated[

@@ -235,10 +235,9 @@ def series(points: Sequence[Point], now: float, history_seconds: int) -> Series:
         return Series(nothing, nothing, nothing)
     at = np.array([point.at for point in points])
     known = _known(at, edges)
-    columns = [
-        np.array([getattr(point, name) for point in points], dtype=float) for name in ("arriving", "queried", "alerts")
-    ]
-    arriving, queried, alerts = columns
+    arriving = np.array([point.arriving for point in points], dtype=float)
+    queried = np.array([point.queried for point in points], dtype=float)
+    alerts = np.array([point.alerts for point in points], dtype=float)
     minute = np.maximum(np.interp(edges[1:], at, alerts) - np.interp(edges[1:] - 60, at, alerts), 0)
     return Series(_rates(at, arriving, edges, known), _rates(at, queried, edges, known), _rounded(minute, known))
 

@@ -20,7 +20,7 @@ class KafkaSettings(SettingsSection):
     partitions: int = Field(8, ge=1, le=10_000, description="partitions of each input topic (the original's: 30)")
     replication_factor: int = Field(1, ge=1, le=9, description="copies of each partition")
     min_insync_replicas: int = Field(1, ge=1, le=9, description="copies that must acknowledge a write")
-    retention_ms: int = Field(86_400_000, ge=-1, description="how long realtime events stay, ms; -1 for ever")
+    retention_ms: int = Field(86_400_000, ge=-1, description="retention of the events, ms; -1: indefinitely")
     retention_bytes: int = Field(-1, ge=-1, description="how much of a partition stays, bytes; -1 without limit")
 
 

@@ -149,7 +149,7 @@ def test_no_other_site_opens_a_socket(client: httpx.Client, address: str) -> Non
 
 def test_who_is_not_signed_in_gets_no_actions(client: httpx.Client) -> None:
     page = client.get("/operate").text
-    for action in ("Run statement", "Stop the producers", "SHOW QUERIES"):
+    for action in ("Run statement", "Stop producers", "SHOW QUERIES"):
         assert action not in page
 
 
