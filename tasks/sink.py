@@ -81,7 +81,7 @@ class SinkReport(BaseModel):
 
 
 class Busy(BaseModel):
-    """A topic that wasn't checked: another check of it is at work, as the sentence says."""
+    """A topic that was not checked: another check of it is running, as the sentence says."""
 
     sentence: str
 

@@ -21,11 +21,11 @@ _FAULTS = {
     "changed": Kind.CHANGED,
 }
 MOST_RUNS = 20
-"""Runs of one kind and partition that are told one by one; the counts hold all."""
+"""Runs of one kind and partition that are reported one by one; the counts hold all."""
 
 
 def judge(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame) -> pl.DataFrame:
-    """Return one row an offset that Kafka or the sink has, sorted, with what is to be said of it.
+    """Return one row per offset that Kafka or the sink has, sorted, with what is to be said of it.
 
     Args:
         kafka: what `kafka_frame` gave, in order.
@@ -56,15 +56,17 @@ def judge(kafka: pl.DataFrame, sink: pl.DataFrame, dead_letters: pl.DataFrame) -
 
 
 def _side_by_side(kafka: pl.DataFrame, sink: pl.DataFrame) -> pl.DataFrame:
-    """Return one row an offset in order: Kafka's columns, the sink's, how many rows the sink has there and of how many kinds."""
+    """Return one row per offset in order: Kafka's columns, the sink's, how many rows the sink has there and of how many kinds."""
     # As a rule each offset is there once, and Kafka has it: that needs no join.
     if (places := _places(kafka, sink)) is not None:
         rows = np.full(kafka.height, -1)
         rows[places] = np.arange(sink.height)
         index = pl.Series(rows)
-        one = pl.lit(index >= 0).replace(False, None).cast(pl.UInt32)
+        single = pl.lit(index >= 0).replace(False, None).cast(pl.UInt32)
         return kafka.with_columns(
-            copies=one, kinds=one, **{f"{name}_sink": _picked(sink[name], index) for name in ("digest", "timestamp")}
+            copies=single,
+            kinds=single,
+            **{f"{name}_sink": _picked(sink[name], index) for name in ("digest", "timestamp")},
         )
     copies = sink.group_by(KEYS).agg(
         copies=pl.len(),
@@ -83,7 +85,7 @@ def _picked(values: pl.Series, index: pl.Series) -> pl.Series:
 
 
 def _places(kafka: pl.DataFrame, sink: pl.DataFrame) -> npt.NDArray[np.int64] | None:
-    """Return which of Kafka's records each of the sink's rows is; None where one is none of them, or the same as another."""
+    """Return which of Kafka's records each of the sink's rows is; None where a row is none of them, or the same as another."""
     (partitions, offsets), (own_partitions, own_offsets) = (
         (rows["partition"].to_numpy(), rows["offset"].to_numpy()) for rows in (kafka, sink)
     )

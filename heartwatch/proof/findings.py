@@ -52,7 +52,7 @@ class Finding:
         last: last offset concerned.
         count: records, rows or objects concerned, between `first` and `last`.
         detail: the same in words: object, values, cause.
-        fault: whether it fails the check; else it is only told.
+        fault: whether it fails the check; else it is only reported.
         sample: contents of a record concerned; not for messages, which reach people who may not see records.
     """
 
@@ -147,7 +147,7 @@ class SinkProof:
     Attributes:
         topic: Kafka topic.
         partitions: one proof a partition.
-        findings: what is wrong, or worth telling.
+        findings: what is wrong, or worth reporting.
         objects: data objects of the sink.
         read: of these, those whose contents were read.
         written_at: when the newest one was written, by the store's clock; None for none.
@@ -169,7 +169,7 @@ class SinkProof:
     @property
     def faults(self) -> list[Finding]:
         """Findings that fail the check."""
-        return [one for one in self.findings if one.fault]
+        return [finding for finding in self.findings if finding.fault]
 
     @property
     def proven(self) -> bool:
@@ -178,11 +178,11 @@ class SinkProof:
 
     def of(self, kind: Kind) -> list[Finding]:
         """Return the findings of a kind."""
-        return [one for one in self.findings if one.kind == kind]
+        return [finding for finding in self.findings if finding.kind == kind]
 
     def total(self, name: str) -> int:
         """Return the sum of a count over the partitions."""
-        return sum(getattr(one, name) for one in self.partitions)
+        return sum(getattr(proof, name) for proof in self.partitions)
 
     def sentence(self) -> str:
         """Return what is wrong and where, or what is proven."""
@@ -200,17 +200,19 @@ def merge_runs(runs: Iterable[Finding]) -> list[Finding]:
     Those that each say something of their own, such as of which object they are, stay by themselves.
     """
     merged: list[Finding] = []
-    for one in sorted(runs, key=lambda run: (run.kind, -1 if run.partition is None else run.partition, run.first or 0)):
+    for finding in sorted(
+        runs, key=lambda run: (run.kind, -1 if run.partition is None else run.partition, run.first or 0)
+    ):
         last = merged[-1] if merged else None
         if (
             last is not None
-            and last.kind == one.kind
-            and last.partition == one.partition is not None
+            and last.kind == finding.kind
+            and last.partition == finding.partition is not None
             and last.last is not None
-            and last.last + 1 == one.first
-            and one.detail in {"", last.detail}
+            and last.last + 1 == finding.first
+            and finding.detail in {"", last.detail}
         ):
-            merged[-1] = replace(last, last=one.last, count=last.count + one.count)
+            merged[-1] = replace(last, last=finding.last, count=last.count + finding.count)
         else:
-            merged.append(one)
+            merged.append(finding)
     return merged

@@ -94,9 +94,9 @@ def row_frame(
         first: partition and offset of the first row, for rows that don't carry their own.
     """
     wrong: set[str] = set()
-    columns = [_column(batch, one, wrong) for one in fields]
+    columns = [_column(batch, field, wrong) for field in fields]
     digest = _digests(
-        pa.RecordBatch.from_arrays(columns, schema=pa.schema([one.with_nullable(True) for one in fields]))
+        pa.RecordBatch.from_arrays(columns, schema=pa.schema([field.with_nullable(True) for field in fields]))
     )
     if batch.num_rows:
         # A row of another topic has nothing to do here: no digest of Kafka's equals it.
@@ -110,7 +110,7 @@ def row_frame(
 def comparable(batch: pa.RecordBatch, fields: pa.Schema) -> list[dict[str, Any]]:
     """Return rows as mappings of the record's fields and the Kafka timestamp, in the types of Kafka's records."""
     wanted = [*fields, pa.field(TIMESTAMP, pa.timestamp("ms"))]
-    columns = {one.name: _column(batch, one, set()).to_pylist() for one in wanted}
+    columns = {field.name: _column(batch, field, set()).to_pylist() for field in wanted}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -164,7 +164,7 @@ def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), kind)
     if _family(column.type) != _family(kind) and not (pa.types.is_temporal(kind) and pa.types.is_integer(column.type)):
-        raise pa.ArrowInvalid(f"{column.type} is no {kind}")
+        raise pa.ArrowInvalid(f"{column.type} is not a {kind}")
     return column.cast(kind, safe=False)
 
 
@@ -189,7 +189,7 @@ def _digests(columns: pa.RecordBatch) -> npt.NDArray[np.uint64]:
 
 
 def off_times(timestamps: npt.NDArray[np.int64], seconds: float, around: int = 50) -> npt.NDArray[np.bool_]:
-    """Tell which of a partition's records have a time far from that of the records around them (Hampel's filter).
+    """Return which of a partition's records have a time far from that of the records around them (Hampel's filter).
 
     Args:
         timestamps: ms since the epoch, in order of offset.

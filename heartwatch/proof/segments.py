@@ -66,16 +66,16 @@ class SegmentIndex:
     def __init__(self, by_partition: Mapping[int, Sequence[Segment]]) -> None:
         """Make an index of segments that don't overlap, each partition's in order."""
         self._segments = by_partition
-        self._begins = {partition: [one.begin for one in found] for partition, found in by_partition.items()}
+        self._begins = {partition: [segment.begin for segment in found] for partition, found in by_partition.items()}
 
     def overlapping(self, spans: Iterable[Span]) -> list[Segment]:
         """Return the segments that have offsets in any of the spans."""
         found: dict[tuple[int, int], Segment] = {}
         for partition, begin, end in spans:
             segments, begins = self._segments.get(partition, ()), self._begins.get(partition, ())
-            for one in segments[max(0, bisect_right(begins, begin) - 1) : bisect_left(begins, end)]:
-                if one.end > begin:
-                    found[one.partition, one.begin] = one
+            for segment in segments[max(0, bisect_right(begins, begin) - 1) : bisect_left(begins, end)]:
+                if segment.end > begin:
+                    found[segment.partition, segment.begin] = segment
         return list(found.values())
 
 
@@ -101,7 +101,10 @@ class Proofs:
 
     def of(self, partition: int) -> list[Segment]:
         """Return a partition's segments in order."""
-        return sorted((one for one in self.segments.values() if one.partition == partition), key=lambda one: one.begin)
+        return sorted(
+            (segment for segment in self.segments.values() if segment.partition == partition),
+            key=lambda segment: segment.begin,
+        )
 
     def overlapping(self, spans: Iterable[Span]) -> list[Segment]:
         """Return the segments that have offsets in any of the spans."""
@@ -110,28 +113,28 @@ class Proofs:
     def index(self) -> SegmentIndex:
         """Return the segments as they are now in an order in which spans find them quickly."""
         by_partition: dict[int, list[Segment]] = {}
-        for _, one in sorted(self.segments.items()):
-            by_partition.setdefault(one.partition, []).append(one)
+        for _, segment in sorted(self.segments.items()):
+            by_partition.setdefault(segment.partition, []).append(segment)
         return SegmentIndex(by_partition)
 
     def unproven(self, partition: int, begin: int, end: int) -> list[Span]:
         """Return what of a range no segment covers."""
         spans, position = [], begin
-        for one in self.of(partition):
-            if one.end <= position:
+        for segment in self.of(partition):
+            if segment.end <= position:
                 continue
-            if one.begin >= end:
+            if segment.begin >= end:
                 break
-            if one.begin > position:
-                spans.append((partition, position, one.begin))
-            position = max(position, one.end)
+            if segment.begin > position:
+                spans.append((partition, position, segment.begin))
+            position = max(position, segment.end)
         if position < end:
             spans.append((partition, position, end))
         return spans
 
     def add(self, segment: Segment) -> None:
         """Add a segment that overlaps no other; it joins the one before where both together aren't too long."""
-        before = next((one for one in self.of(segment.partition) if one.end == segment.begin), None)
+        before = next((known for known in self.of(segment.partition) if known.end == segment.begin), None)
         if (
             before is not None
             and (before.state, before.hashed_by) == (segment.state, segment.hashed_by)

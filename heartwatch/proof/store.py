@@ -1,6 +1,6 @@
 """What checks of sinks remember, in Postgres: the schema `sink_proof`, made by `deployments/postgres/sink_proof/`.
 
-One check of a topic is at work at a time: a lock that goes with the connection keeps others out. All writes are upserts, so that
+One check of a topic is running at a time: a lock that goes with the connection keeps others out. All writes are upserts, so that
 a check that was ended early is simply gone on with.
 """
 
@@ -30,7 +30,7 @@ _OBJECT = "path, identity, size, written_at, low_partition, high_partition, low_
 
 
 class BusyError(HeartWatchError):
-    """Another check of the topic is at work; the message names the topic."""
+    """Another check of the topic is running; the message names the topic."""
 
 
 class ProofMemory:
@@ -55,10 +55,10 @@ class ProofMemory:
         """Keep other checks of the topic out.
 
         Args:
-            seconds: how long to wait for one that is at work.
+            seconds: how long to wait for a check that is running.
 
         Raises:
-            BusyError: it is still at work then.
+            BusyError: it is still running then.
             heartwatch.postgres.PostgresError: the database can't be asked.
         """
         with closing(connect(self._postgres)) as connection:
@@ -71,7 +71,7 @@ class ProofMemory:
                     if error.pgcode != _LOCK_TIMEOUT:
                         raise PostgresError(f"can't lock the check of topic {self._topic!r}: {error}") from error
                     raise BusyError(
-                        f"another check of the sink of topic {self._topic!r} is still at work after {seconds:g} s; wait for it"
+                        f"another check of the sink of topic {self._topic!r} is still running after {seconds:g} s; wait for it"
                     ) from error
             yield
 
@@ -97,8 +97,8 @@ class ProofMemory:
             objects = [_object(row) for row in cursor.fetchall()]
         return Proofs(
             base={partition: base for partition, base, _, _ in partitions},
-            segments={(one.partition, one.begin): one for one in segments},
-            objects={one.path: one for one in objects},
+            segments={(segment.partition, segment.begin): segment for segment in segments},
+            objects={found.path: found for found in objects},
             waiting={partition: (offset, since) for partition, _, offset, since in partitions if offset is not None},
         )
 
@@ -190,7 +190,7 @@ class ProofMemory:
                 cursor,
                 'INSERT INTO sink_proof.dead_letters (topic, topic_id, partition, "offset", reason, at) VALUES %s '
                 "ON CONFLICT DO NOTHING",
-                [(self._topic, self._topic_id, one.partition, one.offset, one.reason, one.at) for one in found],
+                [(self._topic, self._topic_id, dead.partition, dead.offset, dead.reason, dead.at) for dead in found],
             )
             execute_values(
                 cursor,
@@ -247,14 +247,22 @@ def _partitions(before: Proofs, after: Proofs) -> list[tuple[Any, ...]]:
 
 
 def _news(before: Mapping[Any, Any], after: Mapping[Any, Any], row: Any) -> list[tuple[Any, ...]]:
-    return [row(one) for key, one in after.items() if before.get(key) != one]
+    return [row(value) for key, value in after.items() if before.get(key) != value]
 
 
-def _segment_row(one: Segment) -> tuple[Any, ...]:
-    state = one.state.value
+def _segment_row(segment: Segment) -> tuple[Any, ...]:
     return (
-        one.partition, one.begin, one.end, one.records, one.rows, one.digest, one.hashed_by, one.first, one.last, state,
-    )  # fmt: skip
+        segment.partition,
+        segment.begin,
+        segment.end,
+        segment.records,
+        segment.rows,
+        segment.digest,
+        segment.hashed_by,
+        segment.first,
+        segment.last,
+        segment.state.value,
+    )
 
 
 def _segment(row: Sequence[Any]) -> Segment:
@@ -262,8 +270,9 @@ def _segment(row: Sequence[Any]) -> Segment:
     return Segment(partition, begin, end, records, rows, int(digest), hashed_by, first, last, SegmentState(state))
 
 
-def _object_row(one: SinkObject) -> tuple[Any, ...]:
-    return (one.path, one.identity, one.size, one.written_at, *one.partitions, *one.offsets, one.rows, one.counted)
+def _object_row(found: SinkObject) -> tuple[Any, ...]:
+    place = (*found.partitions, *found.offsets)
+    return (found.path, found.identity, found.size, found.written_at, *place, found.rows, found.counted)
 
 
 def _object(row: Sequence[Any]) -> SinkObject:

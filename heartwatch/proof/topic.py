@@ -38,9 +38,9 @@ class Request:
         until: look at records before this Kafka timestamp only, and at others that stand between them.
         from_offsets: by partition the first offset to look at.
         full: forget what was proven and prove it again.
-        accept_losses: take what is lost for known: it isn't told again.
+        accept_losses: take what is lost for known: it isn't reported again.
         orphan_seconds: how old an object that belongs to nothing may be.
-        wait_seconds: how long to wait for another check of the topic that is at work.
+        wait_seconds: how long to wait for another check of the topic that is running.
     """
 
     deadline_seconds: float = 90
@@ -98,7 +98,7 @@ def prove(
     Raises:
         heartwatch.sink.reader.SinkError: the sink can't be read.
         kafkakit.topic_reader.TopicError: the topic can't be read.
-        heartwatch.proof.store.BusyError: another check of the topic is still at work.
+        heartwatch.proof.store.BusyError: another check of the topic is still running.
         heartwatch.postgres.PostgresError: the memory can't be asked.
     """
     found = prove_records(settings, analytic, resource, request)

@@ -64,41 +64,41 @@ class ConfluentSink:
     def version(self, topic: str) -> str:
         """Return a text that changes with every object (see `SinkReader.version`)."""
         stored = self._store.list_folder(f"{self._folder}/{topic}").values()
-        newest = max((one.written_at for one in stored), default=datetime.fromtimestamp(0, UTC))
+        newest = max((item.written_at for item in stored), default=datetime.fromtimestamp(0, UTC))
         return f"{len(stored)}@{newest.isoformat()}" if stored else ""
 
     def listing(self, topic: str, orphan_seconds: float) -> Listing:
         """Return the topic's objects by their names (see `SinkReader.listing`)."""
         stored = self._store.list_folder(f"{self._folder}/{topic}")
-        newest = max((one.written_at for one in stored.values()), default=datetime.fromtimestamp(0, UTC))
+        newest = max((item.written_at for item in stored.values()), default=datetime.fromtimestamp(0, UTC))
         listing = Listing(f"{len(stored)}@{newest.isoformat()}" if stored else "")
         named: list[tuple[int, int, Stored]] = []
-        for path, one in stored.items():
+        for path, item in stored.items():
             match = _NAME.fullmatch(path.rpartition("/")[2])
             if match is None or match["topic"] != topic:
-                text = f"{one.size} bytes; not a name that the sink gives: <topic>+<partition>+<offset>.<format>"
+                text = f"{item.size} bytes; not a name that the sink gives: <topic>+<partition>+<offset>.<format>"
                 listing.faulty.append(FaultyObject(path, ObjectFault.STRANGER, text))
             else:
-                named.append((int(match["partition"]), int(match["offset"]), one))
+                named.append((int(match["partition"]), int(match["offset"]), item))
         starts: dict[int, list[int]] = {}
         for partition, offset, _ in sorted(named, key=lambda item: item[:2]):
             starts.setdefault(partition, []).append(offset)
-        for partition, offset, one in named:
+        for partition, offset, item in named:
             later = starts[partition][bisect_right(starts[partition], offset) :]
             span = (offset, later[0] if later else NO_END)
-            listing.objects[one.path] = SinkObject(
-                one.path, one.identity, one.size, one.written_at, (partition, partition), span, counted=True
+            listing.objects[item.path] = SinkObject(
+                item.path, item.identity, item.size, item.written_at, (partition, partition), span, counted=True
             )
         return listing
 
-    def read(self, topic: str, one: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def read(self, topic: str, found: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Return an object's rows (see `SinkReader.read`)."""
         try:
-            with self._store.open(one.path) as file:
-                for batch in _batches(one.path, file, schema):
+            with self._store.open(found.path) as file:
+                for batch in _batches(found.path, file, schema):
                     yield batch.select([name for name in schema.names if name in batch.schema.names])
         except READ_ERRORS as error:
-            raise self._store.failure(one.path, error) from error
+            raise self._store.failure(found.path, error) from error
 
 
 def _batches(path: str, file: pa.NativeFile, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

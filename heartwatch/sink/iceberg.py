@@ -110,23 +110,25 @@ class IcebergSink:
             raise SinkError(
                 f"manifests of table {topic!r} can't be read: {error}; one of them is gone or damaged, or the S3 server is away"
             ) from error
-        self._states[topic] = _State(table, store, tasks, {one.name: one.field_id for one in table.schema().fields})
+        self._states[topic] = _State(
+            table, store, tasks, {column.name: column.field_id for column in table.schema().fields}
+        )
         listing = Listing(str(table.metadata.current_snapshot_id or ""))
         ids = {name: table.schema().find_field(name).field_id for name in _positions(table)}
         for path, task in tasks.items():
             _add(listing, path, task, stored.get(_path(path)), ids)
         known = {_path(path) for path in tasks} | {
-            _path(one.file_path) for t in tasks.values() for one in t.delete_files
+            _path(deletes.file_path) for task in tasks.values() for deletes in task.delete_files
         }
         listing.faulty.extend(_orphans(table, stored, known, store.clock() - timedelta(seconds=orphan_seconds)))
         return listing
 
-    def read(self, topic: str, one: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def read(self, topic: str, found: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Return an object's rows (see `SinkReader.read`)."""
         state = self._states[topic]
         try:
-            task, wanted = state.tasks[one.path], [name for name in schema.names if name in state.fields]
-            with state.store.open(_path(one.path)) as file:
+            task, wanted = state.tasks[found.path], [name for name in schema.names if name in state.fields]
+            with state.store.open(_path(found.path)) as file:
                 parquet = _plain_parquet(file, task)
                 own = _own_names(parquet, [state.fields[name] for name in wanted]) if parquet is not None else None
                 if parquet is not None and own is not None:
@@ -135,7 +137,7 @@ class IcebergSink:
             scan = ArrowScan(state.table.metadata, state.table.io, state.table.schema().select(*wanted), AlwaysTrue())
             yield from scan.to_record_batches([task])
         except READ_ERRORS as error:
-            raise state.store.failure(_path(one.path), error) from error
+            raise state.store.failure(_path(found.path), error) from error
 
     def _table(self, topic: str) -> Table | None:
         try:
@@ -172,7 +174,7 @@ def _own_names(parquet: pq.ParquetFile, wanted: Sequence[int]) -> list[str] | No
         for field in parquet.schema_arrow
         if not pa.types.is_nested(field.type)
     }
-    return [own[one] for one in wanted] if own.keys() >= set(wanted) else None
+    return [own[name] for name in wanted] if own.keys() >= set(wanted) else None
 
 
 def _batches(parquet: pq.ParquetFile, own: Sequence[str], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -190,15 +192,15 @@ def _path(location: str) -> str:
 
 
 def _add(listing: Listing, path: str, task: FileScanTask, stored: Stored | None, ids: dict[str, int]) -> None:
-    one, data = _object(path, task, stored, ids), task.file
+    found, data = _object(path, task, stored, ids), task.file
     if stored is None:
         text = f"in the table's manifests with {data.record_count} rows, but not in the store"
-        listing.faulty.append(FaultyObject(path, ObjectFault.ABSENT, text, one))
+        listing.faulty.append(FaultyObject(path, ObjectFault.ABSENT, text, found))
         return
     if stored.size != data.file_size_in_bytes:
         text = f"{stored.size} bytes, the manifest says {data.file_size_in_bytes}"
-        listing.faulty.append(FaultyObject(path, ObjectFault.RESIZED, text, one))
-    listing.objects[path] = one
+        listing.faulty.append(FaultyObject(path, ObjectFault.RESIZED, text, found))
+    listing.objects[path] = found
 
 
 def _object(path: str, task: FileScanTask, stored: Stored | None, ids: dict[str, int]) -> SinkObject:
@@ -219,7 +221,7 @@ def _identity(stored: Stored, task: FileScanTask) -> str:
     """Return what changes when the object is written again, and when other deletes take rows out of it as it is."""
     if not task.delete_files:
         return stored.identity
-    deletes = "\n".join(sorted(one.file_path for one in task.delete_files))
+    deletes = "\n".join(sorted(file.file_path for file in task.delete_files))
     return f"{stored.identity}-{sha256(deletes.encode()).hexdigest()[:16]}"
 
 
@@ -233,7 +235,7 @@ def _bounds(data: DataFile, field_id: int | None) -> tuple[int, int] | None:
 
 def _orphans(table: Table, stored: dict[str, Stored], known: set[str], before: datetime) -> Iterator[FaultyObject]:
     """Return the objects in the table's folder that no snapshot knows; older snapshots are asked only when there are any."""
-    left = {path: one for path, one in stored.items() if path not in known and one.written_at < before}
+    left = {path: orphan for path, orphan in stored.items() if path not in known and orphan.written_at < before}
     if not left:
         return
     seen: set[str] = set()
@@ -243,8 +245,8 @@ def _orphans(table: Table, stored: dict[str, Stored], known: set[str], before: d
                 seen.add(manifest.manifest_path)
                 for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
                     left.pop(_path(entry.data_file.file_path), None)
-    for path, one in sorted(left.items()):
-        text = f"{one.size} bytes, written at {one.written_at:%Y-%m-%d %H:%M:%S} UTC, in no manifest"
+    for path, orphan in sorted(left.items()):
+        text = f"{orphan.size} bytes, written at {orphan.written_at:%Y-%m-%d %H:%M:%S} UTC, in no manifest"
         yield FaultyObject(path, ObjectFault.ORPHAN, text)
 
 

@@ -103,7 +103,7 @@ class Listing:
     @property
     def written_at(self) -> datetime | None:
         """When the newest object was written, by the store's clock."""
-        return max((one.written_at for one in self.objects.values()), default=None)
+        return max((item.written_at for item in self.objects.values()), default=None)
 
 
 class SinkReader(Protocol):
@@ -134,12 +134,12 @@ class SinkReader(Protocol):
             SinkError: the sink can't be asked.
         """
 
-    def read(self, topic: str, one: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def read(self, topic: str, found: SinkObject, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Return an object's rows in their order, a part at a time.
 
         Args:
             topic: Kafka topic.
-            one: object of a listing of this topic.
+            found: object of a listing of this topic.
             schema: columns wanted, and the types that they will be compared in; those that the object doesn't have are missing
                 in the answer, and the answer's types are the object's.
 

@@ -58,9 +58,9 @@ class Store:
             raise SinkError(f"folder {folder!r} can't be listed: {error}; see that the S3 server is up") from error
         # Hidden files hold checksums and marks, in folders on disk.
         return {
-            one.path: Stored(one.path, one.size, one.mtime.astimezone(UTC))
-            for one in found
-            if one.type == FileType.File and not one.base_name.startswith(".")
+            entry.path: Stored(entry.path, entry.size, entry.mtime.astimezone(UTC))
+            for entry in found
+            if entry.type == FileType.File and not entry.base_name.startswith(".")
         }
 
     def open(self, path: str) -> pa.NativeFile:

@@ -103,7 +103,7 @@ def test_a_run_on_demand_waits_for_another_and_a_scheduled_one_leaves_it_the_top
             skipped = verify_sink(**options, wait_seconds=0, return_state=True)
             assert (skipped.name, skipped.type.value) == ("Skipped", "COMPLETED")
             assert f"another check of the sink of topic {topic!r}" in (skipped.message or "")
-            with pytest.raises(SinkBusyError, match="is still at work"):
+            with pytest.raises(SinkBusyError, match="is still running"):
                 verify_sink(**options, wait_seconds=0.1)
             context = copy_context()
             waiting = pool.submit(lambda: context.run(lambda: verify_sink(**options)))

@@ -115,7 +115,7 @@ def test_one_check_of_a_topic_is_at_work_at_a_time(settings: Settings) -> None:
 
     thread = threading.Thread(target=second)
     with one.lock(1):
-        with pytest.raises(BusyError, match="'locked' is still at work"), other.lock(0.1):
+        with pytest.raises(BusyError, match="'locked' is still running"), other.lock(0.1):
             pass
         thread.start()
         inside.append("first")
