@@ -100,7 +100,7 @@ class _StageBuilder:
 
     def build(self, write: WriteSchemas) -> Pipeline:
         if len(self._aggregates) > 1:
-            raise NotSupportedError("An aggregate over an aggregate is")
+            raise NotSupportedError("An aggregate over an aggregate")
         before: list[Operator] = []
         after: list[Operator] = []
         aggregate: StatefulOperator | None = None
@@ -212,7 +212,7 @@ class _StageBuilder:
             return Project(keys | {column.name: _handed_on(column) for column in step.schema.value})
         if isinstance(step, StreamTableJoinStep):
             return self._join(step, needed)
-        raise NotSupportedError(f"{type(step).__name__.removesuffix('Step')} is")
+        raise NotSupportedError(type(step).__name__.removesuffix("Step"))
 
     @staticmethod
     def _keys_of_values(step: ProjectStep) -> frozenset[str]:
@@ -239,7 +239,7 @@ class _StageBuilder:
                 below = set(columns_read([item.expression.to_polars() for item in items]))
         source = right[0]
         if not isinstance(source, SourceStep):
-            raise NotSupportedError("A join with anything but a table's topic is")
+            raise NotSupportedError("A join with anything but a table's topic")
         reader = SourceReader(source, below, self._schemas)
         rows = Rows({column.name: column.type.polars for column in wanted})
         self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
@@ -268,7 +268,7 @@ class _StageBuilder:
 
     def _known_keys(self) -> Keys:
         if self._keys is None:
-            raise NotSupportedError("an aggregate over a source without keys is")
+            raise NotSupportedError("An aggregate over a source without keys")
         return self._keys
 
     def _aggregate(self, step: AggregateStep) -> StatefulOperator:
@@ -279,7 +279,7 @@ class _StageBuilder:
             return SessionWindows(step.window, functions, state_types(step), self._counters, step.emit_final)
         if step.emit_final:
             if step.window is None:
-                raise NotSupportedError("EMIT FINAL without a window is")
+                raise NotSupportedError("EMIT FINAL without a window")
             return FinalWindows(step.window, functions, self._counters)
         return ChangingGroups(step.window, functions, state_types(step), self._counters)
 

@@ -249,7 +249,7 @@ class _Cutting:
 def _stage(name: str, root: Step, sink: SinkSpec) -> Stage:
     driving, *tables = source_steps(root)
     if any(table.kind is not SourceKind.TABLE for table in tables):
-        raise NotSupportedError("A join with a second stream is")
+        raise NotSupportedError("A join with a second stream")
     return Stage(name, root, driving, tuple(tables), sink)
 
 

@@ -44,4 +44,4 @@ def serde(
             return JsonSerde(columns, wrapped or len(columns) != 1)
         case "AVRO":
             return AvroSerde(columns, writer_schemas, write_schema, wrapped or len(columns) != 1)
-    raise FormatError(f"format {format_.name!r} not supported by the embedded engine; run it on ksqlDB")
+    raise FormatError(f"there is no serde for the format {format_.name!r}; use KAFKA, AVRO, JSON, DELIMITED or NONE")

@@ -193,7 +193,7 @@ def _check_depth(tree: Tree[Token], statement: ParsedStatement) -> None:
     while level:
         depth += 1
         if depth > _DEEPEST:
-            raise NotSupportedError(f"A statement that is nested more than {_DEEPEST} levels deep is").with_statement(
+            raise NotSupportedError(f"A statement that is nested more than {_DEEPEST} levels deep").with_statement(
                 statement.text
             )
         level = [child for one in level for child in one.children if isinstance(child, Tree)]
@@ -796,4 +796,4 @@ def check_decimal(precision: int, scale: int) -> None:
     if precision < scale:
         raise StatementError(f"DECIMAL precision must be >= scale: {described}")
     if precision > MAX_PRECISION:
-        raise NotSupportedError(f"{described}: more than {MAX_PRECISION} digits are")
+        raise NotSupportedError(f"{described}: a DECIMAL of more than {MAX_PRECISION} digits")

@@ -176,7 +176,7 @@ class Binder:
         except StatementError as error:
             raise StatementError(f"Error processing expression: {node}. {error.message}") from error
         if isinstance(type_, DecimalType) and type_.scale > MOST_DIGITS:
-            raise NotSupportedError(f"{node}: a DECIMAL with more than {MOST_DIGITS} decimal places is")
+            raise NotSupportedError(f"{node}: a DECIMAL with more than {MOST_DIGITS} decimal places")
         if type_ == STRING:
             return Concatenation(STRING, left, right, text=str(node))
         return Arithmetic(type_, node.operator, left, right, text=str(node))
@@ -199,7 +199,7 @@ class Binder:
                 f"Cannot compare {left} ({left.type}) to {right} ({right.type}) with {_COMPARISON_NAMES[operator]}."
             )
         if isinstance(left.type, ArrayType | MapType | StructType) and left.type != right.type:
-            raise NotSupportedError(f"A comparison of {left.type} with {right.type} is")
+            raise NotSupportedError(f"A comparison of {left.type} with {right.type}")
         if {left.type, right.type} == {DATE, TIMESTAMP}:
             left, right = (_cast(side, TIMESTAMP) for side in (left, right))
         return Comparison(BOOLEAN, operator, left, right, text=str(node))

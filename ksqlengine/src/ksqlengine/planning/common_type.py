@@ -68,7 +68,7 @@ def decimal_type(value: Decimal) -> DecimalType:
     scale = max(0, -int(exponent))
     precision = scale + 1 if value == 0 else max(len(digits) + max(0, int(exponent)), scale)
     if precision > MOST_DIGITS:
-        raise NotSupportedError(f"{value}: a DECIMAL of more than {MOST_DIGITS} digits is")
+        raise NotSupportedError(f"{value}: a DECIMAL of more than {MOST_DIGITS} digits")
     return DecimalType(precision=max(precision, 1), scale=scale)
 
 

@@ -96,7 +96,7 @@ class PersistentQuery(QueryAnalysis):
     def _check_clauses(self) -> None:
         query = self.query
         if query.limit is not None:
-            raise NotSupportedError("LIMIT in a persistent query is")
+            raise NotSupportedError("LIMIT in a persistent query")
         sources = [one.source for one in self.scope.sources]
         if any(one.kind is SourceKind.TABLE and one.key_window is not None for one in sources):
             raise StatementError("KSQL does not support persistent queries on windowed tables.")

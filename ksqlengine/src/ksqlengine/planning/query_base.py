@@ -217,7 +217,7 @@ class QueryAnalysis:
                 )
             if self.windowed_source:
                 raise StatementError("Foreign-key table-table joins are not supported on windowed tables.")
-            raise NotSupportedError("A foreign-key table-table join is")
+            raise NotSupportedError("A foreign-key table-table join")
 
     def _criteria(
         self, join: ast.JoinedRelation, joined: list[AliasedSource], right: AliasedSource

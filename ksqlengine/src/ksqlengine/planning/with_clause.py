@@ -235,7 +235,7 @@ def _format_name(name: str | None) -> str | None:
         return None
     upper = name.strip().upper()
     if upper in _OTHER_FORMATS:
-        raise NotSupportedError(f"The format {upper} is")
+        raise NotSupportedError(f"The format {upper}")
     if upper not in FORMATS:
         raise StatementError(f"Unknown format: {upper}")
     return upper

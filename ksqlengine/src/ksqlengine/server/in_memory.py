@@ -230,7 +230,7 @@ class InMemoryEngine:
             case ast.DefineVariable() | ast.UndefineVariable():
                 return  # parsing it changed the variables
             case ast.Unsupported(what):
-                raise NotSupportedError(f"{what} is")
+                raise NotSupportedError(what)
             case statement:
                 raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
 

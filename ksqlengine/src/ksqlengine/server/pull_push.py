@@ -157,7 +157,7 @@ class RunningTransientQuery:
     # ------------------------------------------------------------------------------------------------ pull
     def _pull(self) -> Iterator[pl.DataFrame]:
         if self._stages.chain.side_orders:
-            raise NotSupportedError("A pull query that joins is")
+            raise NotSupportedError("A pull query that joins")
         count, is_stream = self._partitions[self._topic], self._stages.kind is SourceKind.STREAM
         # Asked for before the ends: those of a topic that is made anew meanwhile are never taken for the old one's.
         topic_id = "" if is_stream else self._resources.kafka.topic_id(self._topic)

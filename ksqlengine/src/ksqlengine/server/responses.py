@@ -84,7 +84,7 @@ class Responses:
 
     @singledispatchmethod
     def _of(self, node: ast.Statement, text: str, session: RequestSession) -> Entity:
-        raise NotSupportedError(f"{getattr(node, 'what', type(node).__name__)} is")
+        raise NotSupportedError(getattr(node, "what", type(node).__name__))
 
     # ------------------------------------------------------------------------------------------------ lists
     @_of.register(ast.Show)
@@ -100,7 +100,7 @@ class Responses:
             "TYPES": self._types,
         }
         if node.what not in answers:
-            raise NotSupportedError(f"SHOW {node.what} is")
+            raise NotSupportedError(f"SHOW {node.what}")
         return answers[node.what]()
 
     def _types(self) -> Entity:

@@ -120,7 +120,7 @@ def check(name: str, value: str) -> None:
     if not found.is_right(value):
         raise StatementError(f"Invalid value {value} for configuration {name}")
     if name == _THROW_ON_INVALID and value.lower() == "true":
-        raise NotSupportedError(f"{name}={value} is")
+        raise NotSupportedError(f"{name}={value}")
 
 
 def with_changes(properties: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class TransientStages:
         )
         all_stages = stages(whole, _SERVICE_ID)
         if any(stage.tables for stage in all_stages[1:]):
-            raise NotSupportedError("A push query that repartitions before a join with a table is")
+            raise NotSupportedError("A push query that repartitions before a join with a table")
         self._plan = plan
         self._mergers: list[Merger] = []
         self.chain = StageChain(all_stages, schemas, lambda stage: WriteSchemas(), self._merger)

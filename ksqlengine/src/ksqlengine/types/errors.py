@@ -100,10 +100,16 @@ class ParseError(StatementError):
 
 
 class NotSupportedError(StatementError):
-    """KSQL that ksqlDB runs and this engine doesn't: refused by name, never accepted and wrong."""
+    """KSQL that ksqlDB runs and this engine doesn't: refused by name, never accepted and wrong.
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} not supported by the embedded engine; run it on ksqlDB")
+    Attributes:
+        feature: what was asked for.
+    """
+
+    def __init__(self, feature: str) -> None:
+        """Name the feature; it is the sentence's subject, in the singular: ``A foreign-key table-table join``."""
+        super().__init__(f"{feature} is not supported by the embedded engine; run it on ksqlDB")
+        self.feature = feature
 
 
 def query_endpoint_error(statement: str) -> StatementError:

@@ -290,7 +290,7 @@ def _check_regex(index: int) -> Callable[[TypedCall], None]:
         try:
             _java_regex(pattern or "")
         except ValueError as error:
-            raise NotSupportedError(f"{call.name}: the regular expression {pattern!r} ({error}) is") from error
+            raise NotSupportedError(f"{call.name}: the regular expression {pattern!r} ({error})") from error
 
     return check
 
