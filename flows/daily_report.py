@@ -1,4 +1,4 @@
-"""Report a day or a week over the S3 objects: alerts, time outside the own range, data gaps, by user and for the fleet.
+"""Report a day or a week over the S3 objects: alerts, time outside the personal range, data gaps, by user and for the fleet.
 
 Requires: the sink's tables in S3, Postgres. Scheduled daily for the day before, and on Mondays for the week before. A day that is
 reported again replaces what there is of it.

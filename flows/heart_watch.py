@@ -17,20 +17,21 @@ from flows.deploy_pipeline import deploy_pipeline
 from flows.generate_historical import generate_historical
 from flows.load_historical import load_historical
 from flows.produce import produce
-from flows.verify_detections import missed_objectives, verify_detections
+from flows.verify_detections import verify_detections
 from flows.verify_sink import verify_sink
 from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Monitoring, Run
 from heartwatch.produce.reports import ProduceReport
 from heartwatch.produce.spec import SourceName
 from heartwatch.settings import Settings, load_settings
+from heartwatch.verify.detections import AlertsReport, missed_objectives
 from heartwatch.verify.latency import describe_latency
 from heartwatch.verify.measure import Figures, measure_run
 from heartwatch.verify.stages import Recorder, stream_stage
 from tasks.result import publish_result, write_result
 from tasks.sink import SinkReport
 from tasks.throughput import publish_rates
-from tasks.verify import AlertsReport, note_offsets, wait_for_table
+from tasks.verify import note_offsets, wait_for_table
 
 
 class HeartWatchReport(BaseModel):
@@ -75,7 +76,7 @@ def heart_watch(
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None,
     hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False,
     ranges: Annotated[
-        str | None, Field(description="file of own ranges; None: those of the simulator's people")
+        str | None, Field(description="file of personal ranges; None: those of the simulator's people")
     ] = None,
     deadline_seconds: Annotated[
         float, Field(gt=0, le=900, description="how long results and sink may take after the last event")
@@ -156,7 +157,7 @@ def remember(settings: Settings, report: HeartWatchReport, figures: Figures) -> 
 
 
 def load_ranges(people: int, seed: int, ranges: str | None) -> None:
-    """Bring people's own ranges into the database, from a file or from the simulator's people."""
+    """Bring people's personal ranges into the database, from a file or from the simulator's people."""
     if ranges is None:
         generate_historical(people=people, seed=seed)
         load_historical()
@@ -169,7 +170,7 @@ def summarize(report: HeartWatchReport) -> dict[str, str]:
     alerts, sent = report.alerts, report.sent
     found = {
         "events sent": f"{sent.delivered:,} by {len(sent.shards)} producers, {sent.failed:,} of them sent again",
-        "people": f"{report.people:,} with their own range",
+        "people": f"{report.people:,} with their personal range",
         "alerts": f"{alerts.alerts:,}; against the batch computation: {alerts.sentence}",
         "records that are no events": f"{alerts.rejected:,}",
         "rows proven in the sink": f"{sum(sink.rows for sink in report.sinks):,} of {len(report.sinks)} topics",

@@ -1,4 +1,4 @@
-"""Hold the query's results to an independent batch computation, and where the events are simulated to the truth.
+"""Compare the query's results with an independent batch computation and, where the events are simulated, with the truth.
 
 Requires: Kafka, the schema registry, Postgres. Scheduled twice an hour for what came since the check before; heart-watch runs it
 for its own events.
@@ -14,11 +14,11 @@ from pydantic import Field
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
 from heartwatch.produce.spec import RunSpec
-from heartwatch.settings import ObjectiveSettings, load_settings
+from heartwatch.settings import load_settings
+from heartwatch.verify.detections import AlertsReport, missed_objectives
+from heartwatch.verify.topics import Offsets
 from tasks.events import Wrong, announce
 from tasks.verify import (
-    AlertsReport,
-    Offsets,
     publish_detections,
     publish_detections_over_time,
     verify_alerts,
@@ -32,32 +32,32 @@ class DetectionError(HeartWatchError):
 
 @flow(name="verify-detections")
 def verify_detections(
-    run: Annotated[
-        RunSpec | None, Field(description="producer run; None: what came since the check before, whoever sent it")
-    ] = None,
-    offsets: Annotated[
-        Offsets | None, Field(description="by topic and partition, where the run began; None: at the beginning")
-    ] = None,
-    most_events: Annotated[
-        int,
-        Field(ge=1_000, le=50_000_000, description="without a run: newest offsets to look at, all partitions together"),
-    ] = 3_000_000,
-    deadline_seconds: Annotated[
-        float, Field(ge=0, le=900, description="how long the query may take to give the results")
-    ] = 150,
+    run: RunSpec | None = None,
+    offsets: Offsets | None = None,
+    most_events: Annotated[int, Field(ge=1_000, le=50_000_000)] = 3_000_000,
+    deadline_seconds: Annotated[float, Field(ge=0, le=900)] = 150,
 ) -> AlertsReport | None:
     """Verify the detections.
 
+    Args:
+        run: Producer run whose results are verified, as `produce` describes it. Empty: the results of everything that came since
+            the check before, whoever sent it.
+        offsets: Where the run began: by topic (as the analytic's file names it) and partition, the first offset. Empty: at the
+            topics' beginnings.
+        most_events: Without a run: number of newest events (offsets) to look at, all partitions together.
+        deadline_seconds: Longest time to wait for the query's results, s.
+
     Returns:
-        what was found; None when nothing is new, the own ranges have changed since, or the pipeline isn't deployed.
+        what was found; None when nothing is new, the personal ranges have changed since, or the pipeline isn't deployed.
 
     Raises:
         DetectionError: the results are not those of the batch computation.
     """
-    if run is None:
-        report = verify_newest_alerts(most_events, deadline_seconds)
-    else:
-        report = verify_alerts(run, offsets or {"realtime": {}, "alerts": {}}, deadline_seconds)
+    report = (
+        verify_newest_alerts(most_events, deadline_seconds)
+        if run is None
+        else verify_alerts(run, offsets, deadline_seconds)
+    )
     if report is None:
         return None
     publish_detections(report)
@@ -71,15 +71,3 @@ def verify_detections(
         announce(Wrong.DETECTIONS_WRONG, pipeline, sentence)
         raise DetectionError(sentence)
     return report
-
-
-def missed_objectives(report: AlertsReport, objectives: ObjectiveSettings) -> list[str]:
-    """Return one sentence for each objective of the truth that is not met."""
-    found = []
-    for name, value, least in (
-        ("recall", report.recall, objectives.min_recall),
-        ("precision", report.precision, objectives.min_precision),
-    ):
-        if value is not None and value < least:
-            found.append(f"the alerts' {name} is {value:.3f}, less than the objective of {least:g}")
-    return found

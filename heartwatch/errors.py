@@ -30,6 +30,7 @@ HeartWatchError
 ├── ObjectError                 sink: one object of it can't be read
 ├── BusyError                   proof.store: another check of the topic is running
 ├── BatchError                  verify.batch
+├── NotReadyError               verify.topics: something did not become ready in time
 ├── ReportError                 report
 ├── PlatformError               platform: the embedded platform
 │   ├── PackageError            a pinned package

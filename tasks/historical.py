@@ -1,4 +1,4 @@
-"""Tasks of people's own ranges: write them to a file, and load a file into Postgres."""
+"""Tasks of people's personal ranges: write them to a file, and load a file into Postgres."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def publish_report(last: date, days: int) -> Totals:
     parts = [
         f"# {this.removeprefix('this ').removeprefix('these ').capitalize()} {name} (UTC)",
         table(_fleet_rows(fleet, fleet_before, this, compared, comparable=len(before) == days)),
-        picture(png, "alerts and time outside the own range"),
+        picture(png, "alerts and time outside the personal range"),
         f"## Most alerts, then most time outside\n\n{table(most)}",
         f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table, by user and hour: "
         + (whole[0] if len(whole) == 1 else f"{len(whole)} days from {whole[0]} to {whole[-1]}"),
@@ -119,7 +119,7 @@ def _fleet_rows(now: Totals, before: Totals, this: str, compared: str, comparabl
         "samples": (now.events, before.events),
         "alerts": (now.alerts, before.alerts),
         "time observed, h": (now.observed_seconds / 3600, before.observed_seconds / 3600),
-        "time outside the own range, h": (now.outside_seconds / 3600, before.outside_seconds / 3600),
+        "time outside the personal range, h": (now.outside_seconds / 3600, before.outside_seconds / 3600),
         "share outside, %": (100 * now.outside_share, 100 * before.outside_share),
         "data gaps": (now.gaps, before.gaps),
         "time in gaps, h": (now.gap_seconds / 3600, before.gap_seconds / 3600),

@@ -183,7 +183,7 @@ def replay_of(spec: RunSpec) -> Replay:
 
 
 def _ranges(path: Path) -> pl.DataFrame:
-    """Read a file of own ranges; its bad rows were named when it was loaded into the database."""
+    """Read a file of personal ranges; its bad rows were named when it was loaded into the database."""
     with tempfile.TemporaryDirectory() as folder, RejectFile(Path(folder) / "rejects.jsonl") as rejects:
         return pl.concat(read_ranges(path, rejects))
 

@@ -41,7 +41,7 @@ class RunSpec(BaseModel):
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None
     hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False
     stagger_ms: Annotated[int, Field(ge=0, description="recordings: people begin this much later at most, ms")] = 0
-    ranges: Annotated[str | None, Field(description="file of own ranges that the simulator's people get")] = None
+    ranges: Annotated[str | None, Field(description="file of personal ranges that the simulator's people get")] = None
     repeat: Annotated[int, Field(ge=0, description="passes over the source; 0 until stopped")] = 1
     events_per_second: Annotated[
         float | None, Field(gt=0, description="limit of the rate, events/s, all processes together; None: none")

@@ -10,7 +10,7 @@ import polars as pl
 from heartwatch.errors import HeartWatchError
 
 SCHEMA = pl.Schema({"user_id": pl.Int32, "min_heart_rate": pl.Int32, "max_heart_rate": pl.Int32})
-"""Columns of a frame of ranges: the user, and the ends of the user's own range in beats a minute."""
+"""Columns of a frame of ranges: the user, and the ends of the user's personal range in beats a minute."""
 
 LOWEST_HEART_RATE, HIGHEST_HEART_RATE = 20, 250
 """Beats a minute outside these can't be a living person's: such a row is a mistake."""

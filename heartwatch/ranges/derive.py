@@ -1,4 +1,4 @@
-"""Derive people's own ranges from their recordings.
+"""Derive people's personal ranges from their recordings.
 
 The rule. A person is still at a sample when the position 10 seconds before (or up to 20, where samples are rare) is less than 5
 metres away. From the heart rates of the still samples:
@@ -33,7 +33,7 @@ _CHUNK = 100_000
 
 
 def range_of(recording: pl.DataFrame) -> tuple[int, int] | None:
-    """Return the own range that a recording shows, or None where it shows none.
+    """Return the personal range that a recording shows, or None where it shows none.
 
     Args:
         recording: a frame of `heartwatch.simulate.recordings.read_recording`.

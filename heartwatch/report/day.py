@@ -1,7 +1,7 @@
 """One day's report: computed by DuckDB over the sink's Iceberg tables, kept as one Parquet object.
 
-The analytic's own statement `ksql/<analytic>/reports/daily.sql` says what is reported, a row a key and hour. It has the key of
-the events, ``hour`` (UTC) and the columns of `FIGURES`; further columns only stand in the Parquet table.
+The analytic's own statement `ksql/<analytic>/reports/daily.sql` says what is reported, one row per key and hour. It has the key
+of the events, ``hour`` (UTC) and the columns of `FIGURES`; further columns only stand in the Parquet table.
 
 The table is laid out as warehouses load it: ``reports/<pipeline>/daily/date=2026-11-24/report.parquet``. An object of S3 is
 replaced whole or not at all, so that a report that is made again leaves no day twice and no day half.
@@ -57,12 +57,12 @@ class Totals:
 
     @property
     def outside_share(self) -> float:
-        """Share of the time observed in which people were outside their own range."""
+        """Share of the time observed in which people were outside their personal range."""
         return self.outside_seconds / self.observed_seconds if self.observed_seconds > 0 else 0.0
 
 
 def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFrame:
-    """Return a day's rows, a row a key and hour.
+    """Return a day's rows, one per key and hour.
 
     The samples are read a part at a time; what DuckDB can't keep in memory goes to the disk.
 
@@ -127,7 +127,7 @@ def _load(connection: Any, catalog: Any, s3: S3Settings, analytic: Analytic, res
 def _create(connection: Any, resource: str, time_field: str, fields: tuple[str, ...], rows: Any) -> None:
     connection.register("part", rows)
     columns = [f"CAST({name} AS TIMESTAMP) AS {name}" if name == time_field else name for name in fields]
-    connection.execute(f"CREATE TABLE {resource} AS SELECT {', '.join(columns)} FROM part")  # noqa: S608 - names of the schema
+    connection.execute(f'CREATE TABLE "{resource}" AS SELECT {", ".join(columns)} FROM part')  # noqa: S608 - names of the schema
     connection.unregister("part")
 
 

@@ -8,8 +8,8 @@ computed by itself:
   other is sleep, rest, a walk or a training run, both along a closed loop. So positions are continuous.
 - The heart rate goes exponentially from the last block's target to this block's. A run ends in a walk that slows down more slowly
   than the heart does, as people cool down.
-- In slots of 5 minutes a person may fall ill for 40 to 90 seconds: tachycardia or bradycardia, clearly outside the own range,
-  sudden at both ends, and only while still. Devices are offline now and then, or dead until they are charged.
+- In slots of 5 minutes a person may fall ill for 40 to 90 seconds: tachycardia or bradycardia, clearly outside the personal
+  range, sudden at both ends, and only while still. Devices are offline now and then, or dead until they are charged.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Activity(IntEnum):
 
 
 class Illness(IntEnum):
-    """A heart rate outside the own range at rest."""
+    """A heart rate outside the personal range at rest."""
 
     NONE = 0
     TACHYCARDIA = 1

@@ -1,4 +1,4 @@
-"""People from a seed: age, heart, own range, places, habits, device.
+"""People from a seed: age, heart, personal range, places, habits, device.
 
 Every property of a person depends on the seed and the user id alone, so that any chunk of any number of people can be made by
 itself, in any order.
@@ -33,8 +33,8 @@ class PeopleError(HeartWatchError, ValueError):
 def make_people(seed: int, user_ids: Ints) -> pl.DataFrame:
     """Make people.
 
-    The maximal heart rate is 208 - 0.7 · age on average (Tanaka, Monahan & Seals 2001). A person's own range goes from a little
-    below the rate asleep to a little above the rate of a brisk walk, so that a rate outside it while not moving means
+    The maximal heart rate is 208 - 0.7 · age on average (Tanaka, Monahan & Seals 2001). A person's personal range goes from a
+    little below the rate asleep to a little above the rate of a brisk walk, so that a rate outside it while not moving means
     something. Rates are beats a minute, places degrees (WGS 84) with their postal code, habits local minutes of the day.
 
     Args:
@@ -71,7 +71,7 @@ def people_chunks(seed: int, count: int, chunk: int = _CHUNK) -> Iterator[pl.Dat
 
 
 def with_ranges(frame: pl.DataFrame, ranges: pl.DataFrame) -> pl.DataFrame:
-    """Give people the own ranges of another source (a file of historical ranges, say).
+    """Give people the personal ranges of another source (a file of historical ranges, say).
 
     Args:
         frame: people.

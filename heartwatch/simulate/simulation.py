@@ -134,7 +134,7 @@ class Simulation:
         sample_interval_ms: time between two samples of a person, ms.
         chances: how often people fall ill and devices fail.
         faults: what goes wrong between device and topic.
-        ranges: own ranges that the people get (user_id, min_heart_rate, max_heart_rate); None for those of the people
+        ranges: personal ranges that the people get (user_id, min_heart_rate, max_heart_rate); None for those of the people
             themselves.
         schema_id: the registry's id of the event schema; with it, malformed values are also made from its wire format.
         user_ids: the people of this shard, ascending; None for all.

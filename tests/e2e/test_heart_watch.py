@@ -26,13 +26,13 @@ from psycopg2 import sql
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from schedules import wait_for
 
-import tasks.verify
 from flows.verify_detections import DetectionError, verify_detections
 from heartwatch.analytic import Analytic
 from heartwatch.iceberg import file_properties
 from heartwatch.platform.platform import Platform
 from heartwatch.postgres import execute
 from heartwatch.settings import ROOT, Settings, load_settings
+from heartwatch.verify.detections import DetectionVerifier
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, KafkaClientError, producer_config
 from kafkakit.partitioning import partitions_of
@@ -157,13 +157,13 @@ def test_an_alert_too_many_and_one_that_does_not_come_are_found(watch: Watch, mo
     assert "1 extra" in sentence
     assert listed == {extra}
 
-    compare = tasks.verify._await_alerts
+    compare = DetectionVerifier._await_results
 
     def compare_while_a_range_comes(*arguments: Any) -> Any:
         send(settings, analytic, "historical", [own_range])
         return compare(*arguments)
 
-    monkeypatch.setattr(tasks.verify, "_await_alerts", compare_while_a_range_comes)
+    monkeypatch.setattr(DetectionVerifier, "_await_results", compare_while_a_range_comes)
     assert verify_detections(deadline_seconds=2) is None, "which events met which range can't be told"
 
 

@@ -11,8 +11,9 @@ import polars as pl
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
+from heartwatch.verify.detections import show_rows
+from heartwatch.verify.scopes import next_judged_from, scope_of_new
 from kafkakit.topic_reader import NewRecords, new_records
-from tasks.verify import _newest, _unjudged, show_rows
 
 START = 1_700_000_000_000
 
@@ -38,7 +39,7 @@ def test_windows_that_events_before_may_have_touched_and_open_ones_are_left_out(
         }
     )
     # Partition 0 was read from offset 5 on, of which those before 8 are early; 1 from its beginning; 2 has early ones only.
-    scope = _newest(reading, known, NewRecords({0: (5, 9), 1: (0, 2), 2: (9, 10)}, {0: 8, 1: 0, 2: 10}))
+    scope = scope_of_new(reading, known, NewRecords({0: (5, 9), 1: (0, 2), 2: (9, 10)}, {0: 8, 1: 0, 2: 10}))
     assert scope.since["realtime"] == {0: 5, 1: 0, 2: 9}
     windows = pl.DataFrame(
         {
@@ -80,10 +81,10 @@ def test_every_window_is_judged_by_one_check_or_the_next() -> None:
             for partition, (begin, last) in new.ranges.items()
         ]
         known = events.filter(pl.any_horizontal(read))
-        scope = _newest(reading, known, new)
+        scope = scope_of_new(reading, known, new)
         kept = windows.filter(scope.holds("window_start"))["window_start"].dt.epoch("ms")
         judged += [(one - START) // 10_000 for one in kept]
-        checked = _unjudged(reading, known, new, scope)
+        checked = next_judged_from(reading, known, new, scope)
     assert set(judged) == set(range(28)), "all that events have closed"
     assert checked[1] < 100, "what no event has closed yet is left to the next check"
 
