@@ -191,7 +191,7 @@ class EngineProcess:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            *(sys.executable, "-m", "ksqlengine.server.rest", "--listen", f"127.0.0.1:{port}"),
+            *(sys.executable, "-m", "ksqlengine", "server", "--listen", f"127.0.0.1:{port}"),
             *("--bootstrap-servers", settings.kafka.bootstrap_servers, "--registry-url", settings.registry.url),
             *("--service-id", f"bench{time.time_ns()}_", "--data-dir", str(folder), "--log-level", "WARNING"),
         ]

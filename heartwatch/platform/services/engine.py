@@ -28,7 +28,7 @@ class Engine(HttpPart):
     def command(self, context: Context) -> list[str]:
         """Return the command line."""
         return [
-            *(sys.executable, "-m", "ksqlengine.server.rest"),
+            *(sys.executable, "-m", "ksqlengine", "server"),
             *("--listen", context.address("engine")),
             *("--bootstrap-servers", context.bootstrap_servers),
             *("--registry-url", api(context)),

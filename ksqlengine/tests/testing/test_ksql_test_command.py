@@ -1,4 +1,4 @@
-"""`heartwatch ksql test`: what it takes, what it prints, how it exits."""
+"""`ksqlengine test`: what it takes, what it prints, how it exits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from heartwatch.ksql.commands import run_tests
-from heartwatch.settings import ROOT
+from ksqlengine.cli import run_tests
 
 STATEMENTS = """
 CREATE STREAM samples (id INT KEY, pulse INT, weight DECIMAL(4, 1)) WITH (KAFKA_TOPIC='samples', VALUE_FORMAT='JSON');
@@ -261,9 +260,3 @@ def test_sql_before_the_first_test(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_text("CREATE STREAM a;")
     assert exit_code(path) == 2
     assert "must each begin with a line '--@test: name'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "ksql").glob("*/tests")))
-def test_the_migrations(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = exit_code(folder)
-    assert code == 0, capsys.readouterr().out

@@ -33,7 +33,7 @@ class EngineProcess:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         command = [
-            *(sys.executable, "-X", "faulthandler", "-m", "ksqlengine.server.rest", "--listen", f"127.0.0.1:{port}"),
+            *(sys.executable, "-X", "faulthandler", "-m", "ksqlengine", "server", "--listen", f"127.0.0.1:{port}"),
             *(
                 "--bootstrap-servers",
                 self.settings.kafka.bootstrap_servers,

@@ -18,6 +18,7 @@ import httpx
 import stamina
 
 from ksqlengine.client.settings import KsqldbSettings
+from ksqlengine.errors import KsqlEngineError
 
 MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
@@ -26,7 +27,7 @@ _NOT_READY = 503
 _POLL_SECONDS = 0.1
 
 
-class KsqldbError(Exception):
+class KsqldbError(KsqlEngineError):
     """A KSQL server refused or didn't answer; the message names the operation and the reason."""
 
 
@@ -397,7 +398,8 @@ class Ksqldb:
         return entities[0][field]
 
     def _ask(self, method: str, path: str, operation: str, body: Any = None, *, repeatable: bool) -> Any:
-        for attempt in stamina.retry_context(on=_NoServerError, attempts=None, timeout=self._retry_seconds):
+        attempts = None if self._retry_seconds else 1
+        for attempt in stamina.retry_context(on=_NoServerError, attempts=attempts, timeout=self._retry_seconds or None):
             with attempt:
                 return self._ask_any(method, path, operation, body, repeatable=repeatable)
         raise AssertionError("stamina gives at least one attempt")

@@ -21,11 +21,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError, ResultRows, StatementError
+from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import KEYWORDS, ParsedStatement, split_statements, substitute
 from ksqlengine.language.parser import prepare
 from ksqlengine.types.errors import StatementError as SyntaxRefusal
 
+_RETRY_SECONDS = 5  # how long a file of statements waits for a server
 _LEAVE, _HELP = {"exit", "quit"}, "help"
 _HELP_TEXT = """Statements end with a semicolon and may take several lines. Ctrl-C ends a push query or drops what is typed.
 SET, UNSET, DEFINE and UNDEFINE hold until the prompt is left; RUN SCRIPT 'file' runs a file; exit leaves."""
@@ -152,6 +154,40 @@ class Shell:
             return [source.name for source in [*self._ksqldb.streams(), *self._ksqldb.tables()]]
         except KsqldbError:
             return []
+
+
+def open_prompt(settings: KsqldbSettings, history: Path) -> None:
+    """Say which server answers, and read statements from the terminal until the user leaves.
+
+    Args:
+        settings: the servers.
+        history: file that keeps what was typed.
+
+    Raises:
+        ksqlengine.client.rest_client.KsqldbError: no server is ready.
+    """
+    console = Console()
+    client = Ksqldb(settings, retry_seconds=0)
+    try:
+        info = client.info()
+        console.print(f"KSQL server {info.version} at {info.url}, service {info.service_id}", highlight=False)
+        prompt(Shell(client, console), console, history)
+    finally:
+        client.close()
+
+
+def run_statements(settings: KsqldbSettings, sql: str) -> bool:
+    """Run statements and print the answers, and on the standard error stream what is wrong; say whether all went well.
+
+    Args:
+        settings: the servers.
+        sql: any number of statements; the first that fails ends it.
+    """
+    client = Ksqldb(settings, retry_seconds=_RETRY_SECONDS)
+    try:
+        return run_shown(Shell(client, Console()), Console(stderr=True), sql)
+    finally:
+        client.close()
 
 
 def prompt(shell: Shell, console: Console, history: Path) -> None:

@@ -20,13 +20,14 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from kafkakit.admin import KafkaAdmin, TopicExistsError, TopicState, consumer_config, producer_config
 from kafkakit.batch_consumer import BEGINNING, open_batch_consumer
 from kafkakit.settings import KafkaSettings
+from ksqlengine.errors import KsqlEngineError
 
 _REQUEST_SECONDS = 60.0
 _POLL_SECONDS = 0.2
 _VERSION = 1
 
 
-class CommandConflictError(Exception):
+class CommandConflictError(KsqlEngineError):
     """Another engine process wrote commands at the same time; nothing was written, the statement can be sent again."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import re
 import threading
 import time
 import uuid
@@ -19,6 +20,7 @@ from typing import Any
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
@@ -59,7 +61,7 @@ _KEPT_RESULTS = 100
 _CLEAN_UP_SECONDS = 30.0
 
 
-class EngineStartError(Exception):
+class EngineStartError(KsqlEngineError):
     """The engine can't be started; the message says why and what to do."""
 
 
@@ -73,6 +75,9 @@ class EngineConfig:
         service_id: prefix of the service's topics and groups; processes with the same one share the work.
         data_dir: folder of this process; it keeps the process's name, and nothing else.
         properties: the server's defaults of the session properties.
+
+    Raises:
+        EngineStartError: the service id can't be part of a topic's name.
     """
 
     kafka: KafkaSettings
@@ -80,6 +85,13 @@ class EngineConfig:
     service_id: str
     data_dir: Path
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Topics of the engine's own are named after the service: Kafka's rule for names.
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", self.service_id):
+            raise EngineStartError(
+                f"{self.service_id!r} can't be part of a topic's name; use letters, digits, '.', '_' and '-', at most 200"
+            )
 
 
 class RequestError(StatementError):

@@ -1,22 +1,16 @@
-"""The engine's server process: ksqlDB's REST API over HTTP.
-
-Run as ``python -m ksqlengine.server.rest --listen 127.0.0.1:8088 --bootstrap-servers … --registry-url … --data-dir …``.
-"""
+"""The engine's server process: ksqlDB's REST API over HTTP; ``ksqlengine server`` runs it."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 # One batch is too small to be worth several threads, and other processes want the cores. Polars reads this when it is loaded.
@@ -34,13 +28,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from kafkakit.admin import KafkaClientError
-from kafkakit.settings import KafkaSettings, RegistrySettings
 from ksqlengine.formats.values import json_bytes
 from ksqlengine.language import ast
 from ksqlengine.server.engine import Engine, EngineConfig
 from ksqlengine.server.print_topic import print_topic
 from ksqlengine.server.pull_push import RunningTransientQuery
-from ksqlengine.server.session_properties import PROPERTIES, canonical, with_changes
+from ksqlengine.server.session_properties import PROPERTIES, canonical
 from ksqlengine.types.errors import BAD_REQUEST, NOT_FOUND, SERVER_ERROR, SERVER_NOT_READY, KsqlError, StatementError
 
 logger = logging.getLogger(__name__)
@@ -399,51 +392,22 @@ def _error(error: KsqlError) -> Response:
     return _json(error.entity(), error.status)
 
 
-def _service_id(text: str) -> str:
-    """Check a service id: topics of the engine's own are named after it (Kafka's rule for names)."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} can't be part of a topic's name; use letters, digits, '.', '_' and '-', at most 200"
-        )
-    return text
+def serve(config: EngineConfig, listen: str) -> None:
+    """Run an engine and its REST API until the process is told to stop.
 
+    Args:
+        config: the engine's.
+        listen: ``host:port``.
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the server until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="ksqlengine.server.rest", description="The embedded KSQL engine.")
-    parser.add_argument("--listen", default="127.0.0.1:8088", help="host:port")
-    parser.add_argument("--bootstrap-servers", required=True, help="Kafka brokers, host:port with commas between")
-    parser.add_argument("--registry-url", required=True, help="schema registry (Confluent's API)")
-    parser.add_argument(
-        "--service-id", type=_service_id, default="default_", help="processes with the same one share the work"
-    )
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder of this process")
-    parser.add_argument(
-        "--property", action="append", default=[], metavar="NAME=VALUE", help="default of a session property"
-    )
-    parser.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
-    options = parser.parse_args(arguments)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    given = dict(one.partition("=")[::2] for one in options.property)
-    config = EngineConfig(
-        kafka=KafkaSettings(bootstrap_servers=options.bootstrap_servers),
-        registry=RegistrySettings(url=options.registry_url),
-        service_id=options.service_id,
-        data_dir=options.data_dir,
-        properties=with_changes({}, given),
-    )
-    host, _, port = options.listen.rpartition(":")
-    application = Server(Engine(config), options.listen).application()
+    Raises:
+        EngineStartError: another process uses the data folder.
+    """
+    host, _, port = listen.rpartition(":")
     uvicorn.run(
-        application,
+        Server(Engine(config), listen).application(),
         host=host,
         port=int(port),
         log_level="warning",
         timeout_graceful_shutdown=_GRACE_SECONDS,
         lifespan="on",
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.language.lexer import substitute_text
 
 STATEMENTS, INPUT, OUTPUT, VARIABLES = "statements.sql", "input.json", "output.json", "variables.json"
@@ -25,7 +26,7 @@ _TESTS = "tests"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class CaseFileError(Exception):
+class CaseFileError(KsqlEngineError):
     """A test's file can't be used; the message names the file, what is wrong and the remedy."""
 
 

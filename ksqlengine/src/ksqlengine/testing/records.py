@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import fastavro
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.formats.values import json_bytes
 from ksqlengine.plan.steps import Column, Format, Window, WindowKind
 from ksqlengine.server.in_memory import InMemoryEngine, StoredRecord
@@ -30,7 +31,7 @@ _TIME, _SESSION = struct.Struct(">q"), struct.Struct(">qq")
 SchemaById = Callable[[int], Any]
 
 
-class RecordError(Exception):
+class RecordError(KsqlEngineError):
     """A record doesn't fit its topic's format; the message says what was wanted."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.testing.cases import Refusal
 from ksqlengine.types.errors import KsqlError, ParseError, StatementError
 
@@ -31,7 +32,7 @@ _FUNCTION = re.compile(r"(?<=Function ')\w+(?=')")
 _PREPARING = "Failed to prepare statement: "
 
 
-class AssertionMismatch(Exception):
+class AssertionMismatch(KsqlEngineError):
     """An ASSERT of a test is not true; the message shows what was expected and what is there."""
 
 

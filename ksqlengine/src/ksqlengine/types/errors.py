@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ksqlengine.errors import KsqlEngineError
+
 BAD_REQUEST = 40000
 BAD_STATEMENT = 40001
 QUERY_ENDPOINT = 40002
@@ -31,7 +33,7 @@ class Position:
         return f"{self.line}:{self.column}"
 
 
-class KsqlError(Exception):
+class KsqlError(KsqlEngineError):
     """A request that can't be served, in the form that the REST API returns.
 
     Attributes:
