@@ -324,12 +324,9 @@ def sizes(snapshot: Snapshot, settings: Settings) -> str:
     """Return the size of the deployment: producer processes, partitions, brokers, people."""
     machines = max(1, len(settings.producer.machines))
     partitions = {topic.name: topic.partitions for topic in snapshot.kafka.topics} if snapshot.kafka else {}
-    running = snapshot.prefect.producers if snapshot.prefect else None
+    running = f", of which {number(snapshot.prefect.producers)} running" if snapshot.prefect else ""
     rows = [
-        (
-            "Producer processes",
-            f"{machines * settings.producer.processes_per_machine}, of which {number(running)} running",
-        ),
+        ("Producer processes", f"{machines * settings.producer.processes_per_machine}{running}"),
         ("Partitions per input topic", next(iter(partitions.values()), settings.kafka.partitions)),
         ("Replicas per partition", settings.kafka.replication_factor),
         ("Brokers", len(snapshot.kafka.brokers) if snapshot.kafka else NOTHING),
