@@ -39,6 +39,7 @@ from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, TopicState, consumer_config, producer_config
 from kafkakit.batch_consumer import open_batch_consumer
 from kafkakit.registry import Registry
+from ksqlengine.language.rendering import render
 
 _START_MS = 1_700_000_000_000
 PARTITIONS = 8
@@ -206,9 +207,9 @@ class EngineProcess:
         except httpx.TransportError:
             return False
 
-    def run(self, sql: str, properties: dict[str, str], variables: dict[str, str]) -> list[dict[str, Any]]:
+    def run(self, sql: str, properties: dict[str, str]) -> list[dict[str, Any]]:
         """Run statements and return the answers."""
-        body = {"ksql": sql, "streamsProperties": properties, "sessionVariables": variables}
+        body = {"ksql": sql, "streamsProperties": properties}
         answer = httpx.post(f"{self.url}/ksql", json=body, timeout=120)
         assert answer.is_success, answer.text
         return list(answer.json())
@@ -222,7 +223,7 @@ class EngineProcess:
             **{"still_degrees": "0.001", "minimum_events": "3"},
         }
         for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
-            self.run(path.read_text(encoding="utf-8"), properties, variables)
+            self.run(render(path.read_text(encoding="utf-8"), variables), properties)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the process has used."""

@@ -5,6 +5,12 @@ stream and a table of the KSQL server, for one series of migrations a server; th
 series apart, needs no KSQL feature to be read (so it works alike on ksqlDB and on the embedded engine), and is still there when a
 server has lost its command topic. The record alone is not believed: the server's own SHOW STREAMS and SHOW TABLES must agree,
 and where an apply died half-way they tell what it had done.
+
+Variables are replaced here before the statements are sent (see `ksqlengine.language.rendering`), since ksqlDB doesn't take them
+in place of a number in a WINDOW clause.
+
+A file must not change once it was applied. Where a release changes one all the same in a way that changes no row, the line
+``-- Replaces MD5 <checksum>`` in it names the earlier text: a pipeline that was deployed from that one stays as it is.
 """
 
 from __future__ import annotations
@@ -33,10 +39,12 @@ from kafkakit.admin import (
 )
 from kafkakit.settings import KafkaSettings
 from ksqlengine.client.rest_client import Ksqldb, quoted
+from ksqlengine.language.rendering import RenderingError, render
 
 _FILE = re.compile(r"V(\d{6})__(.+)\.sql")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_REPLACES = re.compile(r"^--[ \t]*Replaces MD5 ([0-9a-f]{32})\b", re.MULTILINE)
 _TEXT = re.compile(r"'(?:[^']|'')*'")
 _SELECT = re.compile(r"\bSELECT\b", re.IGNORECASE)
 _CREATE = re.compile(
@@ -51,7 +59,17 @@ class MigrationError(DeployError):
 
 @dataclass(frozen=True)
 class Migration:
-    """One file: version, name, SQL, MD5 of its bytes, and the values of the variables that it uses."""
+    """One file.
+
+    Attributes:
+        version: its number.
+        name: what it does.
+        file: its name.
+        sql: its text, with placeholders.
+        checksum: MD5 of its bytes.
+        variables: values of the variables that it names, in comments too.
+        statements: the text with the placeholders replaced, as it is sent.
+    """
 
     version: int
     name: str
@@ -59,17 +77,27 @@ class Migration:
     sql: str
     checksum: str
     variables: Mapping[str, str]
+    statements: str
+
+    @property
+    def checksums(self) -> tuple[str, ...]:
+        """Checksums of this file and of the earlier texts that it replaces without changing a row."""
+        return (self.checksum, *_REPLACES.findall(self.sql))
 
     @property
     def has_query(self) -> bool:
         """Whether a statement of the file starts a persistent query."""
-        return _SELECT.search(_TEXT.sub("''", _COMMENT.sub(" ", self.sql))) is not None
+        return _SELECT.search(_without_texts(self.statements)) is not None
 
     @property
     def sources(self) -> tuple[tuple[str, str], ...]:
         """What the file creates, in order: (STREAM or TABLE, name as the server keeps it)."""
-        sql = _VARIABLE.sub(lambda found: self.variables[found[1]], _TEXT.sub("''", _COMMENT.sub(" ", self.sql)))
-        return tuple((kind.upper(), _stored_name(name)) for kind, name in _CREATE.findall(sql))
+        created = _CREATE.findall(_without_texts(self.statements))
+        return tuple((kind.upper(), _stored_name(name)) for kind, name in created)
+
+
+def _without_texts(sql: str) -> str:
+    return _TEXT.sub("''", _COMMENT.sub(" ", sql))
 
 
 def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migration]:
@@ -80,7 +108,8 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
         variables: values for ``${name}``.
 
     Raises:
-        MigrationError: a name has another shape, a number is missing or double, or a variable is unknown.
+        MigrationError: a name has another shape, a number is missing or double, a variable is unknown, or its value can't stand
+            where the file has it.
     """
     migrations = []
     for path in sorted(folder.glob("*.sql")):
@@ -104,6 +133,7 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
                 sql=sql,
                 checksum=hashlib.md5(content, usedforsecurity=False).hexdigest(),
                 variables={name: variables[name] for name in used},
+                statements=_rendered(path.name, sql, variables),
             )
         )
     expected = list(range(1, len(migrations) + 1))
@@ -112,6 +142,13 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
             f"migrations in {folder.name!r} are {[migration.file for migration in migrations]!r}; number them from 1 without gaps"
         )
     return migrations
+
+
+def _rendered(file: str, sql: str, variables: Mapping[str, str]) -> str:
+    try:
+        return render(sql, variables)
+    except RenderingError as error:
+        raise MigrationError(f"migration {file}:{error}") from error
 
 
 class MigrationState:
@@ -249,7 +286,7 @@ class Migrations:
             drop_sources(self._ksqldb, [name for name in names if name in present])
         if missing or not names:
             self._state.write(migration.version, _record(migration, self._properties, "RUNNING", started))
-            results = self._ksqldb.execute(migration.sql, self._properties, migration.variables, self._sequence_number)
+            results = self._ksqldb.execute(migration.statements, self._properties, after=self._sequence_number)
             self._sequence_number = max([result.sequence_number for result in results], default=-1)
             self._sequence_number = self._sequence_number if self._sequence_number >= 0 else None
             for result in results:
@@ -280,8 +317,9 @@ def plan_migration(
         reason = "was not applied" if record is None else f"an apply of {record['started']} didn't end"
         return Change("migration", migration.file, "create", reason, None, after)
     used = _lasting(record["properties"]) if migration.has_query else {}
-    before = {"checksum": record["checksum"], **record["variables"], **used}
-    if record["checksum"] != migration.checksum:
+    replaced = record["checksum"] != migration.checksum and record["checksum"] in migration.checksums
+    before = {"checksum": migration.checksum if replaced else record["checksum"], **record["variables"], **used}
+    if record["checksum"] not in migration.checksums:
         reason = (
             "the file was changed after it was applied; restore it and write the change as a new migration, or deploy a new "
             "pipeline version"
@@ -298,7 +336,8 @@ def plan_migration(
     if missing:
         reason = f"was applied, but the server doesn't have {', '.join(missing)}"
         return Change("migration", migration.file, "create", reason, None, after)
-    return Change("migration", migration.file, "unchanged", f"was applied {record['ended']}", before, after)
+    reason = f"was applied {record['ended']}" + (" from an earlier text that makes the same rows" if replaced else "")
+    return Change("migration", migration.file, "unchanged", reason, before, after)
 
 
 def _lasting(properties: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,15 @@
--- Users who did not move during a window while their average heart rate was outside their own range.
--- Grain: one row a user and window, written once, after the window's grace period.
+-- Users who did not move during a window while their average heart rate was outside their personal range.
+-- Grain: one row per user and window, written once, after the window's grace period.
 -- Not moving: the window's positions lie in a box of at most ${still_degrees} degrees on both sides, and there are at least
 -- ${minimum_events} of them (one position alone proves nothing).
+-- RETENTION: how long the server keeps a window, in event time behind the newest event of its partition. Without it ksqlDB keeps a window
+-- for size and grace period only, looks for closed windows at most once a second, and never writes those that an event far ahead (a
+-- device whose clock is wrong, a partition that was silent, a topic read from its start) has moved out of the store before the look. A
+-- day is longer than the jumps that devices make. The first look walks from the year 1970 to now in steps of half the retention: with a
+-- day that is over at once, with seconds it takes minutes. It must not be less than size and grace period together.
+-- ksqlDB's own migrations tool (`ksql-migrations`) can't replace a variable in a WINDOW clause: write numbers there before you give it
+-- this file. `heartwatch` replaces the variables itself.
+-- Replaces MD5 9761a36f20179c9f790d6c41d422f9c6: the same query without RETENTION, which makes the same rows on the embedded engine.
 CREATE TABLE ${alerts_table} WITH (
   KAFKA_TOPIC = '${alerts_topic}',
   KEY_FORMAT = 'KAFKA',
@@ -22,7 +30,7 @@ SELECT
   (MIN(r.`longitude`) + MAX(r.`longitude`)) / 2 AS `longitude`
 FROM ${realtime_stream} r
 INNER JOIN ${historical_table} h ON r.`user_id` = h.`user_id`
-WINDOW TUMBLING (SIZE ${window_ms} MILLISECONDS, GRACE PERIOD ${grace_ms} MILLISECONDS)
+WINDOW TUMBLING (SIZE ${window_ms} MILLISECONDS, RETENTION 1 DAY, GRACE PERIOD ${grace_ms} MILLISECONDS)
 GROUP BY r.`user_id`
 HAVING COUNT(*) >= ${minimum_events}
   AND MAX(r.`latitude`) - MIN(r.`latitude`) <= ${still_degrees}

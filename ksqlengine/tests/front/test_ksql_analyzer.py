@@ -9,6 +9,7 @@ import pytest
 from sessions import Session
 
 from ksqlengine.language.ast import Node
+from ksqlengine.language.rendering import render
 from ksqlengine.plan.catalog import schema_text
 from ksqlengine.plan.explain import explain, explain_step
 from ksqlengine.plan.steps import (
@@ -44,9 +45,9 @@ def schema(step: Step) -> str:
 class TestMigrations:
     @pytest.fixture
     def session(self) -> Session:
-        made = Session(variables=dict(VARIABLES))
+        made = Session()
         for path in sorted(MIGRATIONS.glob("V*.sql")):
-            made.run(path.read_text())
+            made.run(render(path.read_text(), VARIABLES))
         return made
 
     def test_the_sources(self, session: Session) -> None:

@@ -45,7 +45,7 @@ def actions(target: Target) -> set[str]:
 
 
 def test_a_stage_that_fails_takes_back_the_stages_before_it(target: Target):
-    broken = target.model_copy(update={"variables": {"minimum_events": "'two'"}})
+    broken = target.model_copy(update={"variables": {"minimum_events": "two"}})
     with pytest.raises(
         DeployError, match=r"V000003__alerts.sql[\s\S]*connect: all 3 .*\nschemas: all 3 .*\ntopics: all 8 "
     ):

@@ -21,6 +21,7 @@ from heartwatch.settings import ROOT, Settings
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, TopicState, producer_config
 from kafkakit.registry import Registry
+from ksqlengine.language.rendering import render
 
 WINDOW_MS, GRACE_MS, STILL, MINIMUM = 10_000, 2_000, 0.001, 3
 START_MS = 1_700_000_000_000
@@ -290,7 +291,7 @@ def malformed(good: bytes, schema_id: int) -> list[bytes | None]:
     ]
 
 
-def migrations() -> Iterator[str]:
-    """Yield the analytic's statements in order."""
+def migrations(variables: dict[str, str]) -> Iterator[str]:
+    """Yield the analytic's statements in order, with the variables replaced."""
     for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
-        yield path.read_text(encoding="utf-8")
+        yield render(path.read_text(encoding="utf-8"), variables)

@@ -31,8 +31,8 @@ def pipeline(settings: Settings) -> Pipeline:
 
 def deploy(engine: EngineProcess, pipeline: Pipeline, properties: dict[str, str]) -> dict[str, Any]:
     """Run the migrations; returns what the engine says of the last statement."""
-    for statements in migrations():
-        answer = engine.run(statements, properties, pipeline.variables)
+    for statements in migrations(pipeline.variables):
+        answer = engine.run(statements, properties)
     return answer[-1]
 
 
@@ -131,7 +131,7 @@ def test_the_last_windows_wait_for_ever_unless_idle_partitions_close(engines: En
     time.sleep(4)
     assert pipeline.alerts() == {}
     engine.run(f"TERMINATE {query}; DROP TABLE {pipeline.topic('alerts')};")
-    engine.run(list(migrations())[2], QUIET, pipeline.variables)
+    engine.run(list(migrations(pipeline.variables))[2], QUIET)
     check_alerts(pipeline, 180)
 
 

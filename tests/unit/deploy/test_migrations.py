@@ -8,6 +8,7 @@ import pytest
 from heartwatch.analytic import Analytic
 from heartwatch.deploy.migrations import Migration, MigrationError, plan_migration, query_properties, read_migrations
 from heartwatch.settings import load_settings
+from ksqlengine.language.rendering import render
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -39,7 +40,7 @@ def test_wrong_files_are_named(tmp_path: Path, files: dict[str, str], reason: st
 
 
 def migration(sql: str, **variables: str) -> Migration:
-    return Migration(1, "a", "V000001__a.sql", sql, "sum", variables)
+    return Migration(1, "a", "V000001__a.sql", sql, "sum", variables, render(sql, variables))
 
 
 def test_what_a_file_creates():
@@ -60,6 +61,21 @@ def test_the_repository_s_own_migrations():
         ("STREAM", "HEART_RATE_REALTIME_V1"),
         ("TABLE", "HEART_RATE_ALERTS_V1"),
     ]
+
+
+def test_variables_are_replaced_before_anything_is_sent(tmp_path: Path):
+    text = "-- ${size}\nCREATE TABLE ${t} AS SELECT COUNT(*) FROM a\n  WINDOW TUMBLING (SIZE ${size} SECONDS) GROUP BY '${t}';"
+    (one,) = read_migrations(write(tmp_path, V000001__a=text), {"t": "o_1", "size": "10"})
+    assert one.statements == text.replace("${t}", "o_1").replace("SIZE ${size}", "SIZE 10")
+    assert one.variables == {"size": "10", "t": "o_1"}
+
+
+@pytest.mark.parametrize("value", ["'ten'", "10; DROP TABLE a", "10) --", "select", "", "1 0", "a.b"])
+def test_a_value_that_cannot_stand_where_its_placeholder_does(tmp_path: Path, value: str):
+    folder = write(tmp_path, V000001__a="CREATE STREAM a AS SELECT *\n  FROM ${x};")
+    with pytest.raises(MigrationError) as caught:
+        read_migrations(folder, {"x": value})
+    assert str(caught.value).startswith(f"migration V000001__a.sql:2:8: variable 'x' with the value {value!r} is ")
 
 
 ONE = migration("CREATE STREAM a (b INT);", window_ms="10")
@@ -109,6 +125,26 @@ def test_a_running_query_s_other_properties_are_noticed(sql: str, idle_ms: str, 
     change = plan_migration(migration(sql), applied, {"A"}, wanted)
     assert change.action == action
     assert ("heartwatch.idle.close.ms: 5 → 6" in change.reason) is (action == "refused")
+
+
+EARLIER = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_text_that_replaces_an_earlier_one_leaves_what_was_deployed_alone():
+    newer = migration(f"-- About.\n-- Replaces MD5 {EARLIER}: the same rows.\nCREATE STREAM a (b INT);", window_ms="10")
+    unchanged = plan_migration(newer, {**RECORD, "checksum": EARLIER}, {"A"}, {})
+    assert (unchanged.action, unchanged.differences) == ("unchanged", ())
+    assert unchanged.reason == "was applied 2026-01-02 from an earlier text that makes the same rows"
+    assert plan_migration(newer, {**RECORD, "checksum": EARLIER[::-1]}, {"A"}, {}).action == "refused"
+    other = {**RECORD, "checksum": EARLIER, "variables": {"window_ms": "20"}}
+    assert plan_migration(newer, other, {"A"}, {}).action == "refused"
+    assert plan_migration(newer, {**RECORD, "checksum": EARLIER}, set(), {}).action == "create"
+
+
+def test_a_pipeline_of_the_first_release_is_not_refused():
+    analytic = Analytic.load("heart_rate", 1)
+    alerts = read_migrations(analytic.migrations_folder, analytic.variables())[2]
+    assert "9761a36f20179c9f790d6c41d422f9c6" in alerts.checksums
 
 
 def test_only_the_embedded_engine_gets_its_own_property():

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ksqlengine.errors import KsqlEngineError
 from ksqlengine.language.lexer import substitute_text
+from ksqlengine.language.rendering import RenderingError, render
 
 STATEMENTS, INPUT, OUTPUT, VARIABLES = "statements.sql", "input.json", "output.json", "variables.json"
 _MIGRATIONS = "V*__*.sql"
@@ -123,7 +124,6 @@ class Case:
         inputs: records that go in, in this order.
         outputs: records that must come out, in this order a topic.
         refusal: how the statements must be refused instead.
-        variables: values of ``${name}`` in the statements.
         schemas: Avro schemas that the registry holds before the first statement, by subject.
     """
 
@@ -132,7 +132,6 @@ class Case:
     inputs: tuple[Record, ...]
     outputs: tuple[Record, ...] = ()
     refusal: Refusal | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
     schemas: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -159,7 +158,15 @@ def make_case(
     variables: Mapping[str, str] | None = None,
     schemas: Mapping[str, str] | None = None,
 ) -> Case:
-    """Make a test of SQL and its JSON files, in which ``${name}`` stands for variables too.
+    """Make a test of SQL and its JSON files.
+
+    Args:
+        name: how the test is reported.
+        statements: the SQL, rendered.
+        inputs: records that go in; None where the statements insert their own.
+        outputs: what must come out.
+        variables: values of ``${name}`` in the JSON files.
+        schemas: Avro schemas of the registry, by subject.
 
     Raises:
         CaseFileError: a file can't be read or is wrong.
@@ -167,9 +174,7 @@ def make_case(
     values = variables or {}
     given = _InputFile(inputs=()) if inputs is None else _model(_InputFile, inputs, values)
     expected = _model(_OutputFile, outputs, values)
-    return Case(
-        name, statements, given.inputs, expected.outputs or (), expected.expected_exception, values, schemas or {}
-    )
+    return Case(name, statements, given.inputs, expected.outputs or (), expected.expected_exception, schemas or {})
 
 
 def read_folder(folder: Path, surroundings: Callable[[Path], Surroundings] | None = None) -> list[Case]:
@@ -215,13 +220,22 @@ def _migration_cases(
     folder: Path, migrations: list[Path], surroundings: Callable[[Path], Surroundings] | None
 ) -> list[Case]:
     given = surroundings(folder.resolve()) if surroundings else Surroundings(_no_others, {})
-    sql = "\n".join(read_text(path) for path in migrations)
+    texts = {path: read_text(path) for path in migrations}
     common = _variables(folder / _TESTS)
     cases = []
     for path in sorted((folder / _TESTS).glob("*/")):
         variables = given.variables(common | _variables(path))
+        sql = "\n".join(_rendered(file, text, variables) for file, text in texts.items())
         cases.append(make_case(path.name, sql, _there(path / INPUT), path / OUTPUT, variables, given.schemas))
     return cases
+
+
+def _rendered(file: Path, sql: str, variables: Mapping[str, str]) -> str:
+    """Replace a migration's variables as those who deploy it do."""
+    try:
+        return render(sql, variables)
+    except RenderingError as error:
+        raise CaseFileError(f"file {file}:{error}") from error
 
 
 def _variables(folder: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def run_case(case: Case, *, together: bool = False) -> Result:
         together: records that follow one another in one topic go through as one batch, as they do against Kafka. Results are the
             same, but that of several changes of a group in a batch only the last one comes out.
     """
-    engine = InMemoryEngine(case.variables, case.schemas)
+    engine = InMemoryEngine({}, case.schemas)
     try:
         for parsed in split_statements(case.statements):
             engine.execute(parsed)
