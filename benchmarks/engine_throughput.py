@@ -265,7 +265,7 @@ def engine(topics: Topics, guarantee: str) -> Drained:
         marks: list[Mark] = []
         while not marks or marks[-1].seen < topics.events:
             time.sleep(0.1)
-            description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {}, {})[0]["sourceDescription"]
+            description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {})[0]["sourceDescription"]
             seen = int(description["statisticsMap"].get("consumer-total-messages", {"value": 0})["value"])
             if seen:
                 now = time.perf_counter()
