@@ -13,11 +13,12 @@ from pydantic import Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
+from heartwatch.events import Wrong
 from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import load_settings
 from heartwatch.verify.detections import AlertsReport, missed_objectives
 from heartwatch.verify.topics import Offsets
-from tasks.events import Wrong, announce
+from tasks.events import announce
 from tasks.verify import (
     publish_detections,
     publish_detections_over_time,

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
+from heartwatch.events import Wrong
 from heartwatch.settings import load_settings
-from tasks.events import Wrong, announce
+from tasks.events import announce
 from tasks.throughput import measure_stages, publish_throughput
 
 

@@ -1,26 +1,13 @@
-"""Custom events: what the automations in `deployments/automations/` act on."""
+"""Emits custom events: what the automations in `deployments/automations/` act on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 from prefect.events import emit_event
 
-
-class Wrong(StrEnum):
-    """What can be wrong; one event each."""
-
-    SINK_INCOMPLETE = "heartwatch.sink.incomplete"
-    SLO_BREACHED = "heartwatch.slo.breached"
-    DETECTIONS_WRONG = "heartwatch.detections.wrong"
-    CONNECTOR_FAILED = "heartwatch.connector.failed"
-    QUERY_FAILED = "heartwatch.query.failed"
-    BROKER_OUT_OF_SYNC = "heartwatch.broker.out_of_sync"
-    WORKER_GONE = "heartwatch.worker.gone"
-    DISK_FILLING = "heartwatch.disk.filling"
-    PART_UNREACHABLE = "heartwatch.part.unreachable"
+from heartwatch.events import RECORDS_AT_RISK, Wrong
 
 
 def announce(
@@ -34,19 +21,17 @@ def announce(
 
     Args:
         wrong: what is wrong.
-        resource: what it concerns, such as a topic or connector; the event's resource is ``heartwatch.<kind>.<resource>``, so
-            that an automation can act once a resource.
+        resource: what it concerns, such as a topic or connector.
         sentence: what a person has to know: what is wrong, and where.
         facts: figures for programs.
         records_at_risk: whether records are lost, or will be if producers go on; an automation stops them then.
     """
-    kind = wrong.value.split(".")[1]
     emit_event(
         wrong.value,
         resource={
-            "prefect.resource.id": f"heartwatch.{kind}.{resource}",
+            "prefect.resource.id": wrong.resource_id(resource),
             "prefect.resource.name": resource,
-            "heartwatch.records-at-risk": "yes" if records_at_risk else "no",
+            RECORDS_AT_RISK: "yes" if records_at_risk else "no",
         },
         payload={"sentence": sentence, **(facts or {})},
     )

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from heartwatch.connect import Connect, ConnectError, UnknownConnectorError
+from heartwatch.events import Wrong
 from heartwatch.monitoring import Monitoring
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import Settings, load_settings
@@ -29,7 +30,7 @@ from heartwatch.verify.health import (
 from kafkakit.admin import KafkaAdmin, KafkaClientError
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError
 from tasks.artifacts import publish_table
-from tasks.events import Wrong, announce
+from tasks.events import announce
 
 _ANSWER_SECONDS = 10.0
 
@@ -58,10 +59,10 @@ def look_at_parts() -> list[Finding]:
     for finding in findings:
         if finding.event is not None:
             get_run_logger().warning(finding.sentence)
-            wrong = Wrong(finding.event)
             # A broker whose disk is full stops, and what it has not copied is gone with it.
-            at_risk = wrong is Wrong.DISK_FILLING
-            announce(wrong, finding.resource, finding.sentence, {"state": finding.state}, records_at_risk=at_risk)
+            at_risk = finding.event is Wrong.DISK_FILLING
+            facts = {"state": finding.state}
+            announce(finding.event, finding.resource, finding.sentence, facts, records_at_risk=at_risk)
     return findings
 
 

@@ -13,6 +13,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.events import Wrong
 from heartwatch.markdown import picture
 from heartwatch.monitoring import Monitoring, SinkCheck
 from heartwatch.proof.dead_letters import DeadLetter, DeadLetterSummary
@@ -21,7 +22,7 @@ from heartwatch.proof.store import BusyError
 from heartwatch.proof.topic import Request, prove, schema_lookup
 from heartwatch.settings import load_settings
 from tasks.artifacts import publish_markdown, publish_table
-from tasks.events import Wrong, announce
+from tasks.events import announce
 
 __all__ = [
     "Busy",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from heartwatch.connect import ConnectorStatus
+from heartwatch.events import Wrong
 from heartwatch.monitoring import ConnectorRestarts
 from kafkakit.admin import PartitionReplicas
 from ksqlengine.client.rest_client import Query
@@ -23,7 +24,7 @@ class Finding:
         part: connector, query, topic, worker, disk, or the part that could not be asked.
         resource: its name.
         state: in a word or two.
-        event: name of the event to emit, None when all is well.
+        event: the event to emit, None when all is well.
         sentence: what is wrong, where, and what is done or to do; empty when all is well.
         mended: something was done about it, so that it may be well at the next look.
     """
@@ -31,7 +32,7 @@ class Finding:
     part: str
     resource: str
     state: str
-    event: str | None = None
+    event: Wrong | None = None
     sentence: str = ""
     mended: bool = False
 
@@ -43,7 +44,7 @@ class ConnectorPlan:
     Attributes:
         restart: those whose failed tasks are to be restarted now, with how often they have been.
         forget: those that have run for long enough since their last restart, and those that are gone.
-        findings: one a connector.
+        findings: one per connector.
     """
 
     restart: dict[str, int]
@@ -68,7 +69,7 @@ def judge_connectors(
         now: present time.
     """
     restart: dict[str, int] = {}
-    # One that was deleted begins anew when it comes back.
+    # A connector that was deleted begins again when it comes back.
     forget = sorted(set(remembered) - {status.name for status in statuses})
     findings = []
     for status in statuses:
@@ -84,11 +85,9 @@ def judge_connectors(
             restart[status.name] = restarts + 1
             sentence = f"{failed}; its failed tasks are restarted, the {_ordinal(restarts + 1)} time of at most {limit}"
         else:
-            sentence = f"{failed}; it was restarted {restarts} times already: mend the cause, then restart its tasks"
-        event = "heartwatch.connector.failed"
-        findings.append(
-            Finding("connector", status.name, status.summary, event, sentence, mended=status.name in restart)
-        )
+            sentence = f"{failed}; it was restarted {restarts} times already: fix the cause, then restart its tasks"
+        event, mended = Wrong.CONNECTOR_FAILED, status.name in restart
+        findings.append(Finding("connector", status.name, status.summary, event, sentence, mended))
     return ConnectorPlan(restart, forget, findings)
 
 
@@ -98,7 +97,7 @@ def _ordinal(number: int) -> str:
 
 
 def judge_queries(queries: Iterable[Query]) -> list[Finding]:
-    """Return a finding a query; one that neither runs nor is paused is wrong."""
+    """Return one finding per query; a query that neither runs nor is paused is wrong."""
     return [
         Finding("query", query.query_id, query.state)
         if query.state in _RUNNING_QUERY
@@ -106,7 +105,7 @@ def judge_queries(queries: Iterable[Query]) -> list[Finding]:
             "query",
             query.query_id,
             query.state,
-            "heartwatch.query.failed",
+            Wrong.QUERY_FAILED,
             f"query {query.query_id!r} is in state {query.state}: its results stop; see the server's log and processing log",
         )
         for query in queries
@@ -114,37 +113,39 @@ def judge_queries(queries: Iterable[Query]) -> list[Finding]:
 
 
 def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> list[Finding]:
-    """Return a finding for all partitions that are well, and one for each broker that lacks some.
+    """Return one finding for all partitions that are well, or one for each broker that lacks some.
 
     Args:
         partitions: of all topics, Kafka's own among them.
         minimum: in-sync replicas without which a write is refused.
     """
     lagging: dict[int, list[PartitionReplicas]] = {}
-    for one in partitions:
-        for broker in sorted(set(one.replicas) - set(one.in_sync)):
-            lagging.setdefault(broker, []).append(one)
+    for partition in partitions:
+        for broker in sorted(set(partition.replicas) - set(partition.in_sync)):
+            lagging.setdefault(broker, []).append(partition)
     findings = [
-        Finding("broker", str(broker), "out of sync", "heartwatch.broker.out_of_sync", _lagging(broker, ones, minimum))
-        for broker, ones in sorted(lagging.items())
+        Finding("broker", str(broker), "out of sync", Wrong.BROKER_OUT_OF_SYNC, _lagging(broker, behind, minimum))
+        for broker, behind in sorted(lagging.items())
     ]
-    headless = [one for one in partitions if one.leader is None and one.in_sync == one.replicas]
+    headless = [
+        partition for partition in partitions if partition.leader is None and partition.in_sync == partition.replicas
+    ]
     if headless:
         sentence = f"{len(headless)} partitions have no leader, such as {_names(headless)}: see the brokers' logs"
-        findings.append(Finding("broker", "leaders", "missing", "heartwatch.broker.out_of_sync", sentence))
+        findings.append(Finding("broker", "leaders", "missing", Wrong.BROKER_OUT_OF_SYNC, sentence))
     return findings or [Finding("broker", "all", f"{len(partitions)} partitions in sync")]
 
 
-def _lagging(broker: int, ones: Sequence[PartitionReplicas], minimum: int) -> str:
-    below = [one for one in ones if len(one.in_sync) < minimum]
-    sentence = f"broker {broker} is out of sync for {len(ones)} partitions, such as {_names(ones)}"
+def _lagging(broker: int, partitions: Sequence[PartitionReplicas], minimum: int) -> str:
+    below = [partition for partition in partitions if len(partition.in_sync) < minimum]
+    sentence = f"broker {broker} is out of sync for {len(partitions)} partitions, such as {_names(partitions)}"
     if below:
         sentence += f"; {len(below)} of them have fewer in-sync replicas than the {minimum} that writes need"
     return f"{sentence}: see that the broker is up, and its log"
 
 
-def _names(ones: Sequence[PartitionReplicas]) -> str:
-    return ", ".join(f"{one.topic}/{one.partition}" for one in ones[:_SHOWN])
+def _names(partitions: Sequence[PartitionReplicas]) -> str:
+    return ", ".join(f"{found.topic}/{found.partition}" for found in partitions[:_SHOWN])
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class WorkerSeen:
 
 
 def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetime) -> list[Finding]:
-    """Return a finding a worker; one that went is wrong until `memory` has passed: then it was taken away.
+    """Return one finding per worker; a worker that went is wrong until `memory` has passed: then it was taken away.
 
     Args:
         workers: of all work pools.
@@ -175,7 +176,7 @@ def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetim
                 f"worker {worker.name!r} of work pool {worker.pool!r} is gone, last heard of {heard}: its runs wait; see "
                 "that its machine and process are up"
             )
-            findings.append(Finding("worker", worker.name, "offline", "heartwatch.worker.gone", sentence))
+            findings.append(Finding("worker", worker.name, "offline", Wrong.WORKER_GONE, sentence))
     return findings
 
 
@@ -195,9 +196,9 @@ def judge_disk(place: str, free: int, total: int, least: float) -> Finding:
     sentence = (
         f"the disk of {place} is filling: {state} ({share:.0%}), less than {least:.0%}; make room before brokers stop"
     )
-    return Finding("disk", place, state, "heartwatch.disk.filling", sentence)
+    return Finding("disk", place, state, Wrong.DISK_FILLING, sentence)
 
 
 def unreachable(part: str, error: Exception) -> Finding:
     """Return what to say of a part that could not be asked."""
-    return Finding(part, part, "no answer", "heartwatch.part.unreachable", f"{part} can't be asked: {error}")
+    return Finding(part, part, "no answer", Wrong.PART_UNREACHABLE, f"{part} can't be asked: {error}")

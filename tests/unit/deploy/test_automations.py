@@ -11,8 +11,8 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeploymen
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
 from heartwatch.deploy.automations import AutomationError, read_automations
+from heartwatch.events import Wrong
 from heartwatch.verify.health import judge_disk
-from tasks.events import Wrong
 
 PAUSE = "deployment:pause-producers/pause-producers"
 BLOCK = uuid4()

@@ -1,0 +1,42 @@
+"""Names of the custom events that checks emit when something is wrong, and of what they concern.
+
+`tasks.events` emits them; the automations in `deployments/automations/` say what Prefect's server does then.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+RECORDS_AT_RISK = "heartwatch.records-at-risk"
+"""Label of an event's resource: ``yes`` where records are lost, or will be if producers go on."""
+
+
+class Wrong(StrEnum):
+    """What can be wrong; one event each."""
+
+    SINK_INCOMPLETE = "heartwatch.sink.incomplete"
+    """A sink does not hold what its topic holds."""
+    SLO_BREACHED = "heartwatch.slo.breached"
+    """The pipeline is slower than its service level objectives allow."""
+    DETECTIONS_WRONG = "heartwatch.detections.wrong"
+    """The alerts are not those that a batch computation finds."""
+    CONNECTOR_FAILED = "heartwatch.connector.failed"
+    """A connector or a task of it failed."""
+    QUERY_FAILED = "heartwatch.query.failed"
+    """A persistent query neither runs nor is paused."""
+    BROKER_OUT_OF_SYNC = "heartwatch.broker.out_of_sync"
+    """A broker lacks records of partitions that it has, or partitions have no leader."""
+    WORKER_GONE = "heartwatch.worker.gone"
+    """A worker of a work pool is no longer heard of."""
+    DISK_FILLING = "heartwatch.disk.filling"
+    """Less of a disk is free than has to be."""
+    PART_UNREACHABLE = "heartwatch.part.unreachable"
+    """A part of the pipeline could not be asked."""
+
+    def resource_id(self, resource: str) -> str:
+        """Return the id of what an event concerns, so that an automation can act once per resource.
+
+        Args:
+            resource: its name, such as a topic's or a connector's.
+        """
+        return f"heartwatch.{self.value.split('.')[1]}.{resource}"
