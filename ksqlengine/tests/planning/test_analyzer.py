@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sessions import Session
+from analyzer_session import Session
 
 from ksqlengine.language.ast import Node
 from ksqlengine.language.rendering import render

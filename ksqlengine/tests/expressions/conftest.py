@@ -1,11 +1,11 @@
-"""Fixtures of the tests of everything before execution."""
+"""Fixtures of the expressions' tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from sessions import FRAME, ROWS, SOURCES, TYPES, Evaluated, Session
+from expression_rows import FRAME, ROWS, TYPES, Evaluated
 
 from ksqlengine.language.parser import parse_expression
 from ksqlengine.planning.binder import Binder
@@ -28,11 +28,3 @@ def evaluate() -> Callable[[str], Evaluated]:
         return Evaluated(expression.type, found.to_list(), errors)
 
     return run
-
-
-@pytest.fixture
-def session() -> Session:
-    """A session with a few streams and tables."""
-    made = Session()
-    made.run(SOURCES)
-    return made

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sessions import TYPES
+from expression_rows import TYPES
 
 from ksqlengine.language.parser import parse_expression
 from ksqlengine.planning.binder import Binder
