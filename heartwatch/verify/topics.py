@@ -120,7 +120,7 @@ def wait_for_table(settings: Settings, deadline_seconds: float) -> int:
 
     def not_ready() -> NotReadyError:
         return NotReadyError(
-            f"{left} of {wanted.height} rows of the historical table are not in topic "
+            f"{left} of {wanted.height} rows of table {settings.postgres.historical_table!r} are not in topic "
             f"{topics.analytic.table_topic!r} after {deadline_seconds:g} s; see the source connector's log"
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,64 @@ def test_no_word_of_an_analytic_outside_its_folders() -> None:
         and not line.strip().startswith(("#", "heart_rate/"))
     }
     assert found == set()
+
+
+NOT_A_TOPIC = {
+    ("heartwatch/report/day.py", "alerts"): "a figure of the report: the number of results",
+    ("heartwatch/settings.py", "historical"): "the default of a setting: a table of the database",
+    ("heartwatch/verify/render.py", "alerts"): "the label of a plotted figure",
+    ("heartwatch/web/pages/alerts.py", "alerts"): "the name of the file that a viewer saves",
+    ("flows/demo.py", "alerts"): "a field of the flow's result",
+    ("flows/heart_watch.py", "alerts"): "the label of a figure",
+    ("tasks/historical.py", "historical"): "a folder of the settings' home",
+    ("tasks/report.py", "alerts"): "the label of a figure",
+    ("tasks/result.py", "alerts"): "the name of an artifact",
+}
+
+
+def test_no_topic_of_an_analytic_is_named_outside_its_own_files() -> None:
+    """The code that every analytic shares asks for the topic of a role; the simulator and the ranges are an analytic's own."""
+    shared = [
+        path
+        for folder in ("kafkakit/src", "ksqlengine/src", "heartwatch", "tasks", "flows")
+        for path in (ROOT / folder).rglob("*.py")
+        if not {"simulate", "ranges"} & set(path.relative_to(ROOT).parts)
+    ]
+    assert shared
+    found = {
+        (str(path.relative_to(ROOT)), topic)
+        for path in shared
+        for text in texts(path)
+        for topic in HEART_RATE.topics
+        if names(text, topic)
+    }
+    assert found == NOT_A_TOPIC.keys()
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Return the literals of a module, those of f-strings too, without docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.value
+
+
+def names(text: str, topic: str) -> bool:
+    """Tell whether a literal is a topic's name, or has it as a stage, a KSQL variable or a statement has."""
+    return bool(re.search(rf"^{topic}$|\b{topic}([ _])(topic|stream|table|sink)\b|\b(?i:from|join)\s+{topic}\b", text))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("realtime", True),
+        ("realtime topic", True),
+        ("${realtime_stream}", True),
+        ("SELECT 1 FROM realtime", True),
+        ("load-historical", False),
+        ("the realtime of it", False),
+    ],
+)
+def test_literals_that_name_a_topic_are_told_apart(text: str, named: bool) -> None:
+    assert any(names(text, topic) for topic in HEART_RATE.topics) is named
