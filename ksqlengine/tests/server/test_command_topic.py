@@ -9,7 +9,8 @@ import pytest
 from kafkakit.batch_consumer import MessageBatch
 from ksqlengine.server.command_topic import Command
 from ksqlengine.server.session_properties import IDLE_CLOSE, query_options, with_changes
-from ksqlengine.streams.stage_session import Guarantee, ordered
+from ksqlengine.streams.batches import ordered
+from ksqlengine.streams.context import Guarantee
 from ksqlengine.types.errors import StatementError
 
 

@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,12 @@ from ksqlengine.execution.stages import Stage, stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.server.in_memory import InMemoryEngine
-from ksqlengine.streams import stage_session
-from ksqlengine.streams.join_merge import MergeSession
+from ksqlengine.streams import clients
+from ksqlengine.streams.context import Guarantee, QueryOptions, StageContext, UndeliveredError
 from ksqlengine.streams.metrics import QueryMetrics
-from ksqlengine.streams.stage_session import (
-    Guarantee,
-    QueryOptions,
-    StageContext,
-    StageSession,
-    StageThread,
-    UndeliveredError,
-)
+from ksqlengine.streams.pipeline_work import PipelineWork
+from ksqlengine.streams.stage_session import StageSession
+from ksqlengine.streams.stage_thread import StageThread, open_session
 
 SERVICE = "test_"
 LOG = f"{SERVICE}ksql_processing_log"
@@ -191,11 +187,11 @@ class Admin:
 @pytest.fixture
 def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
     made = Brokers()
-    monkeypatch.setattr(stage_session, "Consumer", lambda config: Group(made))
-    monkeypatch.setattr(stage_session, "Producer", lambda config: Writer(made, config))
-    monkeypatch.setattr(stage_session, "AdminClient", lambda config: Admin(made))
-    monkeypatch.setattr(stage_session, "KafkaAdmin", lambda settings: Admin(made))
-    monkeypatch.setattr(stage_session, "open_batch_consumer", lambda config, **_: Reader(made))
+    monkeypatch.setattr(clients, "Consumer", lambda config: Group(made))
+    monkeypatch.setattr(clients, "Producer", lambda config: Writer(made, config))
+    monkeypatch.setattr(clients, "AdminClient", lambda config: Admin(made))
+    monkeypatch.setattr(clients, "KafkaAdmin", lambda settings: Admin(made))
+    monkeypatch.setattr(clients, "open_batch_consumer", lambda config, **_: Reader(made))
     return made
 
 
@@ -223,8 +219,7 @@ def context(options: QueryOptions) -> StageContext:
 
 def session(stage: Stage, options: QueryOptions) -> StageSession:
     """Begin a life of a stage, up to its partitions."""
-    kind = MergeSession if stage.arms else StageSession
-    begun = kind(stage, context(options), "group")
+    begun = open_session(stage, context(options), "group")
     begun.step()
     return begun
 
@@ -311,7 +306,7 @@ def test_a_query_goes_on_after_a_panic_of_the_expression_engine(brokers: Brokers
 
     brokers.topics["a"] = []
     running = context(EARLIEST)
-    thread = StageThread(first_stage(COPY), running, Life)
+    thread = StageThread(first_stage(COPY), running, partial(Life, make_work=PipelineWork))
     thread.start()
     assert went_on.wait(30), f"the query's thread ended with state {thread.status}"
     thread.stop()

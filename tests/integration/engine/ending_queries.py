@@ -13,7 +13,7 @@ from pathlib import Path
 
 from heartwatch.settings import load_settings
 from ksqlengine.server.engine import Engine, EngineConfig
-from ksqlengine.streams.stage_session import StageSession
+from ksqlengine.streams.stage_thread import open_session
 
 _THREADS, _ROUNDS = 4, 25
 _FIRST_SECONDS, _LAST_SECONDS = 0.04, 0.12  # after it joined; the broker answers after some 70 ms
@@ -33,7 +33,7 @@ def main(service_id: str, data_dir: str) -> None:
     def open_and_end(number: int) -> None:
         moments = random.Random(number)
         for round_ in range(_ROUNDS):
-            session = StageSession(stage, context, f"{service_id}{number}-{round_}")
+            session = open_session(stage, context, f"{service_id}{number}-{round_}")
             time.sleep(moments.uniform(_FIRST_SECONDS, _LAST_SECONDS))
             session.close()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ksqlengine.expressions.base import ColumnExpression
+from ksqlengine.internal_names import query_topic
 from ksqlengine.plan.catalog import source_steps
 from ksqlengine.plan.steps import (
     AggregateStep,
@@ -132,11 +133,6 @@ def _key_names(source: SourceStep) -> set[str]:
     return {column.name for column in source.schema.key}
 
 
-def internal_topic(service_id: str, query_id: str, suffix: str) -> str:
-    """Return the name of a query's own topic, as ksqlDB names it."""
-    return f"_confluent-ksql-{service_id}query_{query_id}-{suffix}"
-
-
 def stages(plan: QueryPlan, service_id: str) -> list[Stage]:
     """Cut a plan into its stages, upstream ones first."""
     return _Cutting(plan, service_id).stages()
@@ -167,7 +163,7 @@ class _Cutting:
         return [self._with_changelog(stage) for stage in (*self._found, last)]
 
     def _topic(self, suffix: str) -> str:
-        return internal_topic(self._service_id, self._plan.query_id, suffix)
+        return query_topic(self._service_id, self._plan.query_id, suffix)
 
     def _cut(self, step: Step) -> Step:
         """Replace what lies below each repartitioning by a source on its topic, and note the upstream stages."""

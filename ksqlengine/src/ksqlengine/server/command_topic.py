@@ -21,6 +21,7 @@ from kafkakit.admin import KafkaAdmin, TopicExistsError, TopicState, consumer_co
 from kafkakit.batch_consumer import BEGINNING, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.errors import KsqlEngineError
+from ksqlengine.internal_names import command_topic
 
 _REQUEST_SECONDS = 60.0
 _POLL_SECONDS = 0.2
@@ -81,7 +82,7 @@ class CommandTopic:
             service_id: the service.
             apply: carries out a command; called in order of the topic, by one thread, with the command's offset.
         """
-        self.topic = f"_confluent-ksql-{service_id}command_topic"
+        self.topic = command_topic(service_id)
         self._kafka = kafka
         self._transactional_id = f"{service_id}command_topic"
         self._service_id = service_id

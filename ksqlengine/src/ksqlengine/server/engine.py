@@ -43,9 +43,9 @@ from ksqlengine.server.session_properties import (
 )
 from ksqlengine.server.topics_and_schemas import RecordedSchemas, Resources, missing_topic
 from ksqlengine.streams import processing_log
-from ksqlengine.streams.join_merge import MergeSession
+from ksqlengine.streams.context import StageContext
 from ksqlengine.streams.metrics import QueryMetrics
-from ksqlengine.streams.stage_session import StageContext, StageSession, StageThread
+from ksqlengine.streams.stage_thread import StageThread
 from ksqlengine.types.errors import (
     COMMAND_QUEUE_CATCHUP_TIMEOUT,
     SERVER_ERROR,
@@ -407,10 +407,7 @@ class Engine:
             write_schemas=lambda stage: self.resources.write_schemas(stage.sink),
             metrics=metrics,
         )
-        threads = [
-            StageThread(stage, context, MergeSession if stage.arms else StageSession)
-            for stage in stages(plan, self.config.service_id)
-        ]
+        threads = [StageThread(stage, context) for stage in stages(plan, self.config.service_id)]
         self.queries[plan.query_id] = running = RunningQuery(query, threads, metrics)
         running.set_paused(query.paused)
         running.start()

@@ -30,8 +30,9 @@ from ksqlengine.planning.statements import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
 from ksqlengine.server.transient_stages import TransientStages
-from ksqlengine.streams.progress import PartitionProgress
-from ksqlengine.streams.stage_session import Owned, TableFollower, ordered, select
+from ksqlengine.streams.batches import ordered, select
+from ksqlengine.streams.progress import OwnedPartition, PartitionProgress
+from ksqlengine.streams.tables import TableFollower
 from ksqlengine.types.errors import NotSupportedError
 
 _POLL_SECONDS = 0.2
@@ -116,7 +117,7 @@ class RunningTransientQuery:
         first = self._stages.chain.pipelines[0]
         tables = TableFollower(first, config, self._resources.ends) if isinstance(first, Pipeline) else None
         owned = {
-            partition: Owned(PartitionProgress(position=0), None, 0, 0, time.time())
+            partition: OwnedPartition(PartitionProgress(position=0), None, 0, 0, time.time())
             for partition in range(self._partitions[self._topic])
         }
         try:
@@ -144,7 +145,7 @@ class RunningTransientQuery:
         )
 
     def _of_poll(
-        self, batch: MessageBatch, tables: TableFollower | None, owned: dict[int, Owned]
+        self, batch: MessageBatch, tables: TableFollower | None, owned: dict[int, OwnedPartition]
     ) -> Iterator[StageResult]:
         chain = self._stages.chain
         yield from chain.feed_sides(batch)

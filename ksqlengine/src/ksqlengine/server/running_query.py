@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ksqlengine.plan.catalog import Query
+from ksqlengine.streams.context import Status
 from ksqlengine.streams.metrics import QueryMetrics
-from ksqlengine.streams.stage_session import StageThread, Status
+from ksqlengine.streams.stage_thread import StageThread
 
 
 @dataclass

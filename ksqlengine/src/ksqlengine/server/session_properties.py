@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ksqlengine.planning.with_clause import EngineDefaults
-from ksqlengine.streams.stage_session import Guarantee, QueryOptions
+from ksqlengine.streams.context import Guarantee, QueryOptions
 from ksqlengine.types.errors import NotSupportedError, StatementError
 
 IDLE_CLOSE = "heartwatch.idle.close.ms"

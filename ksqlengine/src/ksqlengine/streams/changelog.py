@@ -1,4 +1,4 @@
-"""A query's state as records of its changelog topic, from which a restart takes it up again.
+"""A query's state as records of its changelog topic, from which a restart restores it.
 
 What an operator remembers for longer than its source topic may keep records (the groups of an aggregate, the rows of a table
 that is grouped) goes into a compacted topic of the query's own, in the transaction that commits the offsets: a record a group
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.batch_consumer import BEGINNING, BatchConsumer
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.execution.operators import DELETED, KEY
 from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.execution.writers import Outgoing
@@ -38,8 +39,8 @@ _BATCH_ROWS = 65_536
 _POLL_SECONDS = 0.5
 
 
-class ChangelogError(Exception):
-    """The state in a changelog topic can't be taken up; the message says why and what to do."""
+class ChangelogError(KsqlEngineError):
+    """The state in a changelog topic can't be restored; the message says why and what to do."""
 
 
 class StateSerde:
@@ -75,7 +76,7 @@ class StateSerde:
         if decoded.rejects:
             raise ChangelogError(
                 f"a state can't be read: {decoded.rejects[0].reason}; another version of the engine wrote it, or another "
-                "program: start that version, or drop the query and create it anew"
+                "program: start that version, or drop the query and create it again"
             )
         named = pl.DataFrame(pl.from_arrow(decoded.batch)).cast(self._named)  # type: ignore[arg-type]
         return pl.DataFrame(
@@ -135,7 +136,7 @@ def _avro(type_: Any, names: Iterator[int]) -> Any:
 
 
 class Changelog:
-    """A stage's state in its changelog topic: gives the records of what changed, and takes up what is there."""
+    """A stage's state in its changelog topic: gives the records of what changed, and restores what is there."""
 
     def __init__(self, topic: str, pipeline: Pipeline) -> None:
         """Prepare; from now on the state's changes are remembered.
@@ -171,11 +172,11 @@ class Changelog:
         now = round(time.time() * 1000)
         return Outgoing(list(keys), values, [now] * len(keys), changed[ROWPARTITION].to_list())
 
-    def take_up(self, consumer: BatchConsumer, ends: Mapping[int, int], patience_seconds: float) -> dict[int, int]:
+    def restore(self, consumer: BatchConsumer, ends: Mapping[int, int], patience_seconds: float) -> dict[int, int]:
         """Read partitions to their ends and put their states back.
 
         Args:
-            consumer: reads committed records only, and tells where partitions end.
+            consumer: reads committed records only, and says where partitions end.
             ends: of the partitions to read, the offset that must be reached.
             patience_seconds: how long a partition may give nothing (a transaction of a process that died may still be open).
 
@@ -194,7 +195,7 @@ class Changelog:
                 behind = [partition for partition, end in ends.items() if reached[partition] < end]
                 raise ChangelogError(
                     f"partitions {behind!r} of {self.topic!r} gave nothing for {patience_seconds:g} s before their ends; "
-                    "is the broker well?"
+                    "is the broker up?"
                 )
             batch = consumer.poll(_POLL_SECONDS, _BATCH_ROWS)
             if len(batch):

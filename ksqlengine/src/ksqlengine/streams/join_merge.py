@@ -10,31 +10,29 @@ Source: Kafka Streams' ``PartitionGroup``, which takes the record with the lowes
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import orjson
 import polars as pl
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from kafkakit.batch_consumer import MessageBatch
 from ksqlengine.execution.builder import build_merge
 from ksqlengine.execution.operators import StreamTimes
 from ksqlengine.execution.pipeline import ORDER, MergePipeline
 from ksqlengine.execution.readers import Rejected
+from ksqlengine.execution.stages import Stage
+from ksqlengine.internal_names import is_internal
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, SourceKind
-from ksqlengine.streams.progress import PartitionProgress
-from ksqlengine.streams.stage_session import Owned, StageSession, ordered, select
+from ksqlengine.streams.batches import of_topic, ordered, select
+from ksqlengine.streams.clients import StageClients
+from ksqlengine.streams.context import StageContext
+from ksqlengine.streams.tables import Partition
 from ksqlengine.types.arrays import runs
 
 _MOST_HELD_ROWS = 200_000  # a side that is so far ahead of the other isn't read meanwhile
 _NO_LIMIT = 2**62
-_BATCH_ROWS = 32_768
-_POLL_SECONDS = 0.1
-_REQUEST_SECONDS = 30.0
-_DELETION_SECONDS = 30.0
 
 Input = tuple[int, int]
 """A side and a partition of its topic."""
@@ -93,14 +91,15 @@ class Merger:
         self.held: dict[Input, Held] = {}
         self._times = tuple(StreamTimes() for _ in pipeline.arms)
 
-    def begin(self, one: Input, position: int) -> None:
+    def begin(self, where: Input, position: int) -> None:
         """Take an input's records from an offset on."""
-        self.held[one] = Held(position, position, None)
+        self.held[where] = Held(position, position, None)
 
-    def forget(self, one: Input) -> None:
+    def forget(self, where: Input) -> None:
         """Forget an input and what is held of it."""
-        del self.held[one]
-        self._times[one[0]].forget(one[1])
+        side, partition = where
+        del self.held[where]
+        self._times[side].forget(partition)
 
     def hold(self, batch: MessageBatch) -> int:
         """Read a batch's records of both sides; return how many there were."""
@@ -110,13 +109,13 @@ class Merger:
                     self.held[side, partition].ended_at = offset
         count = 0
         for number, topic in enumerate(batch.topics):
-            part = batch if len(batch.topics) == 1 else select(batch, np.flatnonzero(batch.topic == number))
+            part = of_topic(batch, number)
             sides = [side for side, arm in enumerate(self.pipeline.arms) if arm.topic == topic]
             count += sum(self._hold(side, part) for side in sides)
         return count
 
     def _hold(self, side: int, batch: MessageBatch) -> int:
-        batch = ordered(batch, [partition for one, partition in self.held if one == side])
+        batch = ordered(batch, [partition for held_side, partition in self.held if held_side == side])
         if len(batch):
             read_to = np.array([self.held[side, partition].read_to for partition in batch.partition.tolist()])
             batch = select(batch, np.flatnonzero(batch.offset >= read_to))
@@ -142,51 +141,78 @@ class Merger:
         return [rows for held in self.held.values() if (rows := held.take(limit)) is not None]
 
 
-class MergeSession(StageSession):
-    """One life of a stage with `Stage.arms`. The group's partitions are the left side's; the right side's go with them."""
+class MergeWork:
+    """Puts both sides of a join into its topic (a `StageWork`). The group's partitions are the left side's; the right's go along.
 
-    def _build(self) -> None:
-        context, stage = self._context, self._stage
-        self._merge = build_merge(stage, context.schemas, context.write_schemas(stage))
-        self._aggregate = None
-        self._counters = self._merge.counters
-        self._merger = Merger(self._merge)
+    Rows are handed on as their turn comes; a side that is far ahead of the other one isn't read meanwhile.
+    """
+
+    def __init__(self, stage: Stage, context: StageContext, clients: StageClients) -> None:
+        """Build the pipeline of a stage with `Stage.arms`.
+
+        Args:
+            stage: what to run.
+            context: what it needs.
+            clients: the session's clients.
+        """
+        self._stage = stage
+        self._context = context
+        self._clients = clients
+        self._pipeline = build_merge(stage, context.schemas, context.write_schemas(stage))
+        self._merger = Merger(self._pipeline)
         self._held = self._merger.held
         self._reading: frozenset[Input] = frozenset()
+        self._topics = [arm.topic for arm in self._pipeline.arms]
+        self._side_partitions = [clients.partitions(topic) for topic in self._topics]
 
-    def _open_tables(self, reading: dict[str, Any]) -> None:
-        self._side_partitions = [self._partitions(arm.topic) for arm in self._merge.arms]
+    @property
+    def has_partitions(self) -> bool:
+        """Whether it has any of the group's partitions."""
+        return bool(self._held)
 
-    # ---------------------------------------------------------------------------------------------- one round
-    def step(self) -> int:
-        """Read one batch, hand on what is due, and commit when it is time; return the number of records read."""
-        self._serve_group()
-        batch = self._stream.poll(_POLL_SECONDS if self._held else 0.0, _BATCH_ROWS)
-        held = self._merger.hold(batch)
-        if held:
-            self._count(held, time.time())
+    @property
+    def begins_at_ends(self) -> bool:
+        """Whether a partition without a commit begins at its topic's end, on one side at least."""
+        return not all(self._context.options.reads_from_beginning(arm.source) for arm in self._stage.arms)
+
+    def positions(self) -> list[tuple[str, int, int]]:
+        """Return (topic, partition, offset) of everything that is to be read; it is taken as being read from now on."""
+        self._reading = self._readable()
+        positions: dict[Partition, int] = {}
+        for side, partition in self._reading:
+            where = (self._topics[side], partition)
+            positions[where] = min(self._held[side, partition].read_to, positions.get(where, _NO_LIMIT))
+        return [(topic, partition, offset) for (topic, partition), offset in positions.items()]
+
+    def _readable(self) -> frozenset[Input]:
+        return frozenset(where for where, held in self._held.items() if held.rows < _MOST_HELD_ROWS)
+
+    # ---------------------------------------------------------------------------------------------- records
+    def process(self, batch: MessageBatch) -> None:
+        """Hold what was read, which may be nothing, and hand on what is due."""
+        count = self._merger.hold(batch)
+        if count:
+            self._context.metrics.count_consumed(count, self._pipeline.counters, time.time())
         self._hand_on()
         if self._reading != self._readable():
-            self._assign()
-        self._commit_if_due()
-        if not self._held:
-            time.sleep(_POLL_SECONDS / 2)
-        return len(batch)
+            self._clients.stream.assign(self.positions())
 
     def _hand_on(self) -> None:
+        output = self._clients.output
         taken = self._merger.due()
         if taken:
-            self._produce(self._merge.write(taken, self._sink_partitions))
+            output.write(self._pipeline.write(taken, output.sink_partitions))
         for held in self._held.values():
-            self._send_rejects([one for one in held.rejects if one.offset < held.position])
-            held.rejects = [one for one in held.rejects if one.offset >= held.position]
+            output.write_rejects([bad for bad in held.rejects if bad.offset < held.position])
+            held.rejects = [bad for bad in held.rejects if bad.offset >= held.position]
 
     # ---------------------------------------------------------------------------------------------- commits
-    def _changed_offsets(self) -> list[TopicPartition]:
-        by_topic: dict[tuple[str, int], dict[int, int]] = {}
+    def prepare_commit(self) -> list[TopicPartition]:
+        """Return the positions that have changed, with their metadata; there is no state to write."""
+        by_topic: dict[Partition, dict[int, int]] = {}
         changed = set()
         for (side, partition), held in self._held.items():
-            where = (self._merge.arms[side].topic, partition)
+            where = (self._topics[side], partition)
             by_topic.setdefault(where, {})[side] = held.position
             if held.position != held.committed:
                 changed.add(where)
@@ -196,28 +222,29 @@ class MergeSession(StageSession):
             if (topic, partition) in changed
         ]
 
-    def _note_committed(self) -> None:
+    def note_committed(self) -> None:
+        """Note that the positions are committed."""
         for held in self._held.values():
             held.committed = held.position
 
-    def _delete_used(self) -> None:
-        """Delete what has been read of a query's own streams: nobody else reads them."""
-        now = time.monotonic()
-        if now - self._last_deletion < _DELETION_SECONDS:
-            return
-        self._last_deletion = now
-        used = [
-            TopicPartition(self._merge.arms[side].topic, partition, held.committed)
+    def used(self) -> list[TopicPartition]:
+        """Return up to where records of a query's own streams were read and committed: nobody else reads them."""
+        return [
+            TopicPartition(self._topics[side], partition, held.committed)
             for (side, partition), held in self._held.items()
             if held.committed
-            and self._merge.arms[side].topic.startswith("_confluent-ksql-")
-            and self._merge.arms[side].kind is SourceKind.STREAM
+            and is_internal(self._topics[side])
+            and self._pipeline.arms[side].kind is SourceKind.STREAM
         ]
-        if used:
-            self._admin.delete_records(used, request_timeout=_REQUEST_SECONDS)
 
     # ---------------------------------------------------------------------------------------------- assignment
-    def _take_over(self, partitions: list[int]) -> None:
+    def give_up(self) -> None:
+        """Forget all partitions; another process may have them now."""
+        for where in list(self._held):
+            self._merger.forget(where)
+
+    def take_over(self, partitions: list[int]) -> None:
+        """Take partitions that the group has given to this process, and the right side's that go with them."""
         lead = self._side_partitions[0]
         gained = [
             (side, partition)
@@ -225,53 +252,23 @@ class MergeSession(StageSession):
             for partition in range(count)
             if partition % lead in partitions
         ]
-        for one, position in self._committed_positions(gained).items():
-            self._merger.begin(one, position)
-        for partition in partitions:
-            self._owned[partition] = Owned(PartitionProgress(), None, 0, 0, time.time())
-        self._assign()
-        if not all(self._is_from_earliest(arm.source) for arm in self._stage.arms):
-            # As in `StageSession`: a side that is quiet for long would begin at its topic's end again after a restart.
-            self._commit()
-
-    def _drop(self, partitions: Iterable[int]) -> None:
-        gone = set(partitions)
-        for partition in gone:
-            del self._owned[partition]
-        lead = self._side_partitions[0]
-        for side, partition in [one for one in self._held if one[1] % lead in gone]:
-            self._merger.forget((side, partition))
-
-    def _readable(self) -> frozenset[Input]:
-        return frozenset(one for one, held in self._held.items() if held.rows < _MOST_HELD_ROWS)
-
-    def _assign(self) -> None:
-        self._reading = self._readable()
-        positions: dict[tuple[str, int], int] = {}
-        for side, partition in self._reading:
-            where = (self._merge.arms[side].topic, partition)
-            positions[where] = min(self._held[side, partition].read_to, positions.get(where, _NO_LIMIT))
-        self._stream.assign([(topic, partition, offset) for (topic, partition), offset in positions.items()])
+        for where, position in self._committed_positions(gained).items():
+            self._merger.begin(where, position)
 
     def _committed_positions(self, inputs: list[Input]) -> dict[Input, int]:
         """Return the offset from which each input is read on."""
-        topics = [arm.topic for arm in self._merge.arms]
-        wanted = sorted({(topics[side], partition) for side, partition in inputs})
-        found = self._group.committed([TopicPartition(*one) for one in wanted], timeout=_REQUEST_SECONDS)
-        failed = next((one.error for one in found if one.error is not None), None)
-        if failed is not None:
-            raise KafkaException(failed)
-        committed = {(one.topic, one.partition): one for one in found}
-        ends = self._ends(wanted)
-        earliest = {topic: self._earliest(topic) for topic in dict.fromkeys(topics)}
+        wanted = sorted({(self._topics[side], partition) for side, partition in inputs})
+        committed = {(found.topic, found.partition): found for found in self._clients.committed(wanted)}
+        ends = self._clients.ends(wanted)
+        earliest = {topic: self._clients.earliest(topic) for topic in dict.fromkeys(self._topics)}
         positions = {}
         for side, partition in inputs:
-            where = (topics[side], partition)
-            first = earliest[topics[side]][where]
+            where = (self._topics[side], partition)
+            first = earliest[self._topics[side]][where]
             known = committed[where]
             if known.offset < 0:
-                from_earliest = self._is_from_earliest(self._stage.arms[side].source)
-                positions[side, partition] = first if from_earliest else ends[where]
+                from_beginning = self._context.options.reads_from_beginning(self._stage.arms[side].source)
+                positions[side, partition] = first if from_beginning else ends[where]
             else:
                 positions[side, partition] = max(_position(known.metadata, side, known.offset), first)
         return positions

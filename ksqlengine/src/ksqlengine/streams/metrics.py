@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ksqlengine.execution.operators import Counters
+
 _HALF_LIFE_SECONDS = 10.0
 
 
@@ -62,3 +64,18 @@ class QueryMetrics:
     restarts: int = 0
     consumed_rate: Rate = field(default_factory=Rate)
     produced_rate: Rate = field(default_factory=Rate)
+
+    def count_consumed(self, consumed: int, counters: Counters, now: float) -> None:
+        """Count records that were processed at a time (wall clock, s), and take over what a pipeline has counted of them."""
+        self.consumed += consumed
+        self.consumed_rate.add(consumed)
+        self.last_message_ms = round(now * 1000)
+        self.late += counters.late
+        self.without_table_row += counters.without_table_row
+        self.without_key += counters.without_key
+        counters.late = counters.without_table_row = counters.without_key = 0
+
+    def count_produced(self, produced: int) -> None:
+        """Count records whose transaction was just committed."""
+        self.produced += produced
+        self.produced_rate.add(produced)

@@ -61,3 +61,30 @@ class PartitionProgress:
             )
         marks = [(body["position"] - back, tuple(tables)) for back, *tables in body["tables"]]
         return cls(body["position"], body["stream_time"], marks)
+
+
+def marks_from(marks: list[tuple[int, tuple[int, ...]]], offset: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the marks that records from `offset` on need: the last one at or before it, and all later ones."""
+    first = sum(1 for mark, _ in marks if mark <= offset) - 1
+    return marks[max(first, 0) :]
+
+
+@dataclass
+class OwnedPartition:
+    """A partition that this process has.
+
+    Attributes:
+        progress: where it is.
+        committed: what was committed last, None before the first commit.
+        seen_before: offsets below are read again.
+        begin: offset from which it is read since the take-over.
+        last_record: wall clock of the last record or of the take-over, s.
+        ended_at: its end when it was last reached, -1 before.
+    """
+
+    progress: PartitionProgress
+    committed: tuple[int, int, int] | None
+    seen_before: int
+    begin: int
+    last_record: float
+    ended_at: int = -1
