@@ -1,1 +1,1 @@
-"""HeartWatch: people whose heart rate leaves their own range while they are not moving."""
+"""HeartWatch: detects in real time people whose heart rate leaves their personal range while they are at rest."""

@@ -9,7 +9,10 @@ from cyclopts import App
 
 from heartwatch.errors import one_sentence
 
-app = App(name="heartwatch", help="Find users whose heart rate leaves their own range while they are not moving.")
+app = App(
+    name="heartwatch",
+    help="Detect in real time people whose heart rate leaves their personal range while they are at rest.",
+)
 
 # Help texts stand here as well: to take them from the functions would import the modules.
 _COMMANDS = {
@@ -29,7 +32,7 @@ _COMMANDS = {
     "clean": ("heartwatch.platform.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
     "ksql": ("heartwatch.ksql.commands:app", "Test KSQL without a broker, or talk to the running engine."),
     "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
-    "packages": ("heartwatch.platform.commands:packages", "Download the pinned JVM packages, or lock them anew."),
+    "packages": ("heartwatch.platform.commands:packages", "Download the pinned JVM packages, or lock them again."),
 }
 for _name, (_target, _help) in _COMMANDS.items():
     app.command(_target, name=_name, help=_help)

@@ -149,7 +149,7 @@ class Connect:
         if plugin not in installed:
             raise InvalidConnectorError(
                 f"connector {name!r}: Connect has no class {plugin!r}; it has {sorted(installed)!r}: install the plugin or "
-                "mend 'connector.class'"
+                "fix 'connector.class'"
             )
         path = f"/connector-plugins/{quote(plugin.rpartition('.')[2])}/config/validate"
         answer = self._ask("PUT", path, f"validate connector {name!r}", dict(config))
@@ -159,9 +159,7 @@ class Connect:
             for message in field["value"].get("errors", [])
         ]
         if errors:
-            raise InvalidConnectorError(
-                f"connector {name!r} can't be deployed, mend these fields: " + "; ".join(errors)
-            )
+            raise InvalidConnectorError(f"connector {name!r} can't be deployed, fix these fields: " + "; ".join(errors))
 
     def config(self, name: str) -> dict[str, str]:
         """Return a connector's configuration as Connect keeps it, config-provider references unresolved.

@@ -237,7 +237,7 @@ class Monitoring:
         return [(at.timestamp(), StageRate(*values)) for at, *values in rows]
 
     def add_latencies(self, latencies: Sequence[Latency]) -> None:
-        """Keep results' latencies; a result that has one keeps it, but for another one in a topic that was made anew."""
+        """Keep results' latencies; a result that has one keeps it, but for another one in a topic that was made again."""
         rows = [
             (self._pipeline, one.partition, one.offset, _time(one.at), one.since_closing_ms, one.since_window_end_ms)
             for one in latencies

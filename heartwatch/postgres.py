@@ -74,7 +74,7 @@ def insert(settings: PostgresSettings, statement: str, rows: Sequence[Sequence[A
     Args:
         settings: where the database is.
         statement: SQL with ``VALUES %s``.
-        rows: values of each row; none is no error.
+        rows: values of each row; none is not an error.
 
     Raises:
         PostgresError: the server refused the statement or could not be asked.

@@ -254,7 +254,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{str(path)!r} is not valid TOML: {error}; mend or remove the file") from error
+        raise SettingsError(f"{str(path)!r} is not valid TOML: {error}; fix or remove the file") from error
     except OSError as error:
         raise SettingsError(f"{str(path)!r} can't be read: {error.strerror}; check its owner and mode") from error
 

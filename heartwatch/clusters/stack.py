@@ -227,7 +227,7 @@ class Stack:
             self._cloudformation.get_waiter(waiter).wait(StackName=self.name, WaiterConfig=_WAITER)
         except WaiterError as error:
             raise AwsError(
-                f"stack {self.name!r} in {self.region!r}: {self._first_failure() or error}; mend it and run again"
+                f"stack {self.name!r} in {self.region!r}: {self._first_failure() or error}; fix it and run again"
             ) from error
 
     def _first_failure(self) -> str:

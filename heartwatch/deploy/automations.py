@@ -57,7 +57,7 @@ def read_automations(values: Mapping[str, Any], folder: Path = FOLDER) -> Automa
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise AutomationError(f"automation {path.name!r} is no valid YAML: {error}; mend it") from error
+            raise AutomationError(f"automation {path.name!r} is not valid YAML: {error}; fix it") from error
         name = content.get("name") if isinstance(content, dict) else None
         if not isinstance(name, str) or not name.startswith(PREFIX):
             raise AutomationError(f"automation {path.name!r} has the name {name!r}; let it begin with {PREFIX!r}")

@@ -64,7 +64,7 @@ def read_file(path: Path) -> Config:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ConnectorFileError(f"connector file {path.name!r} can't be read: {error}; mend it") from error
+        raise ConnectorFileError(f"connector file {path.name!r} can't be read: {error}; fix it") from error
     if not isinstance(content, dict):
         raise ConnectorFileError(
             f"connector file {path.name!r} holds {type(content).__name__}; write a map of settings"

@@ -115,7 +115,7 @@ class Teardown:
             one["publication.name"] for one in self._footprint.connectors.values() if "publication.name" in one
         ]
         found_slots, found_publications = find_replication(self._clients.postgres, slots, publications)
-        plan += deletions("replication slot", found_slots, "would keep the database's log for ever")
+        plan += deletions("replication slot", found_slots, "would keep the database's log indefinitely")
         return plan + deletions("publication", found_publications, "its connector is gone")
 
     def _plan_kafka(self) -> Plan:
@@ -157,7 +157,7 @@ def tear_down(plan: Plan, teardown: Teardown, report: Callable[[str], None] = la
             teardown.carry_out(change)
         except Exception as error:
             raise DeployError(
-                f"can't delete {change.kind} {change.resource!r}: {error}; mend the cause and run the tear-down again"
+                f"can't delete {change.kind} {change.resource!r}: {error}; fix the cause and run the tear-down again"
             ) from error
 
 

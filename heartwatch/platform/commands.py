@@ -33,7 +33,7 @@ _STYLES = {
     PartState.FAILED: "bold red",
 }
 
-# A retry is no news to a user; what it ends with is.
+# A retry is not news to a user; what it ends with is.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 packages = App(name="packages", help="The pinned JVM packages.")
@@ -114,7 +114,7 @@ def kill(part: str, /, *, signal_name: Annotated[str, Parameter(name="--signal")
     try:
         number = signal.Signals[f"SIG{signal_name.upper().removeprefix('SIG')}"]
     except KeyError as error:
-        raise PartError(f"{signal_name!r} is no signal; use KILL, TERM, STOP or CONT") from error
+        raise PartError(f"{signal_name!r} is not a signal; use KILL, TERM, STOP or CONT") from error
     pids = Platform(load_settings().home).kill(part, number)
     print(f"sent {number.name} to {', '.join(map(str, pids))}")
 

@@ -60,7 +60,7 @@ class Coordinate:
         """
         parts = text.split(":")
         if not 3 <= len(parts) <= 5:
-            raise PackageError(f"{text!r} is no coordinate; write group:artifact:version[:packaging[:classifier]]")
+            raise PackageError(f"{text!r} is not a coordinate; write group:artifact:version[:packaging[:classifier]]")
         return cls(*parts)
 
     def __str__(self) -> str:

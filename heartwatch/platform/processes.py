@@ -75,7 +75,7 @@ def tree(process: psutil.Process) -> list[psutil.Process]:
 
 
 def send(process: psutil.Process, number: int) -> None:
-    """Send a signal; a process that has ended is no error (psutil never signals a later process with its pid)."""
+    """Send a signal; a process that has ended is not an error (psutil never signals a later process with its pid)."""
     try:
         process.send_signal(number)
     except psutil.NoSuchProcess:

@@ -114,7 +114,7 @@ def load_secrets(home: Path) -> dict[str, dict[str, str]]:
     try:
         kept = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, tomllib.TOMLDecodeError) as error:
-        raise PlatformError(f"{str(path)!r} can't be read ({error}); mend it, or run `heartwatch clean`") from error
+        raise PlatformError(f"{str(path)!r} can't be read ({error}); fix it, or run `heartwatch clean`") from error
     values = {**_new_secrets(), **kept}
     if values.keys() != kept.keys():
         write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.", mode=0o600)

@@ -129,7 +129,7 @@ class Supervisor:
             self._restart(name, halt)
 
     def _restart(self, name: str, halt: threading.Event) -> None:
-        """Start a part anew, unless somebody stops it meanwhile: then it is theirs, and they may have started it again."""
+        """Start a part again, unless somebody stops it meanwhile: then it is theirs, and they may have started it again."""
         with self._change() as state:
             record = state.parts[name]
             if record.state is not PartState.RESTARTING or halt.is_set():
@@ -198,7 +198,7 @@ class Supervisor:
                 self._stop(chosen)
                 self._start(chosen)
             else:
-                raise PlatformError(f"{what!r} is no command of the supervisor")
+                raise PlatformError(f"{what!r} is not a command of the supervisor")
 
     # --- starting ---------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Decides what becomes of a shard from what is seen of it: its flow run's state and its committed progress.
 
-A heartbeat every few minutes is too slow to notice a dead worker by, and a run's state says RUNNING for ever once its process
+A heartbeat every few minutes is too slow to notice a dead worker by, and a run's state says RUNNING indefinitely once its process
 was killed together with the worker. The shard's own commits are the sign of life: it commits at least every `BEAT_SECONDS`.
 A false alarm costs nothing but time: the next process fences the one that was thought dead.
 """
@@ -36,7 +36,7 @@ class Limits:
         pending: until the worker has started its process.
         silent: between two commits of a running shard.
         gone: how long a process may be gone before its state says how it ended.
-        patience: by how much `pending` and `silent` are stretched while the process is seen at work: the machine is slow.
+        patience: by how much `pending` and `silent` are stretched while the process is seen running: the machine is slow.
         attempts: processes that may run one shard.
     """
 

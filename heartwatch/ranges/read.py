@@ -53,7 +53,7 @@ def read_ranges(path: Path, rejects: RejectFile) -> Iterator[pl.DataFrame]:
     Args:
         path: a ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet`` file with min_heart_rate and max_heart_rate, and
             user_id if it isn't the line number.
-        rejects: takes rows that are not JSON, miss a field, have a value that is no whole number, a rate outside 20 to 250, a
+        rejects: takes rows that are not JSON, miss a field, have a value that is not a whole number, a rate outside 20 to 250, a
             minimum above the maximum, or a user that an earlier row has.
 
     Yields:
@@ -162,7 +162,7 @@ def _checks() -> Iterator[tuple[pl.Expr, str, pl.Expr]]:
         yield (
             pl.col(name).is_null(),
             f"{name} not a whole number",
-            pl.format("{} {} is no whole number", pl.lit(name), text),
+            pl.format("{} {} is not a whole number", pl.lit(name), text),
         )
     outside = ~pl.col("user_id").is_between(1, _HIGHEST_USER_ID)
     yield (

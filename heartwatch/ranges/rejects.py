@@ -17,7 +17,7 @@ _LONGEST_TEXT = 2_000
 class RejectFile:
     """JSON lines of bad rows: ``{"line": …, "text": …, "reason": …}``.
 
-    The file is written anew at the first bad row; when there is none, an old file of the same name is removed.
+    The file is written from scratch at the first bad row; when there is none, an old file of the same name is removed.
 
     Attributes:
         path: where the file is.

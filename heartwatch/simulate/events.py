@@ -48,7 +48,7 @@ class EventBatch:
         index: number of the batch in its shard, from 0.
         records: the events, columns as in `SCHEMA`.
         emission_ms: when each event is sent, ms since the epoch, never falling.
-        malformed: messages that are no valid events, beside the records.
+        malformed: messages that are not valid events, beside the records.
     """
 
     index: int

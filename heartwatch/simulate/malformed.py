@@ -1,4 +1,4 @@
-"""Values that are no valid events: what a reader of the topic must survive."""
+"""Values that are not valid events: what a reader of the topic must survive."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def read_recording(path: Path) -> pl.DataFrame:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise RecordingError(f"{path.name!r} is no recording; the name must end in {', '.join(_READERS)}")
+        raise RecordingError(f"{path.name!r} is not a recording; the name must end in {', '.join(_READERS)}")
     require("recordings")
     try:
         samples = list(reader(path))
@@ -161,7 +161,7 @@ class Replay:
         people: the people 1 to `people`.
         stagger_ms: people begin this much later at most, each at another time, ms.
         hold_position: everybody stays where their recording begins, the heart rate goes on as recorded.
-        repeat: how often each recording is worn; 0 for ever.
+        repeat: how often each recording is worn; 0 indefinitely.
         seed: what tells one stagger from another.
         user_ids: the people of this shard, ascending; None for all.
     """

@@ -94,12 +94,12 @@ class FaultRates:
         """Check the rates.
 
         Raises:
-            SimulationError: a rate is no share, rates sum to more than 1, or a delay's ends are in the wrong order.
+            SimulationError: a rate is not a share, rates sum to more than 1, or a delay's ends are in the wrong order.
         """
         shares = {name: getattr(self, name) for name in (*_EVENT_FAULTS, "clock_behind", "clock_ahead")}
         for name, share in shares.items():
             if not 0 <= share <= 1:
-                raise SimulationError(f"faults.{name}={share!r} is no share; give a number from 0 to 1")
+                raise SimulationError(f"faults.{name}={share!r} is not a share; give a number from 0 to 1")
         for names in (_EVENT_FAULTS, ("clock_behind", "clock_ahead")):
             if sum(shares[name] for name in names) > 1:
                 raise SimulationError(f"faults {', '.join(names)} sum to more than 1; lower them")

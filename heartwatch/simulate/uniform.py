@@ -98,12 +98,12 @@ class UniformGenerator:
             seed: what tells one run from another.
 
         Raises:
-            UniformError: it is no valid record schema, or an annotation or type isn't supported.
+            UniformError: it is not a valid record schema, or an annotation or type isn't supported.
         """
         try:
             fastavro.parse_schema(json.loads(json.dumps(schema)))
         except Exception as error:
-            raise UniformError(f"not a valid Avro schema: {error}; mend it") from error
+            raise UniformError(f"not a valid Avro schema: {error}; fix it") from error
         if schema.get("type") != "record":
             raise UniformError(f"schema of type {schema.get('type')!r} can't be generated; give a record")
         self._schema = schema

@@ -57,7 +57,7 @@ def stage_rates(samples: Sequence[Sample], earlier: Sequence[Sample] = ()) -> li
 
     Args:
         samples: at least two, in order of time.
-        earlier: samples from before, for lags longer than these samples; those of topics that were made anew since don't count,
+        earlier: samples from before, for lags longer than these samples; those of topics that were made again since don't count,
             nor do those from before there was a stage.
 
     Raises:

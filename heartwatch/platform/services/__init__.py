@@ -56,7 +56,7 @@ def members(parts: dict[str, Part], names: Iterable[str]) -> list[str]:
     for name in names:
         matches = [part.name for part in parts.values() if name in (part.name, part.group)]
         if not matches:
-            raise PartError(f"{name!r} is no part of the platform; the parts are {', '.join(groups(parts))}")
+            raise PartError(f"{name!r} is not a part of the platform; the parts are {', '.join(groups(parts))}")
         found += [match for match in matches if match not in found]
     return found
 

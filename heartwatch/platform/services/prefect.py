@@ -41,7 +41,7 @@ def _environment(context: Context) -> dict[str, str]:
 
 
 def _create(url: str, body: dict[str, Any], what: str) -> None:
-    """Create something on the server; it is no error that it is there already."""
+    """Create something on the server; it is not an error that it is there already."""
     try:
         response = client().post(url, json=body)
     except httpx.HTTPError as error:
@@ -127,7 +127,7 @@ class Worker(HttpPart):
             health_path="/health",
             # As Ctrl-C: it stops taking runs, and the runs' processes end with it.
             stop_signal=signal.SIGINT,
-            # A worker that is killed leaves its flow runs at work; they end by themselves.
+            # A worker that is killed leaves its flow runs running; they end by themselves.
             keeps_children=True,
         )
         self.pool = pool

@@ -380,7 +380,7 @@ class KafkaAdmin:
 def send_offsets(producer: Producer, offsets: list[TopicPartition], group: Any, timeout_seconds: float = 5.0) -> None:
     """Add a consumer group's offsets to a producer's transaction, and come back in any case.
 
-    librdkafka's call ignores its timeout: it may hang for ever when a broker was killed under it (confluentinc/librdkafka issues
+    librdkafka's call ignores its timeout: it may hang indefinitely when a broker was killed (confluentinc/librdkafka issues
     5456 and 5511). So it runs in a thread that is left behind then.
 
     Args:

@@ -235,7 +235,7 @@ def test_restarting_a_part_keeps_its_address(own: Platform, home: Path) -> None:
 
 
 def test_unknown_parts_are_named(own: Platform, home: Path) -> None:
-    with pytest.raises(PartError, match="'redis' is no part of the platform; the parts are"):
+    with pytest.raises(PartError, match="'redis' is not a part of the platform; the parts are"):
         Platform(home, ["redis"])
     with pytest.raises(PartError, match="made with 1 broker"):
         Platform(home, brokers=3)

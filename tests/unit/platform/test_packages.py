@@ -65,7 +65,7 @@ def test_a_coordinate_tells_its_place_and_reads_back(text: str, path: str) -> No
 
 @pytest.mark.parametrize("text", ["a:b", "a", "a:b:1:jar:c:d"])
 def test_a_wrong_coordinate_is_named(text: str) -> None:
-    with pytest.raises(PackageError, match=f"'{text}' is no coordinate"):
+    with pytest.raises(PackageError, match=f"'{text}' is not a coordinate"):
         Coordinate.parse(text)
 
 

@@ -49,7 +49,9 @@ def test_a_group_means_all_its_members() -> None:
 
 
 def test_an_unknown_part_is_named_with_those_there_are() -> None:
-    with pytest.raises(PartError, match="'kafak' is no part of the platform; the parts are postgres, kafka, registry"):
+    with pytest.raises(
+        PartError, match="'kafak' is not a part of the platform; the parts are postgres, kafka, registry"
+    ):
         services.closure(services.all_parts(), ["kafak"])
 
 

@@ -51,11 +51,11 @@ def test_the_originals_file_loads_as_it_is():
         ('{"user_id": 2, "max_heart_rate": 107}', "field min_heart_rate is missing"),
         ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": null}', "field max_heart_rate is missing"),
         ('{"min_heart_rate": 51, "max_heart_rate": 107}', "field user_id is missing"),
-        ('{"user_id": 2, "min_heart_rate": 51.0, "max_heart_rate": 107}', "min_heart_rate 51.0 is no whole number"),
-        ('{"user_id": 2, "min_heart_rate": "51", "max_heart_rate": 107}', "min_heart_rate '51' is no whole number"),
-        ('{"user_id": 2, "min_heart_rate": true, "max_heart_rate": 107}', "min_heart_rate True is no whole number"),
-        ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": [7]}', "max_heart_rate [7] is no whole number"),
-        ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": 9e30}', "max_heart_rate 9e+30 is no whole number"),
+        ('{"user_id": 2, "min_heart_rate": 51.0, "max_heart_rate": 107}', "min_heart_rate 51.0 is not a whole number"),
+        ('{"user_id": 2, "min_heart_rate": "51", "max_heart_rate": 107}', "min_heart_rate '51' is not a whole number"),
+        ('{"user_id": 2, "min_heart_rate": true, "max_heart_rate": 107}', "min_heart_rate True is not a whole number"),
+        ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": [7]}', "max_heart_rate [7] is not a whole number"),
+        ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": 9e30}', "max_heart_rate 9e+30 is not a whole number"),
         ('{"user_id": 0, "min_heart_rate": 51, "max_heart_rate": 107}', "user_id 0 is outside 1 to 2147483647"),
         ('{"user_id": 2147483648, "min_heart_rate": 51, "max_heart_rate": 107}', "user_id 2147483648 is outside"),
         ('{"user_id": 2, "min_heart_rate": 19, "max_heart_rate": 107}', "min_heart_rate 19 is outside 20 to 250"),
@@ -113,7 +113,7 @@ def test_csv_in_any_column_order_with_quotes_and_windows_line_ends(tmp_path: Pat
     assert [(reject["line"], reject["reason"]) for reject in bad] == [
         (3, "3 fields, the header has 4"),
         (4, "field user_id is missing"),
-        (5, "min_heart_rate 51.5 is no whole number"),
+        (5, "min_heart_rate 51.5 is not a whole number"),
         (6, "user_id 1 is in an earlier row"),
     ]
 

@@ -181,7 +181,7 @@ def test_wrong_parameters_are_named(changes: dict[str, Any], message: str):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"late": 1.5}, r"faults\.late=1\.5 is no share"),
+        ({"late": 1.5}, r"faults\.late=1\.5 is not a share"),
         ({"late": 0.6, "malformed": 0.6}, "sum to more than 1"),
         ({"late_ms": (5, 2)}, r"faults\.late_ms=\(5, 2\)"),
     ],
