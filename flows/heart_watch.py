@@ -23,13 +23,13 @@ from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Monitoring, Run
 from heartwatch.produce.reports import ProduceReport
 from heartwatch.produce.spec import SourceName
+from heartwatch.proof.report import SinkReport
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify.detections import AlertsReport, missed_objectives
 from heartwatch.verify.latency import describe_latency
 from heartwatch.verify.measure import Figures, measure_run
 from heartwatch.verify.stages import Recorder, stream_stage
 from tasks.result import publish_result, write_result
-from tasks.sink import SinkReport
 from tasks.throughput import publish_rates
 from tasks.verify import note_offsets, wait_for_table
 

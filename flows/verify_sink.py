@@ -16,16 +16,9 @@ from prefect.states import Completed, State
 from pydantic import Field
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.proof.report import Busy, SinkReport
 from heartwatch.proof.topic import Request
-from tasks.sink import (
-    Busy,
-    SinkReport,
-    find_sinks,
-    prove_sink,
-    publish_sinks,
-    publish_sinks_over_time,
-    report_incomplete,
-)
+from tasks.sink import find_sinks, prove_sink, publish_sinks, publish_sinks_over_time, report_incomplete
 
 
 class SinkIncompleteError(HeartWatchError):
@@ -33,37 +26,38 @@ class SinkIncompleteError(HeartWatchError):
 
 
 class SinkBusyError(HeartWatchError):
-    """Another run was at work for too long; the message names the topics."""
+    """Another run took too long; the message names the topics."""
 
 
 @flow(name="verify-sink")
 def verify_sink(
-    topics: Annotated[list[str] | None, Field(description="topics of the analytic; None: all that have a sink")] = None,
-    version: Annotated[int | None, Field(ge=1, description="pipeline version; None: the settings'")] = None,
-    deadline_seconds: Annotated[float, Field(ge=0, le=900, description="how long the sink may lag behind")] = 90,
-    full: Annotated[bool, Field(description="prove everything again, what was proven before too")] = False,
-    since: Annotated[
-        datetime | None, Field(description="only records whose Kafka timestamp is not before this; UTC without a zone")
-    ] = None,
-    until: Annotated[datetime | None, Field(description="only records whose Kafka timestamp is before this")] = None,
-    from_offsets: Annotated[
-        dict[str, dict[int, int]] | None, Field(description="by topic and partition the first offset to look at")
-    ] = None,
-    accept_losses: Annotated[
-        bool, Field(description="take losses that can't be made good for known: they fail no later run")
-    ] = False,
-    orphan_seconds: Annotated[
-        float, Field(ge=0, description="age from which on an object that belongs to nothing is told")
-    ] = 3_600,
-    wait_seconds: Annotated[
-        float,
-        Field(ge=0, description="how long to wait for another run that checks the same topic; 0: leave it the topic"),
-    ] = 1_800,
+    topics: list[str] | None = None,
+    version: Annotated[int | None, Field(ge=1)] = None,
+    deadline_seconds: Annotated[float, Field(ge=0, le=900)] = 90,
+    full: bool = False,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    from_offsets: dict[str, dict[int, int]] | None = None,
+    accept_losses: bool = False,
+    orphan_seconds: Annotated[float, Field(ge=0)] = 3_600,
+    wait_seconds: Annotated[float, Field(ge=0)] = 1_800,
 ) -> list[SinkReport] | State[Any]:
     """Prove the sinks.
 
     A run costs what is new: it lists the sink's objects and reads only what no run before has proven. With `since`, `until` or
     `from_offsets` it reads those records whatever was proven, and remembers nothing.
+
+    Args:
+        topics: Topics to verify, as the analytic's file names them (such as `alerts`). Empty: all that have a sink connector.
+        version: Pipeline version. Empty: the version of the settings.
+        deadline_seconds: Longest time to wait for the sink to receive what Kafka has now, s.
+        full: Re-verify everything, including what earlier runs verified.
+        since: Only records with this Kafka timestamp or a later one. A time without a zone is UTC.
+        until: Only records with an earlier Kafka timestamp than this. A time without a zone is UTC.
+        from_offsets: By topic and partition, the first offset to verify. Empty: everything that is new.
+        accept_losses: Accept losses that cannot be recovered: they fail no later run.
+        orphan_seconds: Report orphaned objects older than this, s.
+        wait_seconds: Longest time to wait for another run that verifies the same topic, s. 0: leave the topic to that run.
 
     Returns:
         what was found of each topic; a state named Skipped where all were left to another run.
@@ -90,7 +84,7 @@ def verify_sink(
         publish_sinks(reports)
     if reports and not limited:
         publish_sinks_over_time(reports, version)
-    _tell(reports, failed)
+    _raise_faults(reports, failed)
     if busy and wait_seconds > 0:
         raise SinkBusyError("; ".join(busy))
     if busy and not reports:
@@ -106,7 +100,8 @@ def _prove(topic: str, request: Request, version: int | None) -> SinkReport | Bu
         return error
 
 
-def _tell(reports: Sequence[SinkReport], failed: Sequence[Exception]) -> None:
+def _raise_faults(reports: Sequence[SinkReport], failed: Sequence[Exception]) -> None:
+    """Emit an event for each sink that isn't proven, and fail when there is one, or when one could not be read."""
     wrong = [report for report in reports if not report.proven]
     for report in wrong:
         report_incomplete(report)

@@ -1,4 +1,4 @@
-"""Measure events/s, lag and latency of every stage, and hold them to the objectives of the settings while a run is on.
+"""Measure events/s, lag and latency of every stage, and compare them with the settings' objectives while a run is on.
 
 Requires: Kafka, Postgres; the KSQL server says which queries there are. Scheduled every minute; at rest it takes one sample.
 """
@@ -25,10 +25,14 @@ class ObjectiveMissedError(HeartWatchError):
 
 @flow(name="verify-throughput")
 def verify_throughput(
-    seconds: Annotated[float, Field(gt=0, le=600, description="how long to sample")] = 10,
-    interval_seconds: Annotated[float, Field(gt=0, le=60, description="time between two samples")] = 1,
+    seconds: Annotated[float, Field(gt=0, le=600)] = 10,
+    interval_seconds: Annotated[float, Field(gt=0, le=60)] = 1,
 ) -> State[Any]:
     """Measure the stages.
+
+    Args:
+        seconds: How long to sample, s.
+        interval_seconds: Time between two samples, s.
 
     Raises:
         ObjectiveMissedError: an objective is missed while a run is on.

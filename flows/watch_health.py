@@ -1,4 +1,4 @@
-"""Look at connectors, queries, brokers, workers and the disk; restart failed connector tasks; tell what is wrong.
+"""Look at connectors, queries, brokers, workers and the disk; restart failed connector tasks; report what is wrong.
 
 Requires: Prefect's server, and Postgres to count restarts. Whatever else doesn't answer is a finding. Scheduled every other
 minute.

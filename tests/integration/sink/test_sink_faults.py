@@ -20,7 +20,7 @@ from heartwatch.monitoring import Monitoring
 from heartwatch.proof.findings import Kind
 from heartwatch.sink.reader import OFFSET, PARTITION
 from heartwatch.verify.health import Finding
-from tasks.health import look_at_connectors
+from heartwatch.verify.health_checks import look_at_connectors
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "s3", "connect")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows import verify_sink
+from heartwatch.proof.report import SinkReport
 from heartwatch.sink.reader import SinkError
-from tasks.sink import SinkReport
 
 
 def report(topic: str, proven: bool) -> SinkReport:

@@ -33,12 +33,12 @@ from heartwatch.proof.check import check_sink
 from heartwatch.proof.dead_letters import DeadLetterSummary
 from heartwatch.proof.findings import Finding, Kind, SinkProof, merge_runs
 from heartwatch.proof.look import Check
+from heartwatch.proof.report import check_of, make_report
 from heartwatch.proof.segments import Proofs, SegmentState, Span
 from heartwatch.sink.iceberg import IcebergSink
 from heartwatch.sink.reader import OFFSET, PARTITION, TIMESTAMP, TOPIC
 from kafkakit import avro_codec
 from kafkakit.topic_reader import Records
-from tasks.sink import _check, make_report
 
 
 def make_check(
@@ -105,7 +105,7 @@ def test_a_sink_that_is_only_behind_puts_no_record_at_risk(catalog: SqlCatalog) 
     behind = make_report(check(catalog), DeadLetterSummary())
     assert not behind.proven
     assert not behind.at_risk
-    assert [_check(report, 0).wrong for report in (left_out, behind)] == [1, 0]
+    assert [check_of(report, 0).wrong for report in (left_out, behind)] == [1, 0]
 
 
 def test_no_table_is_no_proof(catalog: SqlCatalog) -> None:
