@@ -25,6 +25,7 @@ from heartwatch.errors import HeartWatchError
 from heartwatch.produce.messages import Messages
 from heartwatch.produce.shards import Shard
 from kafkakit.admin import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
+from kafkakit.commit_metadata import framed, raw_metadata, unframed
 from kafkakit.settings import KafkaSettings
 
 QUEUE_MESSAGES = 1_000_000  # messages that may wait in the client; a transaction holds less than that
@@ -171,7 +172,7 @@ class ShardSender:
         if found.error is not None:
             raise DeliveryError(f"can't read the progress of {self._transactional_id!r}: {found.error.str()}")
         if found.offset >= 0:
-            self.progress = _parse(found.offset, found.metadata)
+            self.progress = _parse(found.offset, unframed(raw_metadata(found)))
         return self.progress
 
     @property
@@ -288,7 +289,7 @@ class ShardSender:
     def _commit(self, reached: Progress) -> None:
         values = asdict(reached)
         del values["next_batch"]
-        offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, json.dumps(values))
+        offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, framed(json.dumps(values)))
         group = self._consumer.consumer_group_metadata()
         self._retry(lambda: send_offsets(self._producer, [offset], group), "send the progress")
         self._retry(lambda: self._producer.commit_transaction(10), "commit")

@@ -33,6 +33,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from kafkakit.commit_metadata import raw_metadata, unframed
 from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
 from kafkakit.waiting import wait_until
@@ -79,7 +80,12 @@ class TopicState:
 
 @dataclass(frozen=True)
 class GroupOffset:
-    """A consumer group's committed position in one partition, with the text that was committed beside it."""
+    """A consumer group's committed position in one partition, with the text that was committed beside it.
+
+    Attributes:
+        offset: the committed offset.
+        metadata: the text, without its frame and without what the client hands on behind it (see `kafkakit.commit_metadata`).
+    """
 
     offset: int
     metadata: str | None
@@ -465,7 +471,7 @@ class OffsetReader:
             lambda: consumer.committed(where, timeout=self._timeout), f"read the offsets of group {group!r}"
         )
         return {
-            (one.topic, one.partition): GroupOffset(one.offset, one.metadata)
+            (one.topic, one.partition): GroupOffset(one.offset, unframed(raw_metadata(one)))
             for one in found
             if one.error is None and one.offset >= 0
         }

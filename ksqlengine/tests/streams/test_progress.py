@@ -14,6 +14,29 @@ def test_progress_comes_back_from_commit_metadata() -> None:
     assert PartitionProgress.from_metadata(None, 12) == PartitionProgress(position=12)
 
 
+GARBAGE = [b"\xa2\xff", b"garbage", b'{"version":1}', b'"}', b" ", b"\xe2\x82", b"0"]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_what_lies_behind_the_metadata_changes_nothing(garbage: bytes) -> None:
+    progress = PartitionProgress(1_000, 77, [(900, (5, 6)), (950, (7, 6))])
+    assert PartitionProgress.from_metadata(progress.to_metadata().encode() + garbage, 900) == progress
+
+
+@pytest.mark.parametrize("garbage", [b"", *GARBAGE])
+def test_progress_of_the_first_release_is_still_read(garbage: bytes) -> None:
+    text = b'{"version":1,"position":1000,"stream_time":77,"tables":[[100,5,6],[50,7,6]]}'
+    assert PartitionProgress.from_metadata(text + garbage, 900) == PartitionProgress(
+        1_000, 77, [(900, (5, 6)), (950, (7, 6))]
+    )
+
+
+def test_metadata_of_another_program_is_not_progress() -> None:
+    kafka_streams = b"AgAAAZx0" * 9
+    for metadata in (kafka_streams, kafka_streams + b"\xa2"):
+        assert PartitionProgress.from_metadata(metadata, 900) == PartitionProgress(position=900)
+
+
 def test_metadata_stays_below_the_brokers_limit_and_keeps_the_first_mark() -> None:
     marks = [(10**12 + number, (10**12 + number, 10**12 + number)) for number in range(5_000)]
     text = PartitionProgress(10**12 + 6_000, 1, marks).to_metadata()

@@ -18,6 +18,7 @@ import polars as pl
 from confluent_kafka import TopicPartition
 
 from kafkakit.batch_consumer import MessageBatch
+from kafkakit.commit_metadata import framed, raw_metadata, unframed
 from ksqlengine.execution.builder import build_merge
 from ksqlengine.execution.operators import StreamTimes
 from ksqlengine.execution.pipeline import ORDER, MergePipeline
@@ -270,17 +271,17 @@ class MergeWork:
                 from_beginning = self._context.options.reads_from_beginning(self._stage.arms[side].source)
                 positions[side, partition] = first if from_beginning else ends[where]
             else:
-                positions[side, partition] = max(_position(known.metadata, side, known.offset), first)
+                positions[side, partition] = max(_position(raw_metadata(known), side, known.offset), first)
         return positions
 
 
 def _metadata(positions: dict[int, int]) -> str:
-    return orjson.dumps({"positions": {str(side): position for side, position in positions.items()}}).decode()
+    return framed(orjson.dumps({"positions": {str(side): position for side, position in positions.items()}}).decode())
 
 
-def _position(metadata: str | None, side: int, offset: int) -> int:
+def _position(metadata: bytes, side: int, offset: int) -> int:
     """Return a side's position; the two sides may be streams over one topic, of which only one offset is committed."""
     try:
-        return int(orjson.loads(metadata or "")["positions"].get(str(side), offset))
+        return int(orjson.loads(unframed(metadata))["positions"].get(str(side), offset))
     except (orjson.JSONDecodeError, KeyError):
         return offset

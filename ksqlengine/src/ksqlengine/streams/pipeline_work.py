@@ -12,6 +12,7 @@ import polars as pl
 from confluent_kafka import IsolationLevel, TopicPartition
 
 from kafkakit.batch_consumer import MessageBatch
+from kafkakit.commit_metadata import raw_metadata
 from ksqlengine.execution.builder import build
 from ksqlengine.execution.operators import Windowing
 from ksqlengine.execution.readers import Rejected
@@ -229,7 +230,7 @@ class PipelineWork:
                 start = restored.get(partition, start)
                 result[partition] = (start, PartitionProgress(position=start))
                 continue
-            progress = PartitionProgress.from_metadata(found.metadata, found.offset)
+            progress = PartitionProgress.from_metadata(raw_metadata(found), found.offset)
             if progress.position <= found.offset:
                 self._pipeline.go_on(partition)
             if found.offset < first:

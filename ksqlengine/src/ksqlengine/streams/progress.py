@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from kafkakit.commit_metadata import framed, unframed
+
 _METADATA_BYTES = 3_500  # brokers refuse commit metadata of more than 4096 bytes
 _METADATA_VERSION = 1
 
@@ -41,17 +43,22 @@ class PartitionProgress:
             "stream_time": self.stream_time,
             "tables": [[self.position - offset, *tables] for offset, tables in marks],
         }
-        return orjson.dumps(body).decode()
+        return framed(orjson.dumps(body).decode())
 
     @classmethod
-    def from_metadata(cls, text: str | None, offset: int) -> PartitionProgress:
+    def from_metadata(cls, metadata: bytes | str | None, offset: int) -> PartitionProgress:
         """Read commit metadata; without any (another program set the offset) the offset is the position.
+
+        Args:
+            metadata: as `kafkakit.commit_metadata.raw_metadata` gives it: something else may lie behind it.
+            offset: the committed offset.
 
         Raises:
             ValueError: the metadata is of a later version of the engine.
         """
+        text = unframed(metadata)
         try:
-            body = orjson.loads(text or "")
+            body = orjson.loads(text)
         except orjson.JSONDecodeError:
             return cls(position=offset)
         if body["version"] != _METADATA_VERSION:
