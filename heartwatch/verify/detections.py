@@ -246,9 +246,11 @@ def _placed(analytic: Analytic, rows: pl.DataFrame, events: Topic) -> pl.DataFra
 
 
 def _frame(topic: Topic) -> pl.DataFrame:
+    """Return a topic's rows; their times, which Avro gives without a time zone, are UTC, as those of the truth are."""
     frame = pl.from_arrow(topic.table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-    return frame
+    naive = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime) and kind.time_zone is None]
+    return frame.with_columns(pl.col(naive).dt.replace_time_zone("UTC"))
 
 
 def _scored(

@@ -52,6 +52,7 @@ class Topics:
     def read(self, resource: str, _: object = None) -> Topic:
         if resource == "alerts":
             frame = self._results.pop(0) if len(self._results) > 1 else self._results[0]
+            frame = frame.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None))  # as Avro is decoded
         else:
             frame = pl.DataFrame({"user_id": ["7", "7"]})
         rows = frame.with_columns(
@@ -127,6 +128,22 @@ def test_a_simulators_results_are_scored_against_its_truth(verify: Any) -> None:
     assert kept[0].height == report.misses + report.false_alarms
     assert report.windows
     assert report.states
+
+
+def test_differences_from_the_batch_computation_and_from_the_truth_are_listed_together(verify: Any) -> None:
+    choices = {"people": 2_000, "events": 100_000, "faults": False}
+    naive = windows(0, 10_000).with_columns(pl.col("window_start").dt.replace_time_zone(None))  # as DuckDB gives it
+    report, kept = verify(Topics(windows(0, 20_000)), naive, source="simulator", **choices)
+    counts = dict(kept[0].group_by("difference").len().iter_rows())
+    assert counts == {
+        "missing": 1,
+        "extra": 1,
+        "missed by the truth": report.misses,
+        "false alarm by the truth": report.false_alarms,
+    }
+    assert report.misses > 0
+    assert report.false_alarms == 2
+    assert kept[0].schema["window_start"] == pl.Datetime("ms", "UTC")
 
 
 def report_of(**values: Any) -> AlertsReport:
