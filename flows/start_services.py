@@ -12,7 +12,7 @@ from pydantic import Field
 
 from flows.provision_clusters import Credentials
 from heartwatch.clusters.environment import start_waves
-from heartwatch.clusters.remote_commands import Outcome
+from heartwatch.clusters.remote_commands import CommandOutcome
 from heartwatch.clusters.spec import ClusterName
 from tasks.aws import find_fleet, publish_outcomes, start_machine
 
@@ -24,14 +24,14 @@ def start_services(
         int, Field(ge=10, le=1_800, description="how long services may take to be healthy, s")
     ] = 300,
     credentials: Credentials = None,
-) -> list[Outcome]:
+) -> list[CommandOutcome]:
     """Start every service and wait until it is healthy; a step that fails keeps the later ones from starting.
 
     Raises:
         ClustersError: machines are gone, services are not healthy, or AWS refused.
     """
     fleet = find_fleet(clusters, credentials)
-    outcomes: list[Outcome] = []
+    outcomes: list[CommandOutcome] = []
     for wave in start_waves(fleet.alive):
         machines, files = zip(*wave, strict=True)
         outcomes += start_machine.map(

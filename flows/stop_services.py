@@ -9,7 +9,7 @@ from prefect import flow, unmapped
 
 from flows.provision_clusters import Credentials
 from heartwatch.clusters.environment import start_waves
-from heartwatch.clusters.remote_commands import Outcome
+from heartwatch.clusters.remote_commands import CommandOutcome
 from heartwatch.clusters.spec import ClusterName
 from tasks.aws import find_fleet, publish_outcomes, stop_machine
 
@@ -18,14 +18,14 @@ from tasks.aws import find_fleet, publish_outcomes, stop_machine
 def stop_services(
     clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
     credentials: Credentials = None,
-) -> list[Outcome]:
+) -> list[CommandOutcome]:
     """Stop every service on the machines that run; one that fails doesn't keep the others from stopping.
 
     Raises:
         ClustersError: a service could not be stopped, or AWS refused.
     """
     fleet = find_fleet(clusters, credentials)
-    outcomes: list[Outcome] = []
+    outcomes: list[CommandOutcome] = []
     for wave in reversed(start_waves(fleet.alive)):
         machines, files = zip(*[(machine, tuple(reversed(names))) for machine, names in wave], strict=True)
         outcomes += stop_machine.map(machines, files, unmapped(clusters), unmapped(credentials)).result()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from prefect import flow, unmapped
 
 from flows.provision_clusters import Credentials
-from heartwatch.clusters.remote_commands import Outcome
+from heartwatch.clusters.remote_commands import CommandOutcome
 from heartwatch.clusters.spec import ClusterName
 from tasks.aws import find_fleet, publish_outcomes, sync_machine, upload_release
 
@@ -17,7 +17,7 @@ from tasks.aws import find_fleet, publish_outcomes, sync_machine, upload_release
 def sync_clusters(
     clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
     credentials: Credentials = None,
-) -> list[Outcome]:
+) -> list[CommandOutcome]:
     """Bring every machine to the same release.
 
     Raises:

@@ -24,7 +24,7 @@ from heartwatch.clusters.errors import ClustersError
 from heartwatch.clusters.machines import Found, dead_machines, find_machines
 from heartwatch.clusters.prices import Prices, cost_rows
 from heartwatch.clusters.release import pack, upload
-from heartwatch.clusters.remote_commands import Commands, Outcome, script_with
+from heartwatch.clusters.remote_commands import CommandOutcome, Commands, script_with
 from heartwatch.clusters.spec import ClusterName, ClusterSpec
 from heartwatch.clusters.stack import Stack, StackPlan
 from heartwatch.clusters.template import FOLDER, generations_of
@@ -169,7 +169,9 @@ def upload_release(clusters: ClusterName, fleet: Fleet, credentials: str | None)
 
 
 @task(task_run_name="sync-{machine.name}", cache_policy=NO_CACHE)
-def sync_machine(machine: Found, fleet: Fleet, release: str, clusters: ClusterName, credentials: str | None) -> Outcome:
+def sync_machine(
+    machine: Found, fleet: Fleet, release: str, clusters: ClusterName, credentials: str | None
+) -> CommandOutcome:
     """Bring a release and the machine's settings to a machine."""
     settings = machine_settings(machine, fleet.alive, Prices.load(), fleet.bucket, clusters.region)
     variables = {
@@ -186,7 +188,7 @@ def sync_machine(machine: Found, fleet: Fleet, release: str, clusters: ClusterNa
 @task(task_run_name="start-{machine.name}", cache_policy=NO_CACHE)
 def start_machine(
     machine: Found, files: tuple[str, ...], wait_seconds: int, clusters: ClusterName, credentials: str | None
-) -> Outcome:
+) -> CommandOutcome:
     """Start services of a machine and wait until they are healthy."""
     variables = {"ROLES_FILES": " ".join(files), "WAIT_SECONDS": str(wait_seconds)}
     # The first start builds or fetches images before the wait begins.
@@ -194,21 +196,23 @@ def start_machine(
 
 
 @task(task_run_name="stop-{machine.name}", cache_policy=NO_CACHE)
-def stop_machine(machine: Found, files: tuple[str, ...], clusters: ClusterName, credentials: str | None) -> Outcome:
+def stop_machine(
+    machine: Found, files: tuple[str, ...], clusters: ClusterName, credentials: str | None
+) -> CommandOutcome:
     """Stop services of a machine; their data stays."""
     return _run(machine, "stop.sh", {"ROLES_FILES": " ".join(files)}, _SYNC_SECONDS, clusters, credentials)
 
 
 def _run(
     machine: Found, script: str, variables: dict[str, str], seconds: int, clusters: ClusterName, credentials: str | None
-) -> Outcome:
+) -> CommandOutcome:
     text = script_with(variables, (FOLDER / script).read_text(encoding="utf-8"))
     outcome = Commands(_session(credentials), clusters.region).run(machine, text, seconds)
     get_run_logger().info("%s on %s: %s\n%s", script, machine.name, outcome.status, outcome.output)
     return outcome
 
 
-def publish_outcomes(key: str, outcomes: Sequence[Outcome], gone: dict[str, str]) -> None:
+def publish_outcomes(key: str, outcomes: Sequence[CommandOutcome], gone: dict[str, str]) -> None:
     """Show one row a machine, and fail when one failed or is gone.
 
     Raises:

@@ -11,13 +11,13 @@ from prefect.client.orchestration import get_client
 from heartwatch.events import Wrong
 from heartwatch.settings import load_settings
 from heartwatch.verify import health_checks
-from heartwatch.verify.health import Finding, WorkerSeen
+from heartwatch.verify.health import HealthFinding, WorkerSeen
 from tasks.artifacts import publish_table
 from tasks.events import announce
 
 
 @task(cache_policy=NO_CACHE)
-def look_at_parts() -> list[Finding]:
+def look_at_parts() -> list[HealthFinding]:
     """Look at every part, restart failed connector tasks, and emit an event for each thing that is wrong.
 
     A part that doesn't answer hides no other. Connector tasks are restarted at most as often as the settings allow.
@@ -45,7 +45,7 @@ def _workers(pools: Sequence[str]) -> list[WorkerSeen]:
         ]
 
 
-def publish_health(findings: Sequence[Finding]) -> None:
+def publish_health(findings: Sequence[HealthFinding]) -> None:
     """Show what was found, what is wrong first.
 
     Args:

@@ -27,7 +27,7 @@ _SHOWN = 2_000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """What a script did on a machine."""
 
     machine: str
@@ -78,7 +78,7 @@ class Commands:
         self._online_seconds = online_seconds
         self._poll_seconds = poll_seconds
 
-    def run(self, machine: Found, script: str, timeout_seconds: int) -> Outcome:
+    def run(self, machine: Found, script: str, timeout_seconds: int) -> CommandOutcome:
         """Run a script on a machine and wait for its end.
 
         Args:
@@ -96,7 +96,9 @@ class Commands:
                 status, output = self._wait(command, machine, timeout_seconds)
         except AwsError as error:
             status, output = "Refused", str(error)
-        return Outcome(machine.name, machine.instance_id, status, time.monotonic() - started, output[-_SHOWN:].strip())
+        return CommandOutcome(
+            machine.name, machine.instance_id, status, time.monotonic() - started, output[-_SHOWN:].strip()
+        )
 
     def _send(self, machine: Found, script: str, timeout_seconds: int) -> str:
         # A machine's agent registers some minutes after the start; until then AWS doesn't know the id.

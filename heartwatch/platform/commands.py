@@ -19,7 +19,7 @@ from rich.table import Table
 from heartwatch.extras import require
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.packages import Packages, write_lock
-from heartwatch.platform.platform import PartStatus, Platform, Progress
+from heartwatch.platform.platform import PartStatus, Platform, StartProgress
 from heartwatch.platform.platform import clean as clean_home
 from heartwatch.platform.state import PartRecord, PartState
 from heartwatch.settings import ROOT, load_settings
@@ -153,7 +153,7 @@ def _names(text: str) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()] or None
 
 
-class _Display(Progress):
+class _Display(StartProgress):
     """Shows the progress of a start in place."""
 
     def __init__(self, console: Console) -> None:

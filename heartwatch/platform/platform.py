@@ -28,7 +28,7 @@ from heartwatch.platform.services.kafka import BROKER_COUNTS
 from heartwatch.platform.state import (
     PartRecord,
     PartState,
-    State,
+    PlatformState,
     load_secrets,
     read_state,
     write_atomically,
@@ -69,7 +69,7 @@ class PartStatus:
     restarts: int
 
 
-class Progress:
+class StartProgress:
     """What `Platform.up` tells while it works; this one keeps silent."""
 
     def packages(self, done: int, total: int) -> None:
@@ -112,13 +112,13 @@ class Platform:
 
     # --- up and down ------------------------------------------------------------------------------------------------
 
-    def up(self, progress: Progress | None = None) -> None:
+    def up(self, progress: StartProgress | None = None) -> None:
         """Start the wanted parts that don't run yet; return when all are healthy.
 
         Raises:
             PlatformError: one can't be started; what this call started is stopped again.
         """
-        progress = progress or Progress()
+        progress = progress or StartProgress()
         if self.running():
             return
         if any(self._parts[name].package_sets for name in self.wanted):
@@ -171,7 +171,7 @@ class Platform:
         if not self.home.exists():
             return
         for part in self._parts.values():
-            for path in part.paths_outside(self._context(read_state(self.home) or State())):
+            for path in part.paths_outside(self._context(read_state(self.home) or PlatformState())):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(self.home)
         if self._is_default:
@@ -211,7 +211,7 @@ class Platform:
         """
         if self._live_state() is None:
             raise PlatformError("the platform doesn't run; start it with `heartwatch up`")
-        self._ask("restart", catalog.members(self._parts, [name]), Progress())
+        self._ask("restart", catalog.members(self._parts, [name]), StartProgress())
 
     def wait_for(self, name: str, condition: Callable[[PartStatus], bool], timeout_seconds: float = 120.0) -> None:
         """Wait until a condition holds for a part, or for each part of a group.
@@ -237,7 +237,7 @@ class Platform:
         """Return the log files of a part, or of each part of a group."""
         return [self.home / "logs" / f"{member}.log" for member in catalog.members(self._parts, [name])]
 
-    def _status(self, name: str, state: State | None) -> PartStatus:
+    def _status(self, name: str, state: PlatformState | None) -> PartStatus:
         record = state.parts.get(name, PartRecord()) if state else PartRecord()
         process = record.process.process() if record.process else None
         healthy, reason, address = None, record.error, ""
@@ -262,7 +262,7 @@ class Platform:
 
     # --- the supervisor ---------------------------------------------------------------------------------------------
 
-    def _live_state(self) -> State | None:
+    def _live_state(self) -> PlatformState | None:
         """Return the state if its supervisor runs."""
         state = read_state(self.home)
         return state if state and state.supervisor and state.supervisor.process() else None
@@ -312,7 +312,7 @@ class Platform:
 
         return wait_until(controllable, _SUPERVISOR_SECONDS, _POLL_SECONDS, given_up)
 
-    def _ask(self, what: str, names: list[str], progress: Progress) -> None:
+    def _ask(self, what: str, names: list[str], progress: StartProgress) -> None:
         """Have the supervisor do something, and wait for its answer.
 
         Raises:
@@ -337,7 +337,7 @@ class Platform:
         state = read_state(self.home)
         return state.parts if state else {}
 
-    def _context(self, state: State) -> Context:
+    def _context(self, state: PlatformState) -> Context:
         return Context(self.home, state.brokers, state.identity, state.ports, load_secrets(self.home), Packages())
 
     # --- surroundings -----------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Platform:
         return self.home == ROOT / ".heartwatch"
 
     def _client_variables(self) -> dict[str, str]:
-        context = self._context(read_state(self.home) or State())
+        context = self._context(read_state(self.home) or PlatformState())
         return {
             name: value for part in self.wanted for name, value in self._parts[part].client_variables(context).items()
         }
@@ -388,7 +388,7 @@ def clean(home: Path) -> Path:
     except DamagedStateError:
         # What still runs is known by its mark alone.
         processes.kill(processes.marked(folder))
-        write_state(folder, State())
+        write_state(folder, PlatformState())
         platform = Platform(folder)
     platform.clean()
     return folder

@@ -40,7 +40,7 @@ class PartRecord:
 
 
 @dataclass
-class State:
+class PlatformState:
     """The content of ``state.json``; only the supervisor writes it."""
 
     brokers: int = 1
@@ -51,7 +51,7 @@ class State:
     parts: dict[str, PartRecord] = field(default_factory=dict)
 
 
-def read_state(home: Path) -> State | None:
+def read_state(home: Path) -> PlatformState | None:
     """Read the state file; None when there is none yet.
 
     Raises:
@@ -61,7 +61,7 @@ def read_state(home: Path) -> State | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         parts = {name: _part_record(record) for name, record in values.pop("parts").items()}
-        return State(**{**values, "supervisor": _process_id(values["supervisor"]), "parts": parts})
+        return PlatformState(**{**values, "supervisor": _process_id(values["supervisor"]), "parts": parts})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -78,7 +78,7 @@ def _part_record(values: Mapping[str, Any]) -> PartRecord:
     return PartRecord(**{**values, "state": PartState(values["state"]), "process": _process_id(values["process"])})
 
 
-def write_state(home: Path, state: State) -> None:
+def write_state(home: Path, state: PlatformState) -> None:
     """Write the state file; readers see the old or the new one, never a part."""
     write_atomically(home / "state.json", json.dumps(asdict(state), indent=1) + "\n")
 

@@ -34,7 +34,15 @@ from heartwatch.platform.packages import Packages
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.services import Context, Part
 from heartwatch.platform.services.base import NotHealthyError
-from heartwatch.platform.state import PartRecord, PartState, State, load_secrets, read_state, write_state, write_toml
+from heartwatch.platform.state import (
+    PartRecord,
+    PartState,
+    PlatformState,
+    load_secrets,
+    read_state,
+    write_state,
+    write_toml,
+)
 from heartwatch.settings import merge
 from kafkakit.waiting import wait_until
 
@@ -55,7 +63,7 @@ class Supervisor:
     def __init__(self, home: Path, brokers: int, producers: int) -> None:
         self.home = home
         self._parts = catalog.all_parts(brokers, producers)
-        self._state = read_state(home) or State(brokers=brokers)
+        self._state = read_state(home) or PlatformState(brokers=brokers)
         self._secrets = load_secrets(home)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -393,7 +401,7 @@ class Supervisor:
     # --- records ----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _change(self) -> Iterator[State]:
+    def _change(self) -> Iterator[PlatformState]:
         with self._records:
             yield self._state
             write_state(self.home, self._state)
@@ -411,7 +419,7 @@ def levels(parts: dict[str, Part], names: list[str]) -> list[list[str]]:
     return found[::-1]
 
 
-def stop_leftovers(home: Path, parts: dict[str, Part], state: State) -> list[str]:
+def stop_leftovers(home: Path, parts: dict[str, Part], state: PlatformState) -> list[str]:
     """Stop what an earlier supervisor that was killed left running.
 
     Returns:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from heartwatch.produce.sender import Progress
+from heartwatch.produce.sender import ShardProgress
 
 _WATCH_SECONDS = 1.0
 
@@ -47,7 +47,7 @@ class Companion:
         """
         self._shard, self._control, self._warn = shard, control, warn
         self._stop, self._ended = threading.Event(), threading.Event()
-        self._progress = Progress()
+        self._progress = ShardProgress()
         self._began = time.monotonic()
         self._first_delivered: int | None = None
         context = contextvars.copy_context()
@@ -66,7 +66,7 @@ class Companion:
         """Return whether the run was stopped."""
         return self._stop.is_set()
 
-    def report(self, progress: Progress) -> None:
+    def report(self, progress: ShardProgress) -> None:
         """Take note of a commit."""
         if self._first_delivered is None:
             self._first_delivered = progress.delivered

@@ -18,7 +18,7 @@ import psutil
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
 from heartwatch.produce.reports import ShardReport
-from heartwatch.produce.sender import Progress, forget_progress, read_progress
+from heartwatch.produce.sender import ShardProgress, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
@@ -87,7 +87,7 @@ class _Dispatched:
     attempts: int = 1
     since: float = field(init=False)
     beat: float = field(init=False)
-    progress: Progress = field(default_factory=Progress)
+    progress: ShardProgress = field(default_factory=ShardProgress)
     gone_since: float | None = None
     done: bool = False
 

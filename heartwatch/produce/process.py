@@ -6,7 +6,7 @@ from heartwatch.analytic import Analytic
 from heartwatch.produce.companion import Companion
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
-from heartwatch.produce.run import Outcome, run_shard
+from heartwatch.produce.run import ShardOutcome, run_shard
 from heartwatch.produce.sender import ShardSender
 from heartwatch.produce.shards import Shard
 from heartwatch.produce.sources import open_source, shards_of
@@ -16,7 +16,7 @@ from kafkakit import avro_codec
 from kafkakit.registry import Registry
 
 
-def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Companion) -> Outcome:
+def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Companion) -> ShardOutcome:
     """Send a shard's events until its source ends or the companion says stop.
 
     Args:
@@ -60,7 +60,7 @@ def _encoder(settings: Settings, analytic: Analytic, spec: RunSpec, shard: Shard
     )
 
 
-def outcome_sentence(shard: Shard, outcome: Outcome) -> str:
+def outcome_sentence(shard: Shard, outcome: ShardOutcome) -> str:
     """Return what a process did, for its log."""
     progress = outcome.progress
     return (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from heartwatch.produce.sender import Progress
+from heartwatch.produce.sender import ShardProgress
 from heartwatch.produce.shards import Shard
 from heartwatch.produce.spec import RunSpec
 
@@ -33,7 +33,7 @@ class ShardReport(BaseModel):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, shard: Shard, progress: Progress, seconds: float, attempts: int = 1) -> ShardReport:
+    def of(cls, shard: Shard, progress: ShardProgress, seconds: float, attempts: int = 1) -> ShardReport:
         """Return the report of a shard that has come so far.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from heartwatch.produce.messages import Encoder, Events, Messages
 from heartwatch.produce.pacing import Pacer
-from heartwatch.produce.sender import QUEUE_MESSAGES, Progress, ShardSender
+from heartwatch.produce.sender import QUEUE_MESSAGES, ShardProgress, ShardSender
 from heartwatch.produce.supervision import BEAT_SECONDS
 
 
@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShardOutcome:
     """What a producer process did.
 
     Attributes:
@@ -32,7 +32,7 @@ class Outcome:
         stopped: it ended because it was told to.
     """
 
-    progress: Progress
+    progress: ShardProgress
     delivered: int
     seconds: float
     stopped: bool
@@ -49,9 +49,9 @@ def run_shard(
     sender: ShardSender,
     pacer: Pacer,
     should_stop: Callable[[], bool],
-    report: Callable[[Progress], None],
+    report: Callable[[ShardProgress], None],
     transaction_seconds: float = 0.2,
-) -> Outcome:
+) -> ShardOutcome:
     """Send a shard's batches from where it ended until the source or the stop ends it.
 
     Args:
@@ -88,7 +88,7 @@ def run_shard(
         _cancel(following)
     if finished or sender.pending:
         report(sender.commit(index, finished))
-    return Outcome(sender.progress, sender.progress.delivered - before, time.monotonic() - began, stopped)
+    return ShardOutcome(sender.progress, sender.progress.delivered - before, time.monotonic() - began, stopped)
 
 
 def _prepare(source: Source, encoder: Encoder, index: int) -> Messages | None:
@@ -102,7 +102,7 @@ def _due(
     sender: ShardSender,
     index: int,
     should_stop: Callable[[], bool],
-    report: Callable[[Progress], None],
+    report: Callable[[ShardProgress], None],
 ) -> bool:
     """Wait for a batch's time with no transaction open, and give signs of life; False when the run was stopped."""
     if sender.pending and pacer.due_in(messages.due_ms) > 0:

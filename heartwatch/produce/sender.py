@@ -60,7 +60,7 @@ class FencedError(DeliveryError):
 
 
 @dataclass(frozen=True)
-class Progress:
+class ShardProgress:
     """How far a shard has come.
 
     Attributes:
@@ -85,7 +85,7 @@ def progress_group(run_id: str, shard: Shard) -> str:
     return f"heartwatch-produce-{run_id}-{shard.index}"
 
 
-def read_progress(offsets: OffsetReader, topic: str, run_id: str, shard: Shard) -> Progress | None:
+def read_progress(offsets: OffsetReader, topic: str, run_id: str, shard: Shard) -> ShardProgress | None:
     """Return a shard's committed progress, None before its first commit.
 
     Raises:
@@ -104,9 +104,9 @@ def forget_progress(admin: KafkaAdmin, run_id: str, shards: list[Shard]) -> None
     admin.delete_groups(progress_group(run_id, shard) for shard in shards)
 
 
-def _parse(offset: int, metadata: str | None) -> Progress:
+def _parse(offset: int, metadata: str | None) -> ShardProgress:
     values: dict[str, Any] = json.loads(metadata or "{}")
-    return Progress(offset, **values)
+    return ShardProgress(offset, **values)
 
 
 class ShardSender:
@@ -129,7 +129,7 @@ class ShardSender:
             shard: which shard this is.
             clock: seconds, monotonic.
         """
-        self.progress = Progress()
+        self.progress = ShardProgress()
         self._brokers = settings.bootstrap_servers
         self._topic, self._shard, self._clock = topic, shard, clock
         self._transactional_id = f"heartwatch-produce-{run_id}-{shard.index}"
@@ -160,7 +160,7 @@ class ShardSender:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> Progress:
+    def start(self) -> ShardProgress:
         """Fence older processes of this shard and read how far they came.
 
         Raises:
@@ -201,7 +201,7 @@ class ShardSender:
         except KafkaException as error:
             self._start_again(error)
 
-    def commit(self, next_batch: int, finished: bool = False) -> Progress:
+    def commit(self, next_batch: int, finished: bool = False) -> ShardProgress:
         """Commit what was sent together with the progress; sends it again where the brokers made it abort.
 
         Args:
@@ -246,8 +246,8 @@ class ShardSender:
                 # A fenced producer has nothing left to send, and says so again.
                 self._producer.close()
 
-    def _reached(self, next_batch: int, finished: bool) -> Progress:
-        return Progress(
+    def _reached(self, next_batch: int, finished: bool) -> ShardProgress:
+        return ShardProgress(
             next_batch,
             self.progress.delivered + self.pending,
             self.progress.failed,
@@ -286,7 +286,7 @@ class ShardSender:
                 )
             self._producer.poll(0.05)
 
-    def _commit(self, reached: Progress) -> None:
+    def _commit(self, reached: ShardProgress) -> None:
         values = asdict(reached)
         del values["next_batch"]
         offset = TopicPartition(self._topic, self._shard.partitions[0], reached.next_batch, framed(json.dumps(values)))

@@ -17,7 +17,7 @@ _RUNNING_QUERY = {"RUNNING", "PAUSED"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class HealthFinding:
     """What was found of one resource.
 
     Attributes:
@@ -49,7 +49,7 @@ class ConnectorPlan:
 
     restart: dict[str, int]
     forget: list[str]
-    findings: list[Finding]
+    findings: list[HealthFinding]
 
 
 def judge_connectors(
@@ -76,7 +76,7 @@ def judge_connectors(
         before = remembered.get(status.name)
         restarts = before.restarts if before else 0
         if not status.failed:
-            findings.append(Finding("connector", status.name, status.summary))
+            findings.append(HealthFinding("connector", status.name, status.summary))
             if before and status.running and now - before.last_at >= calm:
                 forget.append(status.name)
             continue
@@ -87,7 +87,7 @@ def judge_connectors(
         else:
             sentence = f"{failed}; it was restarted {restarts} times already: fix the cause, then restart its tasks"
         event, mended = Wrong.CONNECTOR_FAILED, status.name in restart
-        findings.append(Finding("connector", status.name, status.summary, event, sentence, mended))
+        findings.append(HealthFinding("connector", status.name, status.summary, event, sentence, mended))
     return ConnectorPlan(restart, forget, findings)
 
 
@@ -96,12 +96,12 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if 10 < number % 100 < 14 else ends.get(number % 10, 'th')}"
 
 
-def judge_queries(queries: Iterable[Query]) -> list[Finding]:
+def judge_queries(queries: Iterable[Query]) -> list[HealthFinding]:
     """Return one finding per query; a query that neither runs nor is paused is wrong."""
     return [
-        Finding("query", query.query_id, query.state)
+        HealthFinding("query", query.query_id, query.state)
         if query.state in _RUNNING_QUERY
-        else Finding(
+        else HealthFinding(
             "query",
             query.query_id,
             query.state,
@@ -112,7 +112,7 @@ def judge_queries(queries: Iterable[Query]) -> list[Finding]:
     ]
 
 
-def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> list[Finding]:
+def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> list[HealthFinding]:
     """Return one finding for all partitions that are well, or one for each broker that lacks some.
 
     Args:
@@ -124,7 +124,7 @@ def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> l
         for broker in sorted(set(partition.replicas) - set(partition.in_sync)):
             lagging.setdefault(broker, []).append(partition)
     findings = [
-        Finding("broker", str(broker), "out of sync", Wrong.BROKER_OUT_OF_SYNC, _lagging(broker, behind, minimum))
+        HealthFinding("broker", str(broker), "out of sync", Wrong.BROKER_OUT_OF_SYNC, _lagging(broker, behind, minimum))
         for broker, behind in sorted(lagging.items())
     ]
     headless = [
@@ -132,8 +132,8 @@ def judge_partitions(partitions: Sequence[PartitionReplicas], minimum: int) -> l
     ]
     if headless:
         sentence = f"{len(headless)} partitions have no leader, such as {_names(headless)}: see the brokers' logs"
-        findings.append(Finding("broker", "leaders", "missing", Wrong.BROKER_OUT_OF_SYNC, sentence))
-    return findings or [Finding("broker", "all", f"{len(partitions)} partitions in sync")]
+        findings.append(HealthFinding("broker", "leaders", "missing", Wrong.BROKER_OUT_OF_SYNC, sentence))
+    return findings or [HealthFinding("broker", "all", f"{len(partitions)} partitions in sync")]
 
 
 def _lagging(broker: int, partitions: Sequence[PartitionReplicas], minimum: int) -> str:
@@ -158,7 +158,7 @@ class WorkerSeen:
     last_heard: datetime | None
 
 
-def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetime) -> list[Finding]:
+def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetime) -> list[HealthFinding]:
     """Return one finding per worker; a worker that went is wrong until `memory` has passed: then it was taken away.
 
     Args:
@@ -169,18 +169,18 @@ def judge_workers(workers: Sequence[WorkerSeen], memory: timedelta, now: datetim
     findings = []
     for worker in workers:
         if worker.online:
-            findings.append(Finding("worker", worker.name, "online"))
+            findings.append(HealthFinding("worker", worker.name, "online"))
         elif worker.last_heard is None or now - worker.last_heard < memory:
             heard = "never" if worker.last_heard is None else f"{(now - worker.last_heard).total_seconds():,.0f} s ago"
             sentence = (
                 f"worker {worker.name!r} of work pool {worker.pool!r} is gone, last heard of {heard}: its runs wait; see "
                 "that its machine and process are up"
             )
-            findings.append(Finding("worker", worker.name, "offline", Wrong.WORKER_GONE, sentence))
+            findings.append(HealthFinding("worker", worker.name, "offline", Wrong.WORKER_GONE, sentence))
     return findings
 
 
-def judge_disk(place: str, free: int, total: int, least: float) -> Finding:
+def judge_disk(place: str, free: int, total: int, least: float) -> HealthFinding:
     """Say whether enough of a disk is free.
 
     Args:
@@ -192,13 +192,13 @@ def judge_disk(place: str, free: int, total: int, least: float) -> Finding:
     share = free / total if total else 0.0
     state = f"{free / 2**30:,.1f} of {total / 2**30:,.1f} GiB free"
     if share >= least:
-        return Finding("disk", place, state)
+        return HealthFinding("disk", place, state)
     sentence = (
         f"the disk of {place} is filling: {state} ({share:.0%}), less than {least:.0%}; make room before brokers stop"
     )
-    return Finding("disk", place, state, Wrong.DISK_FILLING, sentence)
+    return HealthFinding("disk", place, state, Wrong.DISK_FILLING, sentence)
 
 
-def unreachable(part: str, error: Exception) -> Finding:
+def unreachable(part: str, error: Exception) -> HealthFinding:
     """Return what to say of a part that could not be asked."""
-    return Finding(part, part, "no answer", Wrong.PART_UNREACHABLE, f"{part} can't be asked: {error}")
+    return HealthFinding(part, part, "no answer", Wrong.PART_UNREACHABLE, f"{part} can't be asked: {error}")

@@ -15,7 +15,7 @@ from heartwatch.monitoring import Monitoring
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import Settings
 from heartwatch.verify.health import (
-    Finding,
+    HealthFinding,
     WorkerSeen,
     judge_connectors,
     judge_disk,
@@ -33,7 +33,7 @@ ReadWorkers = Callable[[Sequence[str]], Sequence[WorkerSeen]]
 """Reads the workers of some work pools; raises `httpx.HTTPError` where Prefect's server doesn't answer."""
 
 
-def look_at_parts(settings: Settings, read_workers: ReadWorkers) -> list[Finding]:
+def look_at_parts(settings: Settings, read_workers: ReadWorkers) -> list[HealthFinding]:
     """Look at every part; one that doesn't answer hides no other.
 
     Failed connector tasks are restarted, at most as often as the settings allow.
@@ -46,19 +46,21 @@ def look_at_parts(settings: Settings, read_workers: ReadWorkers) -> list[Finding
         at least one finding per part, those that are well among them.
     """
 
-    def look_at_workers(settings: Settings) -> list[Finding]:
+    def look_at_workers(settings: Settings) -> list[HealthFinding]:
         pools = (settings.prefect.orchestration_pool, settings.prefect.producers_pool)
         memory = timedelta(hours=settings.monitoring.worker_memory_hours)
         return judge_workers(read_workers(pools), memory, datetime.now(UTC))
 
-    looks: dict[str, tuple[Callable[[Settings], list[Finding]], type[Exception] | tuple[type[Exception], ...]]] = {
+    looks: dict[
+        str, tuple[Callable[[Settings], list[HealthFinding]], type[Exception] | tuple[type[Exception], ...]]
+    ] = {
         "Connect": (look_at_connectors, (ConnectError, PostgresError)),
         "KSQL": (look_at_queries, KsqldbError),
         "Kafka": (look_at_partitions, KafkaClientError),
         "Prefect": (look_at_workers, HTTPError),
         "disk": (look_at_disk, OSError),
     }
-    findings: list[Finding] = []
+    findings: list[HealthFinding] = []
     for part, (look, errors) in looks.items():
         try:
             findings += look(settings)
@@ -67,7 +69,7 @@ def look_at_parts(settings: Settings, read_workers: ReadWorkers) -> list[Finding
     return findings
 
 
-def look_at_connectors(settings: Settings) -> list[Finding]:
+def look_at_connectors(settings: Settings) -> list[HealthFinding]:
     """Look at the connectors, and restart the failed tasks of those that haven't been restarted too often.
 
     Raises:
@@ -95,7 +97,7 @@ def look_at_connectors(settings: Settings) -> list[Finding]:
     return plan.findings
 
 
-def look_at_queries(settings: Settings) -> list[Finding]:
+def look_at_queries(settings: Settings) -> list[HealthFinding]:
     """Look at the persistent queries.
 
     Raises:
@@ -105,7 +107,7 @@ def look_at_queries(settings: Settings) -> list[Finding]:
         return judge_queries(ksqldb.queries())
 
 
-def look_at_partitions(settings: Settings) -> list[Finding]:
+def look_at_partitions(settings: Settings) -> list[HealthFinding]:
     """Look at the replicas of all partitions.
 
     Raises:
@@ -115,7 +117,7 @@ def look_at_partitions(settings: Settings) -> list[Finding]:
     return judge_partitions(admin.replicas(), settings.kafka.min_insync_replicas)
 
 
-def look_at_disk(settings: Settings) -> list[Finding]:
+def look_at_disk(settings: Settings) -> list[HealthFinding]:
     """Look at the disk that holds the platform's data.
 
     Raises:
@@ -126,7 +128,7 @@ def look_at_disk(settings: Settings) -> list[Finding]:
     return [judge_disk("the platform's data", usage.free, usage.total, settings.monitoring.least_free_disk)]
 
 
-def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def finding_rows(findings: Sequence[HealthFinding]) -> list[dict[str, Any]]:
     """Return one row per finding, what is wrong first."""
     ordered = sorted(findings, key=lambda finding: (finding.event is None, finding.part, finding.resource))
     return [
@@ -140,7 +142,7 @@ def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     ]
 
 
-def findings_sentence(findings: Sequence[Finding]) -> str:
+def findings_sentence(findings: Sequence[HealthFinding]) -> str:
     """Return how many findings are wrong."""
     wrong = sum(finding.event is not None for finding in findings)
     return f"{wrong} of {len(findings)} are not as they should be." if wrong else "All is well."

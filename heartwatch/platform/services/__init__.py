@@ -7,14 +7,14 @@ from graphlib import TopologicalSorter
 
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.services.base import Context, Part
-from heartwatch.platform.services.connect import Connect
-from heartwatch.platform.services.engine import Engine
-from heartwatch.platform.services.kafka import Kafka
-from heartwatch.platform.services.postgres import Postgres
-from heartwatch.platform.services.prefect import PrefectServer, Worker
-from heartwatch.platform.services.registry import Registry
-from heartwatch.platform.services.s3 import S3
-from heartwatch.platform.services.web import Web
+from heartwatch.platform.services.connect import ConnectPart
+from heartwatch.platform.services.engine import EnginePart
+from heartwatch.platform.services.kafka import KafkaPart
+from heartwatch.platform.services.postgres import PostgresPart
+from heartwatch.platform.services.prefect import PrefectServerPart, WorkerPart
+from heartwatch.platform.services.registry import RegistryPart
+from heartwatch.platform.services.s3 import S3Part
+from heartwatch.platform.services.web import WebPart
 
 __all__ = ["Context", "Part", "all_parts", "closure", "members", "order"]
 
@@ -27,16 +27,16 @@ def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
         producers: workers of the producers' pool.
     """
     parts: list[Part] = [
-        Postgres(),
-        *(Kafka(number) for number in range(1, brokers + 1)),
-        Registry(),
-        S3(),
-        Connect(),
-        Engine(),
-        PrefectServer(),
-        Web(),
-        Worker("orchestration", 1),
-        *(Worker("producers", number, producers) for number in range(1, producers + 1)),
+        PostgresPart(),
+        *(KafkaPart(number) for number in range(1, brokers + 1)),
+        RegistryPart(),
+        S3Part(),
+        ConnectPart(),
+        EnginePart(),
+        PrefectServerPart(),
+        WebPart(),
+        WorkerPart("orchestration", 1),
+        *(WorkerPart("producers", number, producers) for number in range(1, producers + 1)),
     ]
     return {part.name: part for part in parts}
 

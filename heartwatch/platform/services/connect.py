@@ -16,7 +16,7 @@ _HEAP_MIB = 512
 
 
 @dataclass
-class Connect(HttpPart):
+class ConnectPart(HttpPart):
     """The only worker of a Connect cluster."""
 
     name: str = "connect"

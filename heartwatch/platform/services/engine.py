@@ -15,7 +15,7 @@ from heartwatch.settings import ROOT
 
 
 @dataclass
-class Engine(HttpPart):
+class EnginePart(HttpPart):
     """The engine's server process."""
 
     name: str = "engine"

@@ -30,7 +30,7 @@ logger.started.level = INFO
 """
 
 
-class Kafka(Part):
+class KafkaPart(Part):
     """One of the brokers."""
 
     def __init__(self, number: int) -> None:

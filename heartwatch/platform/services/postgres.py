@@ -35,7 +35,7 @@ _SETTINGS = {
 
 
 @dataclass
-class Postgres(Part):
+class PostgresPart(Part):
     """The database server; it refuses to run as root, so root starts it as `nobody`."""
 
     name: str = "postgres"

@@ -51,7 +51,7 @@ def _create(url: str, body: dict[str, Any], what: str) -> None:
 
 
 @dataclass
-class PrefectServer(HttpPart):
+class PrefectServerPart(HttpPart):
     """API, UI and background services in one process."""
 
     name: str = "prefect"
@@ -101,7 +101,7 @@ class PrefectServer(HttpPart):
         return {"PREFECT_API_URL": api(context), **_QUIET}
 
 
-class Worker(HttpPart):
+class WorkerPart(HttpPart):
     """A worker that runs flows of one work pool as processes; a producers' worker stands for a producer machine.
 
     Besides the pool's default queue it serves a queue of its own name, so that a run can be sent to just this worker.

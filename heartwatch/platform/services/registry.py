@@ -16,7 +16,7 @@ _HEAP_MIB = 256
 
 
 @dataclass
-class Registry(HttpPart):
+class RegistryPart(HttpPart):
     """The registry's server."""
 
     name: str = "registry"

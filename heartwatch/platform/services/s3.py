@@ -17,7 +17,7 @@ _SOCKETS = Path("/tmp")  # noqa: S108  the server's own choice
 
 
 @dataclass
-class S3(HttpPart):
+class S3Part(HttpPart):
     """The object store."""
 
     name: str = "s3"

@@ -12,7 +12,7 @@ from heartwatch.settings import ROOT
 
 
 @dataclass
-class Web(HttpPart):
+class WebPart(HttpPart):
     """The page's server; it needs no other part to be there, and shows which ones are."""
 
     name: str = "web"

@@ -10,7 +10,7 @@ import pyarrow as pa
 from heartwatch.produce.messages import Encoder, Events
 from heartwatch.produce.pacing import Pacer
 from heartwatch.produce.run import run_shard
-from heartwatch.produce.sender import Progress, ShardSender
+from heartwatch.produce.sender import ShardProgress, ShardSender
 from heartwatch.produce.shards import Shard
 from kafkakit import avro_codec
 from kafkakit.settings import KafkaSettings
@@ -45,7 +45,7 @@ def main(brokers: str, topic: str, run: str, batches: int, rate: float) -> None:
     shard = Shard(0, 1, tuple(range(PARTITIONS)))
     encoder = Encoder(SCHEMA, 1, "device", "at", PARTITIONS, shard.partitions)
 
-    def report(progress: Progress) -> None:
+    def report(progress: ShardProgress) -> None:
         print(progress.next_batch, flush=True)
 
     with ShardSender(KafkaSettings(bootstrap_servers=brokers), topic, run, shard) as sender:

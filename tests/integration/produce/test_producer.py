@@ -20,8 +20,8 @@ from shard_process import BATCH_EVENTS, PARTITIONS, SCHEMA, Numbers
 from heartwatch.platform.platform import Platform
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
-from heartwatch.produce.run import Outcome, run_shard
-from heartwatch.produce.sender import FencedError, Progress, ShardSender, forget_progress, read_progress
+from heartwatch.produce.run import ShardOutcome, run_shard
+from heartwatch.produce.sender import FencedError, ShardProgress, ShardSender, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
 from heartwatch.settings import load_settings
 from heartwatch.verify.batch import decode_topic
@@ -62,7 +62,9 @@ def each_once(batches: int) -> Counter[int]:
     return Counter(range(batches * BATCH_EVENTS))
 
 
-def send(sender: ShardSender, batches: int, pacer: Pacer | None = None, stop: threading.Event | None = None) -> Outcome:
+def send(
+    sender: ShardSender, batches: int, pacer: Pacer | None = None, stop: threading.Event | None = None
+) -> ShardOutcome:
     should_stop = stop.is_set if stop is not None else lambda: False
     return run_shard(Numbers(batches), ENCODER, sender, pacer or Pacer(), should_stop, lambda _: None)
 
@@ -161,7 +163,7 @@ def test_a_stop_commits_what_was_sent_within_five_seconds(kafka: KafkaSettings, 
 
 def test_a_slow_shard_gives_signs_of_life(kafka: KafkaSettings, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("heartwatch.produce.run.BEAT_SECONDS", 0.3)
-    seen: list[Progress] = []
+    seen: list[ShardProgress] = []
     with ShardSender(kafka, topic, "slow", SHARD) as sender:
         pacer = Pacer(events_per_second=BATCH_EVENTS / 1.5)
         run_shard(Numbers(2), ENCODER, sender, pacer, lambda: False, seen.append)

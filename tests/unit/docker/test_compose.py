@@ -17,13 +17,13 @@ from heartwatch.clusters.environment import write_new_secrets
 from heartwatch.clusters.spec import SERVICES
 from heartwatch.deploy.connectors import connector_configs
 from heartwatch.platform.services.base import Context
-from heartwatch.platform.services.connect import Connect
-from heartwatch.platform.services.engine import Engine
-from heartwatch.platform.services.kafka import Kafka
-from heartwatch.platform.services.postgres import Postgres
-from heartwatch.platform.services.prefect import PrefectServer
-from heartwatch.platform.services.registry import Registry
-from heartwatch.platform.services.s3 import S3
+from heartwatch.platform.services.connect import ConnectPart
+from heartwatch.platform.services.engine import EnginePart
+from heartwatch.platform.services.kafka import KafkaPart
+from heartwatch.platform.services.postgres import PostgresPart
+from heartwatch.platform.services.prefect import PrefectServerPart
+from heartwatch.platform.services.registry import RegistryPart
+from heartwatch.platform.services.s3 import S3Part
 from heartwatch.settings import ROOT, Settings, load_settings
 
 DOCKER = ROOT / "docker"
@@ -175,7 +175,15 @@ def _embedded(tmp_path: Path) -> dict[str, Any]:
     names = ["kafka-1", "kafka-2", "kafka-3", "registry", "connect", "engine", "postgres", "prefect", "s3"]
     context = Context(tmp_path, 3, "0" * 32, dict.fromkeys(names, 1), {}, None)  # type: ignore[arg-type]
     values: dict[str, Any] = {"postgres": {"password": ""}, "s3": {"access_key_id": "", "secret_access_key": ""}}
-    for part in (Kafka(1), Registry(), Connect(), Engine(), Postgres(), PrefectServer(), S3()):
+    for part in (
+        KafkaPart(1),
+        RegistryPart(),
+        ConnectPart(),
+        EnginePart(),
+        PostgresPart(),
+        PrefectServerPart(),
+        S3Part(),
+    ):
         for table, entries in part.endpoints(context).items():
             values.setdefault(table, {}).update(entries)
     return values

@@ -121,8 +121,8 @@ def test_a_database_that_was_half_made_is_made_again(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(postgres, "_initdb", half)
     monkeypatch.setattr(postgres, "data_folder", lambda _: tmp_path / "postgres")
-    monkeypatch.setattr(postgres.Postgres, "account", lambda *_: None)
-    part = postgres.Postgres()
+    monkeypatch.setattr(postgres.PostgresPart, "account", lambda *_: None)
+    part = postgres.PostgresPart()
     with pytest.raises(KeyboardInterrupt):
         part.prepare(context())
     for _ in range(2):

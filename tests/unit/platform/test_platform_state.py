@@ -15,7 +15,7 @@ from heartwatch.platform.errors import PlatformError
 from heartwatch.platform.platform import clean
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.services import all_parts
-from heartwatch.platform.state import PartRecord, PartState, State, load_secrets, read_state, write_state
+from heartwatch.platform.state import PartRecord, PartState, PlatformState, load_secrets, read_state, write_state
 from heartwatch.platform.supervisor import stop_leftovers
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -23,7 +23,7 @@ SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sle
 
 def test_the_state_reads_back_as_written(tmp_path: Path) -> None:
     assert read_state(tmp_path) is None
-    state = State(
+    state = PlatformState(
         brokers=3,
         ports={"kafka-1": 11_000},
         supervisor=ProcessId(1, 2.5),
@@ -55,7 +55,7 @@ def test_a_home_with_a_damaged_state_is_cleaned(tmp_path: Path) -> None:
 def test_a_folder_that_holds_more_than_a_platform_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...]
 ) -> None:
-    write_state(tmp_path, State())
+    write_state(tmp_path, PlatformState())
     (tmp_path / "letters.txt").touch()
     if "state.json" in files:
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -110,7 +110,7 @@ def test_leftovers_are_stopped_and_strangers_are_not(tmp_path: Path) -> None:
         start(tmp_path, "s3") as marked,
         subprocess.Popen(SLEEPER) as stranger,
     ):
-        state = State(
+        state = PlatformState(
             parts={
                 "registry": PartRecord(PartState.RUNNING, ProcessId.of(recorded.pid)),
                 # A pid that another program has by now.

@@ -8,7 +8,7 @@ import pytest
 
 from heartwatch.produce import companion
 from heartwatch.produce.companion import Companion
-from heartwatch.produce.sender import Progress
+from heartwatch.produce.sender import ShardProgress
 
 
 class Control:
@@ -52,8 +52,8 @@ def test_a_stop_reaches_the_sending_loop(control: Control) -> None:
 
 def test_the_last_thing_shown_is_the_end(control: Control) -> None:
     with Companion(3, control, pytest.fail) as beside:
-        beside.report(Progress(delivered=1_000))
-        beside.report(Progress(delivered=2_000, failed=5, finished=True))
+        beside.report(ShardProgress(delivered=1_000))
+        beside.report(ShardProgress(delivered=2_000, failed=5, finished=True))
     percent, text = control.shown[-1]
     assert percent == 100
     assert text.startswith("shard 3: ")

@@ -14,7 +14,7 @@ import pytest
 from heartwatch.produce import dispatch
 from heartwatch.produce.dispatch import Dispatcher, ProduceError, ShardRun, is_alive
 from heartwatch.produce.reports import ProduceReport, ShardReport, shard_rows
-from heartwatch.produce.sender import Progress
+from heartwatch.produce.sender import ShardProgress
 from heartwatch.produce.shards import Shard, plan_shards
 from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.supervision import Limits
@@ -43,7 +43,7 @@ class World:
         self.submitted: list[tuple[int, int, str | None]] = []
         self.cancelled: dict[int, str] = {}
         self.runs: dict[int, ShardRun] = {}
-        self.progress: dict[int, Progress] = {}
+        self.progress: dict[int, ShardProgress] = {}
         self.away = self.mute = False
         self.visible: bool | KafkaClientError = True
         self.forgotten: list[int] = []
@@ -67,7 +67,7 @@ class World:
         self.cancelled[run_id.int] = reason
 
     # The brokers
-    def read_progress(self, _: Any, topic: str, run_id: str, shard: Shard) -> Progress | None:
+    def read_progress(self, _: Any, topic: str, run_id: str, shard: Shard) -> ShardProgress | None:
         if self.away:
             raise KafkaClientError("the brokers don't answer")
         assert (topic, run_id) == ("heart_rate_realtime_v1", "run")
@@ -99,7 +99,7 @@ class World:
 
     def commits(self, shard: int, delivered: int, finished: bool = False) -> None:
         at_ms = int(self.time() * 1_000)
-        self.progress[shard] = Progress(1, delivered, failed=3, newest_ms=7, finished=finished, at_ms=at_ms)
+        self.progress[shard] = ShardProgress(1, delivered, failed=3, newest_ms=7, finished=finished, at_ms=at_ms)
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_whether_a_process_is_alive_is_known_where_it_is_known(monkeypatch: pyte
 
 
 def test_a_runs_report_adds_up_its_shards() -> None:
-    progress = Progress(4, delivered=100, failed=5, newest_ms=9, finished=True)
+    progress = ShardProgress(4, delivered=100, failed=5, newest_ms=9, finished=True)
     shards = [
         ShardReport.of(Shard(0, 2, (0, 2)), progress, seconds=4),
         ShardReport.of(Shard(1, 2, (1, 3)), replace(progress, delivered=60), seconds=8, attempts=2),

@@ -9,7 +9,7 @@ import pytest
 from heartwatch.connect import ConnectorStatus, TaskStatus
 from heartwatch.monitoring import ConnectorRestarts
 from heartwatch.verify.health import (
-    Finding,
+    HealthFinding,
     WorkerSeen,
     judge_connectors,
     judge_disk,
@@ -29,7 +29,7 @@ def connector(name: str, state: str) -> ConnectorStatus:
     return ConnectorStatus(name, "RUNNING", "w", (TaskStatus(0, state, "w", trace),))
 
 
-def events(findings: list[Finding]) -> list[str | None]:
+def events(findings: list[HealthFinding]) -> list[str | None]:
     return [finding.event for finding in findings]
 
 

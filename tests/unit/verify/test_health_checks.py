@@ -15,7 +15,7 @@ from heartwatch.connect import ConnectError
 from heartwatch.events import Wrong
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify import health_checks
-from heartwatch.verify.health import Finding, WorkerSeen
+from heartwatch.verify.health import HealthFinding, WorkerSeen
 from heartwatch.verify.health_checks import finding_rows, findings_sentence, look_at_disk, look_at_parts
 from kafkakit.admin import KafkaClientError
 from ksqlengine.client.rest_client import KsqldbError
@@ -40,10 +40,10 @@ def away(_: Sequence[str]) -> list[WorkerSeen]:
 @pytest.mark.parametrize("broken", [*PARTS, "Prefect"])
 def test_a_part_that_does_not_answer_hides_no_other(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     def look(part: str) -> Any:
-        def answer(_: Settings) -> list[Finding]:
+        def answer(_: Settings) -> list[HealthFinding]:
             if part == broken:
                 raise PARTS[part]("no answer")
-            return [Finding(part, part, "well")]
+            return [HealthFinding(part, part, "well")]
 
         return answer
 
@@ -57,7 +57,7 @@ def test_a_part_that_does_not_answer_hides_no_other(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_that_is_not_the_parts_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Settings) -> list[Finding]:
+    def fail(_: Settings) -> list[HealthFinding]:
         raise ZeroDivisionError
 
     monkeypatch.setattr(health_checks, "look_at_connectors", fail)
@@ -97,9 +97,9 @@ def test_the_disk_of_the_platforms_data_is_looked_at(
 
 def test_what_is_wrong_comes_first() -> None:
     found = [
-        Finding("query", "q", "RUNNING"),
-        Finding("disk", "d", "full", Wrong.DISK_FILLING, "make room"),
-        Finding("connector", "c", "FAILED", Wrong.CONNECTOR_FAILED, "see its log"),
+        HealthFinding("query", "q", "RUNNING"),
+        HealthFinding("disk", "d", "full", Wrong.DISK_FILLING, "make room"),
+        HealthFinding("connector", "c", "FAILED", Wrong.CONNECTOR_FAILED, "see its log"),
     ]
     assert [row["resource"] for row in finding_rows(found)] == ["c", "d", "q"]
     assert findings_sentence(found) == "2 of 3 are not as they should be."
