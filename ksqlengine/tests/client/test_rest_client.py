@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,6 +144,92 @@ def test_a_statement_that_may_have_been_taken_is_not_sent_twice():
     with pytest.raises(KsqldbUnavailableError, match="no KSQL server is ready"):
         client.streams()
     assert "two" in asked
+
+
+FENCED = {
+    "@type": "statement_error",
+    "error_code": 50000,
+    "message": "There is a newer producer with the same transactionalId which fences the current one.",
+    "statementText": "CREATE …;",
+    "entities": [],
+}
+
+
+def test_a_statement_that_another_client_s_has_ended_is_sent_again():
+    answers = [
+        httpx.Response(500, json=FENCED),
+        httpx.Response(500, json=FENCED),
+        httpx.Response(200, json=[command("SUCCESS")]),
+    ]
+    (result,) = ksqldb(lambda _: answers.pop(0)).execute("CREATE …;")
+    assert result.message == "done"
+    assert answers == []
+
+
+def test_statements_of_which_some_were_carried_out_are_not_sent_again():
+    answers = [httpx.Response(500, json={**FENCED, "entities": [command("SUCCESS")]})]
+    with pytest.raises(StatementError, match="newer producer"):
+        ksqldb(lambda _: answers.pop(0)).execute("CREATE …; CREATE …;")
+
+
+def test_a_server_that_refuses_for_another_reason_is_not_asked_again():
+    answers = [
+        httpx.Response(500, json={**FENCED, "message": "The retention period of the window store must be larger"})
+    ]
+    with pytest.raises(StatementError, match="retention period"):
+        ksqldb(lambda _: answers.pop(0)).execute("CREATE …;")
+
+
+def test_statements_are_sent_one_at_a_time():
+    running, most = 0, 0
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.02)
+        running -= 1
+        return httpx.Response(200, json=[command("SUCCESS")])
+
+    client = ksqldb(handler)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(client.execute, ["CREATE …;"] * 8))
+    assert most == 1
+
+
+INFO = {"KsqlServerInfo": {"version": "8.2.0", "ksqlServiceId": "a", "serverStatus": "RUNNING"}}
+NO_LAG = {
+    "@type": "generic_error",
+    "error_code": 50000,
+    "message": "Unable to execute pull query. [Partition 0 failed to find valid host. Hosts scanned: [127.0.0.1:8088 was not "
+    "selected because Lag information is not present for host.]]",
+}
+
+
+def test_a_pull_query_that_comes_too_early_is_sent_again():
+    answers = [
+        httpx.Response(503, json=NO_LAG),
+        httpx.Response(
+            200, text='{"queryId":"q","columnNames":["K","N"],"columnTypes":["STRING","BIGINT"]}\n["a",1]\n'
+        ),
+    ]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=INFO) if request.url.path == "/info" else answers.pop(0)
+
+    with ksqldb(handler).select("SELECT * FROM t WHERE k = 'a';") as result:
+        assert (result.names, list(result.rows)) == (("K", "N"), [["a", 1]])
+
+
+def test_a_pull_query_that_a_server_is_not_ready_for_fails_with_its_reason():
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=INFO) if request.url.path == "/info" else httpx.Response(503, json=NO_LAG)
+
+    with (
+        pytest.raises(KsqldbUnavailableError, match=r"can't run the query: the server is not ready: .*Lag information"),
+        ksqldb(handler).select("SELECT * FROM t WHERE k = 'a';"),
+    ):
+        pytest.fail("the query was accepted")
 
 
 def test_queries_and_sources():

@@ -2,14 +2,19 @@
 
 Of several servers the first healthy one is used, the next one when it goes. Any server takes any statement: they share the
 command topic. A statement that changes something is sent to another server only when the first one surely didn't take it.
+
+A ksqlDB server writes commands with one transactional producer: of two statements that it is given at the same time one is
+answered "There is a newer producer with the same transactionalId …" and not carried out. So a client sends one at a time, and
+repeats what another client's statement has ended.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +29,8 @@ MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 
 _NOT_READY = 503
+_FENCED = "newer producer with the same transactionalId"
+_FENCED_SECONDS = 30.0  # at most so long another client's statements keep this one's from being taken
 _POLL_SECONDS = 0.1
 
 
@@ -162,6 +169,7 @@ class Ksqldb:
             transport=transport,
         )
         self._preferred = 0
+        self._statements = threading.Lock()
 
     def close(self) -> None:
         """Close the connections."""
@@ -233,7 +241,7 @@ class Ksqldb:
         }
         if after is not None:
             body["commandSequenceNumber"] = after
-        entities = self._ask("POST", "/ksql", "run statements", body, repeatable=False)
+        entities = self._change(body)
         return [self._finished(entity) for entity in entities if "commandId" in entity]
 
     def entities(
@@ -251,8 +259,7 @@ class Ksqldb:
             KsqldbUnavailableError: no server is ready, or it went away while it had the statements.
         """
         body = {"ksql": sql, "streamsProperties": dict(properties or {}), "sessionVariables": dict(variables or {})}
-        answer: list[dict[str, Any]] = self._ask("POST", "/ksql", "run statements", body, repeatable=False)
-        return answer
+        return self._change(body)
 
     @contextmanager
     def select(
@@ -380,18 +387,33 @@ class Ksqldb:
 
     @contextmanager
     def _lines(self, path: str, body: Any, headers: Mapping[str, str], operation: str) -> Iterator[Iterator[str]]:
-        """Send a request whose answer comes line by line without end."""
+        """Send a request whose answer comes line by line without end.
+
+        A server that has only just made a table answers 503 to a pull query on it, until it knows how far its state is.
+        """
         self.info()  # finds a server that is ready
         url = self._settings.urls[self._preferred].rstrip("/")
         timeout = httpx.Timeout(self._settings.request_timeout_seconds, read=None)
         try:
-            with self._http.stream("POST", url + path, json=body, headers=dict(headers), timeout=timeout) as response:
-                if not response.is_success:
-                    response.read()
-                    _answer(response, operation)
+            with ExitStack() as stack:
+                for attempt in stamina.retry_context(on=_NoServerError, attempts=None, timeout=self._retry_seconds):
+                    with attempt:
+                        stream = self._http.stream(
+                            "POST", url + path, json=body, headers=dict(headers), timeout=timeout
+                        )
+                        response = _entered(stack, stream, operation)
                 yield (line for line in response.iter_lines() if line.strip())
         except httpx.TransportError as error:
             raise KsqldbUnavailableError(f"can't {operation}: {url}: {error}; see that the server is up") from error
+
+    def _change(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Send statements that may change something, none of this client's others at the same time."""
+        with self._statements:
+            for attempt in stamina.retry_context(on=_FencedError, attempts=None, timeout=_FENCED_SECONDS):
+                with attempt:
+                    answer: list[dict[str, Any]] = self._ask("POST", "/ksql", "run statements", body, repeatable=False)
+                    return answer
+        raise AssertionError("stamina gives at least one attempt")
 
     def _show(self, sql: str, field: str) -> Any:
         entities = self._ask("POST", "/ksql", sql, {"ksql": sql, "streamsProperties": {}}, repeatable=True)
@@ -432,6 +454,24 @@ class _NoServerError(KsqldbUnavailableError):
     """No server took the request: it may be repeated."""
 
 
+class _FencedError(StatementError):
+    """The server took another client's statement instead of this one: it may be repeated."""
+
+
+def _entered(stack: ExitStack, stream: AbstractContextManager[httpx.Response], operation: str) -> httpx.Response:
+    """Open an answer that comes line by line and leave it to the stack; an error is read and closed."""
+    with ExitStack() as opened:
+        response = opened.enter_context(stream)
+        if response.is_success:
+            stack.push(opened.pop_all())
+            return response
+        response.read()
+    if response.status_code == _NOT_READY:
+        raise _NoServerError(f"can't {operation}: the server is not ready: {response.text[:500]}; try it again later")
+    _answer(response, operation)
+    raise AssertionError("an answer that isn't a success is raised")
+
+
 def _rows(lines: Iterator[str]) -> Iterator[list[Any]]:
     for line in lines:
         row = json.loads(line)
@@ -457,7 +497,11 @@ def _answer(response: httpx.Response, operation: str) -> Any:
     if response.is_success:
         return body
     if isinstance(body, dict) and "statementText" in body:
-        raise StatementError(int(body.get("error_code", 0)), str(body["message"]), str(body["statementText"]))
+        # What was answered for the request's earlier statements was carried out: only a request without is repeated.
+        fenced = _FENCED in str(body["message"]) and not body.get("entities")
+        raise (_FencedError if fenced else StatementError)(
+            int(body.get("error_code", 0)), str(body["message"]), str(body["statementText"])
+        )
     message = body.get("message", body) if isinstance(body, dict) else body
     code = body.get("error_code", response.status_code) if isinstance(body, dict) else response.status_code
     raise KsqldbError(f"can't {operation}: {message} ({code})")
