@@ -1,4 +1,4 @@
-"""Make people's own heart-rate ranges and write them to a file that `load-historical` reads.
+"""Make people's personal heart-rate ranges and write them to a file that `load-historical` reads.
 
 Requires: nothing but the machine's disk. The same source, seed and number of people give the same file.
 """
@@ -11,40 +11,36 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from heartwatch.ranges.files import GenerateReport, RangeSource
 from tasks.artifacts import publish_table
-from tasks.historical import GenerateReport, RangeSource, write_range_file
+from tasks.ranges import write_range_file
 
 
 @flow(name="generate-historical")
 def generate_historical(
-    source: Annotated[
-        RangeSource,
-        Field(description="simulator: made from a seed; file: another file; recordings: derived from FIT, GPX, TCX"),
-    ] = "simulator",
-    path: Annotated[Path | None, Field(description="file of ranges, or file or folder of recordings")] = None,
-    people: Annotated[
-        int, Field(ge=1, le=2_147_483_647, description="people of the simulator, or of a replay of recordings")
-    ] = 20_000,
-    seed: Annotated[int, Field(ge=0, description="which people of the simulator")] = 1,
-    target: Annotated[
-        Path | None, Field(description="file to write, .csv or .jsonl; None: where load-historical looks for it")
-    ] = None,
+    source: RangeSource = "simulator",
+    path: Path | None = None,
+    people: Annotated[int, Field(ge=1, le=2_147_483_647)] = 20_000,
+    seed: Annotated[int, Field(ge=0)] = 1,
+    target: Path | None = None,
 ) -> GenerateReport:
     """Write a file of ranges.
+
+    Args:
+        source: Where the ranges come from: `simulator` (made from the seed), `file` (another file of ranges) or `recordings`
+            (derived from FIT, GPX and TCX files).
+        path: File of ranges, or file or folder of recordings, on the worker's machine (file and recordings).
+        people: Number of people (simulator, and replays of recordings).
+        seed: Random seed: which people there are (simulator).
+        target: File to write, .csv or .jsonl. Empty: where `load-historical` looks for it.
+
+    Returns:
+        the file that was written, with counts of good and bad rows.
 
     Raises:
         HistoricalError: the source has no range, or a file can't be read or written.
     """
     report = write_range_file(source, path, people, seed, target)
-    rows = [
-        {
-            "file": str(report.path),
-            "ranges": report.rows,
-            "rejected": report.rejected,
-            "reject file": str(report.rejects or ""),
-        }
-    ]
-    publish_table(
-        "generate-historical", rows, f"{report.rows:,} ranges from {source}, {report.rejected:,} rows rejected."
-    )
+    description = f"{report.rows:,} ranges from {source}, {report.rejected:,} rows rejected."
+    publish_table("generate-historical", report.table_rows(), description)
     return report

@@ -1,27 +1,22 @@
-"""Tasks of people's personal ranges: write them to a file, and load a file into Postgres."""
+"""Files of personal ranges: written from the simulator, recordings or another file, and loaded into Postgres."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, cast
-from uuid import UUID
+from typing import Literal
 
 import polars as pl
-from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.tasks import exponential_backoff
 from pydantic import BaseModel
 
 from heartwatch.postgres import connect
 from heartwatch.ranges.derive import derive_ranges
 from heartwatch.ranges.generate import generate_ranges, write_ranges
 from heartwatch.ranges.load import load_ranges
-from heartwatch.ranges.read import count_rows, read_ranges
+from heartwatch.ranges.read import read_ranges
 from heartwatch.ranges.rejects import RejectFile
-from heartwatch.settings import Settings, load_settings
+from heartwatch.settings import Settings
 from heartwatch.simulate.recordings import read_recordings
 
 RangeSource = Literal["simulator", "file", "recordings"]
@@ -44,9 +39,33 @@ class GenerateReport(BaseModel):
     rejects: Path | None
     reasons: dict[str, int]
 
+    def table_rows(self) -> list[dict[str, str | int]]:
+        """Return it as the rows of a table for people."""
+        return [
+            {
+                "file": str(self.path),
+                "ranges": self.rows,
+                "rejected": self.rejected,
+                "reject file": str(self.rejects or ""),
+            }
+        ]
+
 
 class LoadReport(BaseModel):
-    """What a load did, in rows; see `heartwatch.ranges.load.LoadResult`."""
+    """What a load did, in rows; see `heartwatch.ranges.load.LoadResult`.
+
+    Attributes:
+        path: the file that was loaded.
+        read: good rows of it.
+        inserted: users who were not there.
+        updated: users whose range differed.
+        unchanged: users whose range was the same.
+        deleted: users whom the file doesn't have.
+        kept_for_rejects: nobody was deleted, though that was asked for: a bad row may have been theirs.
+        rejected: bad rows.
+        rejects: file of these with the reasons, None when there are none.
+        reasons: how many of them, by reason.
+    """
 
     path: Path
     read: int
@@ -59,6 +78,22 @@ class LoadReport(BaseModel):
     rejects: Path | None
     reasons: dict[str, int]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by what was done with them."""
+        return self.model_dump(include={"read", "inserted", "updated", "unchanged", "deleted", "rejected"})
+
+    def table_rows(self) -> list[dict[str, str | int]]:
+        """Return it as the rows of a table for people: counts, and the bad rows by reason."""
+        reasons = {f"rejected: {reason}": count for reason, count in sorted(self.reasons.items())}
+        return [{"rows": name, "count": count} for name, count in (self.counts | reasons).items()]
+
+    def sentences(self) -> str:
+        """Return what was done, for people."""
+        told = f" Bad rows are in {self.rejects}." if self.rejects else ""
+        kept = " Nobody was deleted: a bad row may be theirs." if self.kept_for_rejects else ""
+        return f"{self.read:,} ranges of {self.path.name} loaded.{told}{kept}"
+
 
 def generated_file(settings: Settings) -> Path:
     """Return the file that `generate-historical` writes and `load-historical` reads when no path is given."""
@@ -70,28 +105,27 @@ def rejects_file(settings: Settings, name: str) -> Path:
     return settings.home / "rejects" / f"{name}.jsonl"
 
 
-@task(task_run_name="write-ranges-from-{source}", cache_policy=NO_CACHE)
 def write_range_file(
-    source: RangeSource, given: Path | None, people: int, seed: int, target: Path | None
+    settings: Settings, source: RangeSource, given: Path | None, people: int, seed: int, target: Path | None
 ) -> GenerateReport:
     """Write a file of ranges from the simulator, another file or recordings.
 
     Args:
+        settings: where files are kept.
         source: where the ranges come from.
         given: the file or folder of a source that has one.
-        people: how many people of the simulator or a replay of recordings.
+        people: number of people of the simulator, or of a replay of recordings.
         seed: which people of the simulator.
         target: the file to write (.csv, .jsonl); None: where `load-historical` looks for it.
 
     Raises:
         heartwatch.ranges.HistoricalError: the source has no range, or a file can't be read or written.
         heartwatch.simulate.recordings.RecordingError: a recording can't be read.
+        ValueError: the source needs a path.
     """
-    settings = load_settings()
     path = (target or generated_file(settings)).expanduser()
     with RejectFile(rejects_file(settings, f"generate-historical-{source}")) as rejects:
         rows = write_ranges(_frames(source, given, people, seed, rejects), path)
-    get_run_logger().info("%d ranges written to %s, %d rejected", rows, path, rejects.count)
     return GenerateReport(
         path=path,
         rows=rows,
@@ -113,32 +147,21 @@ def _frames(
     return derive_ranges(read_recordings(given), people, rejects)
 
 
-@task(
-    task_run_name="load-ranges",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=exponential_backoff(backoff_factor=2),
-    retry_jitter_factor=0.5,
-)
-def load_range_file(path: Path, delete_missing: bool) -> LoadReport:
-    """Load a file of ranges into Postgres in one transaction, with a progress artifact.
+def load_range_file(
+    settings: Settings, path: Path, delete_missing: bool, progress: Callable[[int], None]
+) -> LoadReport:
+    """Load a file of ranges into Postgres in one transaction.
 
     Args:
+        settings: where the database is.
         path: the file.
         delete_missing: delete the users whom the file doesn't have.
+        progress: called with the number of rows that have been read so far.
 
     Raises:
         heartwatch.ranges.HistoricalError: the file can't be read or has no good row, or the database refuses.
         heartwatch.postgres.PostgresError: the database can't be reached.
     """
-    settings = load_settings()
-    total = count_rows(path)
-    described = f"{total:,} rows of {path.name}"
-    progress = cast(UUID, create_progress_artifact(0.0, key="load-historical-progress", description=described))
-
-    def report(rows: int) -> None:
-        update_progress_artifact(progress, min(100.0, 100.0 * rows / max(total, 1)))
-
     with (
         closing(connect(settings.postgres)) as connection,
         RejectFile(rejects_file(settings, "load-historical")) as rejects,
@@ -149,10 +172,8 @@ def load_range_file(path: Path, delete_missing: bool) -> LoadReport:
             settings.postgres.historical_table,
             rejects=rejects,
             delete_missing=delete_missing,
-            progress=report,
+            progress=progress,
         )
-    update_progress_artifact(progress, 100.0)
-    get_run_logger().info("%s: %s", path, result)
     return LoadReport(
         path=path,
         read=result.read,
