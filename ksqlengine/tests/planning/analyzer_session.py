@@ -9,8 +9,8 @@ from ksqlengine.language import ast
 from ksqlengine.language.parser import parse_statements
 from ksqlengine.plan.catalog import Catalog, Source
 from ksqlengine.plan.steps import QueryPlan, SourceKind
-from ksqlengine.planning.persistent_query import TransientPlan
 from ksqlengine.planning.statements import Analyzer, SchemaRegistry
+from ksqlengine.planning.transient_query import TransientPlan
 
 
 @dataclass

@@ -55,7 +55,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Query:
+class PersistentQuery:
     """A persistent query: its plan, and whether it is paused."""
 
     plan: QueryPlan
@@ -87,7 +87,7 @@ class Catalog:
     """Everything that statements refer to by name."""
 
     sources: Mapping[str, Source] = field(default_factory=dict)
-    queries: Mapping[str, Query] = field(default_factory=dict)
+    queries: Mapping[str, PersistentQuery] = field(default_factory=dict)
     types: Mapping[str, SqlType] = field(default_factory=dict)
 
     # ------------------------------------------------------------------ look-ups
@@ -104,7 +104,7 @@ class Catalog:
             raise StatementError(f"{name} does not exist.{hint if other else ''}")
         return found
 
-    def query(self, query_id: str) -> Query:
+    def query(self, query_id: str) -> PersistentQuery:
         """Return a persistent query.
 
         Raises:
@@ -182,7 +182,7 @@ class Catalog:
 
     def with_query(self, plan: QueryPlan) -> Catalog:
         """Add a persistent query, or replace the one of the same id."""
-        return replace(self, queries={**self.queries, plan.query_id: Query(plan)})
+        return replace(self, queries={**self.queries, plan.query_id: PersistentQuery(plan)})
 
     def without_query(self, query_id: str) -> Catalog:
         """Remove a persistent query.

@@ -102,6 +102,10 @@ class Format:
     delimiter: str = ","
     wrap_single: bool | None = None
 
+    def bare(self) -> Format:
+        """Return the same format for a topic of a query's own: without a schema or a wrapping of the source's."""
+        return Format(self.name, delimiter=self.delimiter)
+
 
 class SourceKind(Enum):
     """What a name in FROM stands for."""

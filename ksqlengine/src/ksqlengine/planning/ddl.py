@@ -15,7 +15,7 @@ from ksqlengine.planning.statements import Analyzer
 
 
 @dataclass(frozen=True)
-class Change:
+class CatalogChange:
     """A change of the catalog, and what follows from it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Change:
     nothing: str | None = None
 
 
-class Changer:
+class CatalogChanger:
     """Works out changes against one catalog."""
 
     def __init__(self, analyzer: Analyzer, number: int, properties: Mapping[str, str]) -> None:
@@ -58,7 +58,7 @@ class Changer:
         self._properties = properties
         self._text = ""
 
-    def change(self, statement: PreparedStatement) -> Change:
+    def change(self, statement: PreparedStatement) -> CatalogChange:
         """Return what a statement changes.
 
         Raises:
@@ -68,28 +68,30 @@ class Changer:
         return self._of(statement.statement)
 
     @singledispatchmethod
-    def _of(self, node: ast.Statement) -> Change:
+    def _of(self, node: ast.Statement) -> CatalogChange:
         raise TypeError(f"{type(node).__name__} changes nothing")
 
     @_of.register
-    def _create(self, node: ast.CreateSource) -> Change:
+    def _create(self, node: ast.CreateSource) -> CatalogChange:
         kind = node.kind.lower()
         command = f"{kind}/`{node.name}`/create"
         source = self._analyzer.create_source(node, self._text)
         if node.if_not_exists and node.name in self._catalog.sources:
             return self._nothing(command, node.name)
         catalog = self._catalog.with_source(source, or_replace=node.or_replace)
-        return Change(catalog, command, f"{kind.capitalize()} {'replaced' if node.or_replace else 'created'}", source)
+        return CatalogChange(
+            catalog, command, f"{kind.capitalize()} {'replaced' if node.or_replace else 'created'}", source
+        )
 
     @_of.register
-    def _alter(self, node: ast.AlterSource) -> Change:
+    def _alter(self, node: ast.AlterSource) -> CatalogChange:
         source = self._analyzer.alter_source(node, self._text)
         catalog = self._catalog.with_source(source, or_replace=True)
         message = f"{node.kind.capitalize()} {node.name} altered."
-        return Change(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)
+        return CatalogChange(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)
 
     @_of.register
-    def _create_as(self, node: ast.CreateAsSelect) -> Change:
+    def _create_as(self, node: ast.CreateAsSelect) -> CatalogChange:
         command = f"{node.kind.lower()}/`{node.name}`/create"
         if node.if_not_exists and node.name in self._catalog.sources:
             return self._nothing(command, node.name)
@@ -99,16 +101,18 @@ class Changer:
         catalog = self._catalog.with_source(source, or_replace=node.or_replace).with_query(plan)
         if stopped and self._catalog.queries[plan.query_id].plan.statement != plan.statement:
             check_upgrade(self._catalog.queries[plan.query_id].plan, plan)
-        return Change(catalog, command, f"Created query with ID {plan.query_id}", source, plan, stopped)
+        return CatalogChange(catalog, command, f"Created query with ID {plan.query_id}", source, plan, stopped)
 
     @_of.register
-    def _insert(self, node: ast.InsertInto) -> Change:
+    def _insert(self, node: ast.InsertInto) -> CatalogChange:
         plan = self._analyzer.insert_into(node, self._text, self._number, self._properties)
         command = f"stream/`{node.target}`/create"
-        return Change(self._catalog.with_query(plan), command, f"Created query with ID {plan.query_id}", plan=plan)
+        return CatalogChange(
+            self._catalog.with_query(plan), command, f"Created query with ID {plan.query_id}", plan=plan
+        )
 
     @_of.register
-    def _drop(self, node: ast.DropSource) -> Change:
+    def _drop(self, node: ast.DropSource) -> CatalogChange:
         kind = SourceKind(node.kind)
         command = f"{node.kind.lower()}/`{node.name}`/drop"
         source = self._catalog.sources.get(node.name)
@@ -116,62 +120,64 @@ class Changer:
             node.name, kind, if_exists=node.if_exists, delete_topic=node.delete_topic
         )
         if source is None:
-            return Change(catalog, command, "", nothing=f"Source `{node.name}` does not exist.")
+            return CatalogChange(catalog, command, "", nothing=f"Source `{node.name}` does not exist.")
         deleted = source if node.delete_topic else None
         stopped = tuple(set(self._catalog.queries) - set(catalog.queries))
         message = f"Source `{node.name}` (topic: {source.topic}) was dropped."
-        return Change(catalog, command, message, stopped=stopped, deleted=deleted)
+        return CatalogChange(catalog, command, message, stopped=stopped, deleted=deleted)
 
     @_of.register
-    def _terminate(self, node: ast.TerminateQuery) -> Change:
+    def _terminate(self, node: ast.TerminateQuery) -> CatalogChange:
         ids = self._query_ids(node.query_id)
         catalog = self._catalog
         for query_id in ids:
             catalog = catalog.without_query(query_id)
-        return Change(catalog, f"terminate/{node.query_id or 'CLUSTER'}/execute", "Query terminated.", stopped=ids)
+        return CatalogChange(
+            catalog, f"terminate/{node.query_id or 'CLUSTER'}/execute", "Query terminated.", stopped=ids
+        )
 
     @_of.register
-    def _pause(self, node: ast.PauseQuery) -> Change:
+    def _pause(self, node: ast.PauseQuery) -> CatalogChange:
         return self._set_paused(node.query_id, "pause", paused=True)
 
     @_of.register
-    def _resume(self, node: ast.ResumeQuery) -> Change:
+    def _resume(self, node: ast.ResumeQuery) -> CatalogChange:
         return self._set_paused(node.query_id, "resume", paused=False)
 
-    def _set_paused(self, query_id: str | None, verb: str, *, paused: bool) -> Change:
+    def _set_paused(self, query_id: str | None, verb: str, *, paused: bool) -> CatalogChange:
         catalog, ids = self._catalog, self._query_ids(query_id)
         for one in ids:
             catalog = catalog.with_paused(one, paused)
         command = f"{verb}/{query_id or 'ALL'}/execute"
-        return Change(catalog, command, f"Query {verb}d.", paused=dict.fromkeys(ids, paused))
+        return CatalogChange(catalog, command, f"Query {verb}d.", paused=dict.fromkeys(ids, paused))
 
     @_of.register
-    def _register_type(self, node: ast.RegisterType) -> Change:
+    def _register_type(self, node: ast.RegisterType) -> CatalogChange:
         command = f"type/{node.name}/create"
         if node.if_not_exists and node.name in self._catalog.types:
-            return Change(self._catalog, command, "", nothing=f"{node.name} is already registered")
+            return CatalogChange(self._catalog, command, "", nothing=f"{node.name} is already registered")
         type_ = self._catalog.resolve_type(node.type)
         catalog = self._catalog.with_type(node.name, type_, if_not_exists=node.if_not_exists)
         message = f"Registered custom type with name '{node.name}' and SQL type {type_}"
-        return Change(catalog, command, message)
+        return CatalogChange(catalog, command, message)
 
     @_of.register
-    def _drop_type(self, node: ast.DropType) -> Change:
+    def _drop_type(self, node: ast.DropType) -> CatalogChange:
         command = f"type/{node.name}/drop"
         catalog = self._catalog.without_type(node.name, if_exists=node.if_exists)
         if node.name not in self._catalog.types:
-            return Change(catalog, command, "", nothing=f"Type '{node.name}' does not exist")
-        return Change(catalog, command, f"Dropped type '{node.name}'")
+            return CatalogChange(catalog, command, "", nothing=f"Type '{node.name}' does not exist")
+        return CatalogChange(catalog, command, f"Dropped type '{node.name}'")
 
     def _query_ids(self, query_id: str | None) -> tuple[str, ...]:
         if query_id is None:
             return tuple(self._catalog.queries)
         return (self._catalog.query(query_id).query_id,)
 
-    def _nothing(self, command: str, name: str) -> Change:
+    def _nothing(self, command: str, name: str) -> CatalogChange:
         existing = self._catalog.sources[name]
         kind = existing.kind.value.lower()
-        return Change(
+        return CatalogChange(
             self._catalog,
             command,
             "",

@@ -30,13 +30,14 @@ from ksqlengine.plan.steps import (
 )
 from ksqlengine.planning.binder import Binder
 from ksqlengine.planning.query_base import (
-    QueryAnalysis,
+    QueryPlanner,
     aggregate_calls,
     check_distinct,
     check_grouped,
     outside_aggregates,
 )
 from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, AliasGenerator, joined_words, nodes
+from ksqlengine.planning.with_clause import holding
 from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, SqlType
 
@@ -60,11 +61,11 @@ class Aggregated:
 class Aggregation:
     """Builds GROUP BY: repartitioning where the key changes, the aggregate, HAVING, and the select list over it."""
 
-    def __init__(self, analysis: QueryAnalysis, step: Step, group_by: tuple[ast.SyntaxExpression, ...]) -> None:
-        self.analysis = analysis
+    def __init__(self, planner: QueryPlanner, step: Step, group_by: tuple[ast.SyntaxExpression, ...]) -> None:
+        self.planner = planner
         self.step = step
-        self.window = analysis.window()
-        self.of_table = analysis.first.kind is SourceKind.TABLE
+        self.window = planner.window()
+        self.of_table = planner.first.kind is SourceKind.TABLE
         if self.of_table and self.window is not None:
             raise StatementError("Windowing not supported for table aggregations.")
         self.group_by = tuple(self._grouping(one) for one in group_by)
@@ -72,19 +73,19 @@ class Aggregation:
             raise StatementError("GROUP BY needs at least one expression.")
         for place, one in enumerate(self.group_by):
             if one in self.group_by[:place]:
-                raise StatementError(f"Duplicate GROUP BY expression: {analysis.scope.qualified(group_by[place])}")
+                raise StatementError(f"Duplicate GROUP BY expression: {planner.scope.qualified(group_by[place])}")
         # Bounds of this query's own windows; below a join ksqlDB doesn't know them.
-        own = WINDOW_BOUNDS if self.window is not None and not analysis.scope.is_join else ()
-        self.items = analysis.items(step, own)
+        own = WINDOW_BOUNDS if self.window is not None and not planner.scope.is_join else ()
+        self.items = planner.items(step, own)
         self.having = (
-            analysis.scope.resolve(analysis.query.having, "HAVING", own) if analysis.query.having is not None else None
+            planner.scope.resolve(planner.query.having, "HAVING", own) if planner.query.having is not None else None
         )
         self.calls: dict[ast.FunctionCall, AggregateCall] = {}
 
     def _grouping(self, expression: ast.SyntaxExpression) -> ast.SyntaxExpression:
-        if self.analysis.first.key_window is None:
+        if self.planner.first.key_window is None:
             self._check_bounds(expression)
-        resolved = self.analysis.scope.resolve(expression, "GROUP BY")
+        resolved = self.planner.scope.resolve(expression, "GROUP BY")
         for node in nodes(resolved):
             if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
                 raise StatementError(
@@ -100,13 +101,13 @@ class Aggregation:
         self._check_items()
         names = self._key_names()
         keyed, keys = self._keyed(names)
-        binder = Binder(self.analysis.frame_types(keyed), _CARRIED if keyed is not self.step else {})
+        binder = Binder(self.planner.frame_types(keyed), _CARRIED if keyed is not self.step else {})
         for node in used:
             if node not in self.calls:
                 self.calls[node] = self._call(node, binder)
         outputs = tuple(Column(call.output, call.type) for call in self.calls.values())
         schema = Schema(tuple(Column(name, type_) for name, type_ in keys), outputs)
-        emit_final = self.analysis.query.emit == "FINAL"
+        emit_final = self.planner.query.emit == "FINAL"
         key_names = tuple(name for name, _ in keys)
         undo = _UNDO if self.of_table else None
         step: Step = AggregateStep(schema, keyed, key_names, tuple(self.calls.values()), self.window, emit_final, undo)
@@ -114,8 +115,8 @@ class Aggregation:
             self._check_undo()
         over = self._binder_over(schema, keys)
         if self.having is not None:
-            step = FilterStep(schema, step, self.analysis.predicate(self.having, "HAVING", over))
-        items = tuple(SelectItem(item.name, over.bind(self.analysis.typed(item.expression))) for item in self.items)
+            step = FilterStep(schema, step, self.planner.predicate(self.having, "HAVING", over))
+        items = tuple(SelectItem(item.name, over.bind(self.planner.typed(item.expression))) for item in self.items)
         check_distinct(items)
         key_items = tuple(
             SelectItem(name, ColumnExpression(type_, key, text=str(expression)))
@@ -125,7 +126,7 @@ class Aggregation:
         window = (
             None
             if self.of_table
-            else self.window or (None if keyed is not self.step else self.analysis.first.key_window)
+            else self.window or (None if keyed is not self.step else self.planner.first.key_window)
         )
         return Aggregated(step, items, key_items, window)
 
@@ -145,7 +146,7 @@ class Aggregation:
             elif isinstance(expression, ast.ColumnReference):
                 names.append(expression.name)
             else:
-                names.append(self.analysis.aliases.name(expression))
+                names.append(self.planner.aliases.name(expression))
         return names
 
     def _keyed(self, names: list[str]) -> tuple[Step, list[tuple[str, SqlType]]]:
@@ -155,8 +156,8 @@ class Aggregation:
         wanted = [one.name if isinstance(one, ast.ColumnReference) else None for one in self.group_by]
         if current == wanted and not self.of_table:
             return step, [(column.name, column.type) for column in step.schema.key]
-        bound = [self.analysis.bind(expression, step) for expression in self.group_by]
-        generator = AliasGenerator([*self.analysis.frame_types(step)])
+        bound = [self.planner.bind(expression, step) for expression in self.group_by]
+        generator = AliasGenerator([*self.planner.frame_types(step)])
         columns = [
             one.name if isinstance(one, ColumnExpression) and one.name not in PSEUDO_TYPES else generator.column()
             for one in bound
@@ -164,8 +165,8 @@ class Aggregation:
         keys = tuple(SelectItem(name, one) for name, one in zip(columns, bound, strict=True))
         key_columns = tuple(Column(name, one.type) for name, one in zip(columns, bound, strict=True))
         values = self._needed_values(step, set(columns))
-        key_format = self.analysis.repartition_key_format(key_columns)
-        suffix, value_format = "Aggregate-GroupBy-repartition", self.analysis.internal_value_format()
+        key_format = holding(self.planner.first.key_format, key_columns)
+        suffix, value_format = "Aggregate-GroupBy-repartition", self.planner.first.value_format.bare()
         grouped = [(column.name, column.type) for column in key_columns]
         if self.of_table:
             schema = Schema(key_columns, (*values, Column(_UNDO, BOOLEAN)))
@@ -189,27 +190,27 @@ class Aggregation:
 
     def _needed_values(self, step: Step, keys: set[str]) -> tuple[Column, ...]:
         """Return the columns that the aggregates' arguments read: the repartition topic holds no others."""
-        binder = Binder(self.analysis.frame_types(step))
+        binder = Binder(self.planner.frame_types(step))
         expressions: list[ast.SyntaxExpression] = [item.expression for item in self.items]
         expressions += [self.having] if self.having is not None else []
         used: set[str] = set()
         for expression in expressions:
             for node in aggregate_calls(expression):
                 for argument in node.arguments:
-                    used |= binder.bind(self.analysis.typed(argument)).columns
+                    used |= binder.bind(self.planner.typed(argument)).columns
         pseudo = tuple(Column(carried(name), type_) for name, type_ in _OF_A_ROW.items() if name in used)
         own = tuple(column for column in step.schema.columns if column.name in used and column.name not in keys)
         return (*own, *pseudo)
 
     def _call(self, node: ast.FunctionCall, binder: Binder) -> AggregateCall:
         function = AGGREGATES[node.name]
-        if function.nested and self.analysis.first.value_format.name == "DELIMITED":
+        if function.nested and self.planner.first.value_format.name == "DELIMITED":
             raise StatementError(
                 "One of the functions used in the statement has an intermediate type that the value format can not handle. "
                 "Please remove the function or change the format."
             )
         count = function.count_arguments(len(node.arguments))
-        arguments = [binder.bind(self.analysis.typed(argument)) for argument in node.arguments[:count]]
+        arguments = [binder.bind(self.planner.typed(argument)) for argument in node.arguments[:count]]
         constants: list[Any] = []
         for argument in node.arguments[count:]:
             value = getattr(argument, "value", None)
@@ -225,7 +226,7 @@ class Aggregation:
             argument if argument.type == target else Cast(target, argument, text=argument.text)
             for argument, target in zip(arguments, wanted, strict=True)
         )
-        limit = int(self.analysis.settings.get(f"ksql.functions.{node.name.lower()}.limit", -1))
+        limit = int(self.planner.settings.get(f"ksql.functions.{node.name.lower()}.limit", -1))
         return AggregateCall(
             f"KSQL_AGG_VARIABLE_{len(self.calls)}",
             node.name,
@@ -253,7 +254,7 @@ class Aggregation:
         for node, call in self.calls.items():
             replacements[node] = ColumnExpression(call.type, call.output, text=str(node))
         types = {column.name: column.type for column in schema.columns} | {ROWTIME: BIGINT}
-        if self.window is not None or self.analysis.windowed_source:
+        if self.window is not None or self.planner.windowed_source:
             types.update(dict.fromkeys(WINDOW_BOUNDS, BIGINT))
         return Binder(types, replacements)
 

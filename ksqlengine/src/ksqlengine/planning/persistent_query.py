@@ -1,8 +1,7 @@
-"""Queries to plans: persistent ones with their sink, and pull and push queries."""
+"""Persistent queries to plans: what a query writes, under which key, in which formats."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,55 +11,16 @@ from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
 from ksqlengine.expressions.overloads import widening
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Catalog, Source, check_names, schema_text
-from ksqlengine.plan.expression import Expression
-from ksqlengine.plan.steps import (
-    ROWOFFSET,
-    ROWPARTITION,
-    Column,
-    FilterStep,
-    Format,
-    ProjectStep,
-    QueryPlan,
-    Schema,
-    SelectItem,
-    SourceKind,
-    Step,
-    Window,
-)
+from ksqlengine.plan.steps import Column, Format, ProjectStep, QueryPlan, Schema, SelectItem, SourceKind, Step, Window
 from ksqlengine.planning.group_by import Aggregated, Aggregation
-from ksqlengine.planning.query_base import WINDOWED_REPARTITION, QueryAnalysis, check_distinct
-from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, Item, joined_words, located, nodes
+from ksqlengine.planning.joins import WINDOWED_REPARTITION
+from ksqlengine.planning.query_base import QueryPlanner, check_distinct, columns_of
+from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, ResolvedItem, joined_words, located, nodes
 from ksqlengine.planning.with_clause import EngineDefaults, Properties, check_key_columns, check_value_columns
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import NULL, DecimalType
 
 _SYNTHETIC_HELP = "See https://cnfl.io/2LV7ouS."
-_PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
-
-
-@dataclass(frozen=True)
-class TransientPlan:
-    """A SELECT by itself.
-
-    Attributes:
-        root: its last step; the schema's columns are all value columns, in the order of the select list.
-        push: EMIT was given: rows come as they change. Otherwise it is a pull query: it answers from what is there.
-        limit: LIMIT.
-        emit_final: EMIT FINAL.
-        source: the stream or table of a pull query.
-        where: a pull query's condition over the source's columns, which also gives the keys to look up.
-        statement: the statement's text.
-        keys: the result's columns that are a table's key (or its windows' bounds): none of a pull query on a stream.
-    """
-
-    root: Step
-    push: bool
-    limit: int | None
-    emit_final: bool
-    source: Source
-    where: Expression | None
-    statement: str
-    keys: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,7 +33,7 @@ class Sink:
     existing: Source | None = None
 
 
-class PersistentQuery(QueryAnalysis):
+class PersistentQueryPlanner(QueryPlanner):
     """A persistent query: what it writes, under which key, in which formats."""
 
     def __init__(
@@ -109,7 +69,7 @@ class PersistentQuery(QueryAnalysis):
 
     def plan(self) -> tuple[Source, QueryPlan]:
         """Return the sink as a source of later queries, and the query."""
-        step = self.filtered(self.build_source(), self.query.where)
+        step = self.filtered(self.joins.build(), self.query.where)
         if self.query.group_by is not None:
             keys, values, step, window, kind = self._aggregate_result(step, self.query.group_by)
         else:
@@ -161,7 +121,7 @@ class PersistentQuery(QueryAnalysis):
 
     def _plain_result(self, step: Step) -> tuple[list[SelectItem], list[SelectItem], Step, Window | None, SourceKind]:
         key_expressions = self._key_expressions(step)
-        extra = [self.synthetic_key] if self.synthetic_key else []
+        extra = [self.joins.synthetic_key] if self.joins.synthetic_key else []
         items = self.items(step, extra)
         items = self._partitioned_order(items, step)
         step, binder = self.flat_mapped(step, items)
@@ -228,7 +188,7 @@ class PersistentQuery(QueryAnalysis):
                 return []
             return resolved
         if self.scope.is_join:
-            choices = self.key_choices or (self.synthetic_key or "",)
+            choices = self.joins.key_choices or (self.joins.synthetic_key or "",)
             return [ast.ColumnReference(name) for name in choices]
         return [ast.ColumnReference(column.name) for column in step.schema.key]
 
@@ -243,7 +203,7 @@ class PersistentQuery(QueryAnalysis):
                 )
         return self.scope.resolve(expression, "PARTITION BY")
 
-    def _partitioned_order(self, items: list[Item], step: Step) -> list[Item]:
+    def _partitioned_order(self, items: list[ResolvedItem], step: Step) -> list[ResolvedItem]:
         """Return the items with the star's columns in the order that PARTITION BY leaves: old keys come last.
 
         A join's columns stand in that order already.
@@ -253,7 +213,11 @@ class PersistentQuery(QueryAnalysis):
         expressions = self._key_expressions(step)
         old = {column.name for column in step.schema.key}
         computed = [one for one in expressions if not isinstance(one, ast.ColumnReference) or one.name in PSEUDO_TYPES]
-        new = [Item(self.partition_name(one), one) for one in computed if all(item.expression != one for item in items)]
+        new = [
+            ResolvedItem(self.partition_name(one), one)
+            for one in computed
+            if all(item.expression != one for item in items)
+        ]
         moved = [
             item
             for item in items
@@ -272,7 +236,7 @@ class PersistentQuery(QueryAnalysis):
         plural = "s" if len(keys) > 1 else ""
         key_plural = plural if last == "and" else ""
         example = ", ".join(keys) if last == "and" else keys[0]
-        synthetic = self.synthetic_key is not None and last == "or"
+        synthetic = self.joins.synthetic_key is not None and last == "or"
         raise StatementError(
             f"Key{key_plural} missing from projection (ie, SELECT). {_SYNTHETIC_HELP if synthetic else ''}\n"
             f"The query used to build `{self.sink.name}` must include the {what}{plural} {joined_words(keys, last)} in its "
@@ -287,7 +251,7 @@ class PersistentQuery(QueryAnalysis):
 
     def _join_key_missing(self) -> None:
         names = []
-        for name in self.key_choices or (self.synthetic_key or "",):
+        for name in self.joins.key_choices or (self.joins.synthetic_key or "",):
             owner = next((one for one in self.scope.sources if name.startswith(f"{one.alias}_")), None)
             names.append(f"{owner.alias}.{name.removeprefix(f'{owner.alias}_')}" if owner else name)
         self._keys_missing("join expression", names, "or")
@@ -380,11 +344,6 @@ class PersistentQuery(QueryAnalysis):
         return properties.key_format(name, self.sink.name, source_key)
 
 
-def columns_of(items: Sequence[SelectItem]) -> tuple[Column, ...]:
-    """Return the columns that select items make."""
-    return tuple(Column(item.name, item.expression.type) for item in items)
-
-
 def _is_bound(item: SelectItem) -> bool:
     return (
         isinstance(item.expression, ColumnExpression)
@@ -393,101 +352,9 @@ def _is_bound(item: SelectItem) -> bool:
     )
 
 
-def _keys_shown(root: ProjectStep) -> frozenset[str]:
-    keys = {*(column.name for column in root.source.schema.key), *WINDOW_BOUNDS}
-    return frozenset(
-        item.name
-        for item in root.items
-        if isinstance(item.expression, ColumnExpression) and item.expression.name in keys
-    )
-
-
-def _is_bound_reference(item: Item) -> bool:
+def _is_bound_reference(item: ResolvedItem) -> bool:
     return (
         isinstance(item.expression, ast.ColumnReference)
         and item.expression.name == item.name
         and item.name in WINDOW_BOUNDS
     )
-
-
-class TransientQuery(QueryAnalysis):
-    """A SELECT by itself."""
-
-    persistent = False
-
-    def __init__(self, catalog: Catalog, query: ast.Query, text: str) -> None:
-        super().__init__(catalog, query)
-        self.text = text
-
-    def plan(self) -> TransientPlan:
-        """Return the plan."""
-        if self.query.emit is None:
-            return self._pull()
-        return self._push()
-
-    def _pull(self) -> TransientPlan:
-        query = self.query
-        rules = (
-            (bool(query.joins), "JOIN clauses"),
-            (query.window is not None, "WINDOW clauses"),
-            (query.group_by is not None, "GROUP BY clauses"),
-            (query.partition_by is not None, "PARTITION BY clauses"),
-            (query.having is not None, "HAVING clauses"),
-        )
-        for broken, what in rules:
-            if broken:
-                raise StatementError(f"Pull queries don't support {what}.{_PULL_HELP}")
-        if query.limit is not None and query.limit < 0:
-            raise StatementError(f"Pull queries don't support negative integers in the LIMIT clause.{_PULL_HELP}")
-        for clause, part in (("SELECT", query.select), ("WHERE", query.where)):
-            names = sorted(
-                {node.name for node in nodes(part) if isinstance(node, ast.ColumnReference)} & {ROWPARTITION, ROWOFFSET}
-            )
-            if names:
-                raise StatementError(
-                    f"Pull queries don't support the following columns in {clause} clauses: "
-                    f"{', '.join(f'`{name}`' for name in names)}\n{_PULL_HELP}"
-                )
-        source = self.build_source()
-        step = self.filtered(source, query.where)
-        where = step.predicate if isinstance(step, FilterStep) else None
-        root = self._projected(step)
-        return TransientPlan(
-            root,
-            False,
-            query.limit,
-            False,
-            self.first,
-            where,
-            self.text,
-            _keys_shown(root) if self.first.kind is SourceKind.TABLE else frozenset(),
-        )
-
-    def _push(self) -> TransientPlan:
-        query = self.query
-        if query.window is not None and query.group_by is None:
-            raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
-        if query.emit == "FINAL" and (query.group_by is None or query.window is None):
-            raise StatementError("EMIT FINAL is only supported for windowed aggregations.")
-        if query.limit is not None and query.limit < 0:
-            raise StatementError(f"Push queries don't support negative integers in the LIMIT clause: {query.limit}.")
-        step = self.filtered(self.build_source(), query.where)
-        group_by = query.group_by
-        if group_by is None and self.has_aggregates():
-            # All rows are one group: that of a constant.
-            group_by = (ast.IntegerLiteral(0),)
-        if group_by is not None:
-            aggregated = Aggregation(self, step, group_by).build()
-            root = ProjectStep(Schema((), columns_of(aggregated.items)), aggregated.step, aggregated.items)
-        else:
-            root = self._projected(step)
-        return TransientPlan(
-            root, True, query.limit, query.emit == "FINAL", self.first, None, self.text, _keys_shown(root)
-        )
-
-    def _projected(self, step: Step) -> ProjectStep:
-        selected = self.items(step)
-        step, binder = self.flat_mapped(step, selected)
-        items = tuple(SelectItem(item.name, binder.bind(self.typed(item.expression))) for item in selected)
-        check_distinct(items)
-        return ProjectStep(Schema((), columns_of(items)), step, items)

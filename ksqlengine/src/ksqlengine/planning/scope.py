@@ -9,14 +9,7 @@ from typing import Any, TypeVar, cast
 
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Source
-from ksqlengine.plan.steps import (
-    PSEUDO_COLUMNS,
-    ROWOFFSET,
-    ROWPARTITION,
-    ROWTIME,
-    WINDOWEND,
-    WINDOWSTART,
-)
+from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART
 from ksqlengine.types.errors import Position, StatementError
 from ksqlengine.types.sqltypes import BIGINT, INTEGER, SqlType
 
@@ -198,8 +191,8 @@ class AliasGenerator:
 
 
 @dataclass(frozen=True)
-class Item:
-    """A select item: its name in the result and its expression over the frame's names."""
+class ResolvedItem:
+    """A select item whose names are resolved: its name in the result and its expression over the frame's names."""
 
     name: str
     expression: ast.SyntaxExpression

@@ -22,8 +22,9 @@ from ksqlengine.plan.catalog import Catalog, Source, already_exists, check_names
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, Column, Format, QueryPlan, Schema, SourceKind
 from ksqlengine.planning.binder import Binder
 from ksqlengine.planning.common_type import with_bytes
-from ksqlengine.planning.persistent_query import PersistentQuery, Sink, TransientPlan, TransientQuery
+from ksqlengine.planning.persistent_query import PersistentQueryPlanner, Sink
 from ksqlengine.planning.scope import SYSTEM_COLUMNS, WINDOW_BOUNDS
+from ksqlengine.planning.transient_query import TransientPlan, TransientQueryPlanner
 from ksqlengine.planning.with_clause import (
     EngineDefaults,
     Properties,
@@ -262,7 +263,7 @@ class Analyzer:
         query_id = f"{prefix}_{statement.name}_{number}"
         if existing is not None and statement.or_replace and existing.query_id is not None:
             query_id = existing.query_id
-        source, plan = PersistentQuery(
+        source, plan = PersistentQueryPlanner(
             self.catalog, self.defaults, statement.query, sink, query_id, text, dict(settings or {})
         ).plan()
         self._check_registered(source.schema.key, source.key_format, "key", sink.properties)
@@ -309,7 +310,7 @@ class Analyzer:
         if query_id.upper() in self.catalog.queries:
             raise StatementError(f"Query ID '{query_id.upper()}' already exists.")
         sink = Sink(target.name, None, properties, target)
-        persistent = PersistentQuery(
+        persistent = PersistentQueryPlanner(
             self.catalog, self.defaults, statement.query, sink, query_id.upper(), text, dict(settings or {})
         )
         return persistent.plan()[1]
@@ -329,7 +330,7 @@ class Analyzer:
         Raises:
             StatementError: the query is not right.
         """
-        return TransientQuery(self.catalog, query, text).plan()
+        return TransientQueryPlanner(self.catalog, query, text).plan()
 
     # ------------------------------------------------------------------ INSERT VALUES
     def insert_values(self, statement: ast.InsertValues) -> tuple[Source, dict[str, TypedExpression]]:

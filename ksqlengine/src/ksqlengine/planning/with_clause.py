@@ -12,17 +12,7 @@ from ksqlengine.language import ast
 from ksqlengine.language.parser import UNIT_MS, parse_expression
 from ksqlengine.plan.steps import Column, Format, Schema, SourceKind, Window, WindowKind
 from ksqlengine.types.errors import NotSupportedError, StatementError
-from ksqlengine.types.sqltypes import (
-    BIGINT,
-    BYTES,
-    DOUBLE,
-    INTEGER,
-    STRING,
-    ArrayType,
-    MapType,
-    SqlType,
-    StructType,
-)
+from ksqlengine.types.sqltypes import BIGINT, BYTES, DOUBLE, INTEGER, STRING, ArrayType, MapType, SqlType, StructType
 from ksqlengine.types.times import PatternError, java_pattern
 
 FORMATS = ("AVRO", "JSON", "DELIMITED", "KAFKA", "NONE")
@@ -353,6 +343,23 @@ def check_key_columns(columns: tuple[Column, ...], format_: Format) -> None:
                 "See https://github.com/confluentinc/ksql/issues/6621 for more."
             )
     _check_columns(columns, format_, "key")
+
+
+def holding(format_: Format, columns: tuple[Column, ...]) -> Format:
+    """Return a format that can hold key columns: the given one, or JSON where KAFKA or NONE can't.
+
+    Raises:
+        StatementError: no format can.
+    """
+    try:
+        check_key_columns(columns, format_)
+    except StatementError:
+        if format_.name == "KAFKA":
+            return Format("JSON")
+        if format_.name == "NONE":
+            return holding(Format("KAFKA"), columns)
+        raise
+    return format_
 
 
 def check_value_columns(columns: tuple[Column, ...], format_: Format) -> None:

@@ -25,8 +25,8 @@ from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare
-from ksqlengine.plan.catalog import Catalog, Query
-from ksqlengine.planning.ddl import Change, Changer, is_change
+from ksqlengine.plan.catalog import Catalog, PersistentQuery
+from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
@@ -217,7 +217,7 @@ class Engine:
                 error.with_statement(statement.text)
                 raise
 
-    def _check(self, change: Change, node: ast.Statement, before: Catalog) -> None:
+    def _check(self, change: CatalogChange, node: ast.Statement, before: Catalog) -> None:
         self._check_deletion(change)
         if change.plan is not None:
             if all(source in self.catalog.sources for source in self._reads(change)):
@@ -230,7 +230,7 @@ class Engine:
                 raise missing_topic(change.source)
 
     @staticmethod
-    def _check_deletion(change: Change) -> None:
+    def _check_deletion(change: CatalogChange) -> None:
         if change.deleted is None:
             return
         topic = change.deleted.topic
@@ -240,7 +240,7 @@ class Engine:
                 f"Refusing to delete topic. Found other data sources ({', '.join(using)}) using topic {topic}"
             )
 
-    def _reads(self, change: Change) -> frozenset[str]:
+    def _reads(self, change: CatalogChange) -> frozenset[str]:
         return change.catalog.queries[change.plan.query_id].reads if change.plan is not None else frozenset()
 
     def _check_other(self, statement: PreparedStatement, catalog: Catalog, session: RequestSession) -> None:
@@ -347,7 +347,7 @@ class Engine:
         self.statuses[change.command_id] = answer["commandStatus"]
         return answer
 
-    def _prepare(self, change: Change, node: ast.Statement) -> None:
+    def _prepare(self, change: CatalogChange, node: ast.Statement) -> None:
         self._check_deletion(change)
         if change.plan is not None:
             self.resources.check(change.plan)
@@ -372,7 +372,7 @@ class Engine:
         for old in [number for number in self._results if number < offset - _KEPT_RESULTS]:
             del self._results[old]
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: CatalogChange) -> None:
         for query_id in change.stopped:
             self._stop_query(query_id)
         for query_id, paused in change.paused.items():
@@ -389,11 +389,13 @@ class Engine:
         number: int,
         properties: Mapping[str, str],
         schemas: RecordedSchemas,
-    ) -> Change:
-        return Changer(Analyzer(catalog, schemas, engine_defaults(properties)), number, properties).change(statement)
+    ) -> CatalogChange:
+        return CatalogChanger(Analyzer(catalog, schemas, engine_defaults(properties)), number, properties).change(
+            statement
+        )
 
     # ------------------------------------------------------------------------------------------------ queries
-    def _start_query(self, query: Query) -> None:
+    def _start_query(self, query: PersistentQuery) -> None:
         plan = query.plan
         metrics = QueryMetrics()
         context = StageContext(

@@ -29,7 +29,7 @@ from ksqlengine.language.lexer import ParsedStatement
 from ksqlengine.language.parser import PreparedStatement, prepare
 from ksqlengine.plan.catalog import Catalog, Source, source_steps
 from ksqlengine.plan.steps import ROWTIME, Column, Format, QueryPlan, SourceKind
-from ksqlengine.planning.ddl import Change, Changer, is_change
+from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.server import session_properties
 from ksqlengine.streams.changelog import Changelog
@@ -217,7 +217,7 @@ class InMemoryEngine:
     def _run(self, prepared: PreparedStatement) -> None:
         match prepared.statement:
             case statement if is_change(statement):
-                self._carry_out(Changer(self.analyzer, next(self._numbers), self._properties).change(prepared))
+                self._carry_out(CatalogChanger(self.analyzer, next(self._numbers), self._properties).change(prepared))
             case ast.InsertValues() as statement:
                 source, values = self.analyzer.insert_values(statement)
                 self._inserted.append((source.topic, self._row(source, values)))
@@ -234,7 +234,7 @@ class InMemoryEngine:
             case statement:
                 raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
 
-    def _carry_out(self, change: Change) -> None:
+    def _carry_out(self, change: CatalogChange) -> None:
         if change.nothing is not None:
             return
         if change.source is not None and change.plan is None:

@@ -26,7 +26,7 @@ from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.execution.stage_chain import StageResult
 from ksqlengine.formats.values import to_json
 from ksqlengine.plan.steps import Column, SourceKind
-from ksqlengine.planning.statements import TransientPlan
+from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
 from ksqlengine.server.transient_stages import TransientStages

@@ -14,11 +14,11 @@ from ksqlengine.expressions.functions import FUNCTIONS
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
 from ksqlengine.language import ast
 from ksqlengine.language.parser import PreparedStatement
-from ksqlengine.plan.catalog import Catalog, Query, Source, source_steps
+from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source, source_steps
 from ksqlengine.plan.explain import explain, explain_step
 from ksqlengine.plan.steps import Column, QueryPlan, SourceKind
-from ksqlengine.planning.persistent_query import TransientPlan
 from ksqlengine.planning.statements import Analyzer
+from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import PROPERTIES, RequestSession
 from ksqlengine.server.topics_and_schemas import Resources
@@ -387,7 +387,7 @@ def _source_item(source: Source) -> Entity:
     }  # fmt: skip
 
 
-def _query_item(query: Query, status: str = "RUNNING") -> Entity:
+def _query_item(query: PersistentQuery, status: str = "RUNNING") -> Entity:
     plan = query.plan
     return {
         "queryString": plan.statement, "sinks": [plan.sink], "sinkKafkaTopics": [plan.topic], "id": plan.query_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ksqlengine.plan.catalog import Query
+from ksqlengine.plan.catalog import PersistentQuery
 from ksqlengine.streams.context import Status
 from ksqlengine.streams.metrics import QueryMetrics
 from ksqlengine.streams.stage_thread import StageThread
@@ -14,7 +14,7 @@ from ksqlengine.streams.stage_thread import StageThread
 class RunningQuery:
     """A running persistent query."""
 
-    query: Query
+    query: PersistentQuery
     threads: list[StageThread]
     metrics: QueryMetrics
 

@@ -21,7 +21,7 @@ from ksqlengine.plan.steps import (
     ThroughTopicStep,
     rewrite,
 )
-from ksqlengine.planning.statements import TransientPlan
+from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.streams.join_merge import Merger
 from ksqlengine.types.errors import NotSupportedError
 
