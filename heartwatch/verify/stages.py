@@ -24,6 +24,7 @@ from heartwatch.verify.throughput import behind
 from kafkakit.admin import KafkaAdmin, KafkaClientError, OffsetReader
 from kafkakit.topic_reader import Records, read_ranges
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError
+from ksqlengine.internal_names import INTERNAL_PREFIX, query_group
 
 QUERY = "query"
 """Stage of the queries that read the events; that of a single query is ``query <id>``."""
@@ -31,7 +32,6 @@ QUERY = "query"
 MOST_MARKERS = 1_000
 """Offsets between a stage and its topic's end up to which it is worth looking whether they are all markers of transactions."""
 
-_QUERY_GROUP = "_confluent-ksql-"
 _KSQL_SECONDS = 5.0
 # What of the events is read to find those that close windows: so many before the first note, and so many in all.
 _LOOK_BACK = 2_000
@@ -61,16 +61,6 @@ def stream_stage(analytic: Analytic) -> str:
 def results_stage(analytic: Analytic) -> str:
     """Return the name of the stage in which results are written."""
     return f"{analytic.results} topic"
-
-
-def query_group(service_id: str, query_id: str) -> str:
-    """Return the consumer group of a persistent query, as ksqlDB names it.
-
-    Args:
-        service_id: the KSQL service's id, with its separator, such as ``default_``.
-        query_id: the query's id.
-    """
-    return f"{_QUERY_GROUP}{service_id}query_{query_id}"
 
 
 def sink_readers(analytic: Analytic) -> list[StageReader]:
@@ -124,7 +114,7 @@ class Sampler:
         except KsqldbError:
             groups = {
                 group.partition("query_")[2]: group
-                for group in self._admin.groups(_QUERY_GROUP)
+                for group in self._admin.groups(INTERNAL_PREFIX)
                 if self._offsets.committed(group, self._events)
             }
         finally:

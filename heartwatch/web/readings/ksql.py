@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import Settings
-from heartwatch.verify.stages import query_group
 from heartwatch.web.readings.base import REQUEST_SECONDS
 from ksqlengine.client.rest_client import Ksqldb, Query, StatementError, Statistics
+from ksqlengine.internal_names import query_group
 
 
 @dataclass(frozen=True)

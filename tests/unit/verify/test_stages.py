@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import load_settings
-from heartwatch.verify.stages import StageReader, query_group, sink_readers
+from heartwatch.verify.stages import StageReader, sink_readers
+from ksqlengine.internal_names import query_group
 
 
 def test_groups_are_named_as_their_servers_name_them() -> None:

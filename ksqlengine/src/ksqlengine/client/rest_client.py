@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 import stamina
 
+from kafkakit.waiting import wait_until
 from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.errors import KsqlEngineError
 
@@ -32,6 +32,7 @@ _NOT_READY = 503
 _FENCED = "newer producer with the same transactionalId"
 _FENCED_SECONDS = 30.0  # at most so long another client's statements keep this one's from being taken
 _POLL_SECONDS = 0.1
+_UNFINISHED = {"QUEUED", "PARSING", "EXECUTING"}
 
 
 class KsqldbError(KsqlEngineError):
@@ -350,40 +351,59 @@ class Ksqldb:
         Raises:
             KsqldbError: it is in ERROR, it is not there, or it doesn't run in time.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while True:
+        state = ""
+
+        def running() -> Query | None:
+            nonlocal state
             found = next((query for query in self.queries() if query.query_id == query_id), None)
-            if found is not None and found.state == "RUNNING":
-                return found
-            if found is not None and found.state == "ERROR":
+            state = found.state if found is not None else "not there"
+            if state == "ERROR":
                 raise KsqldbError(
-                    f"query {query_id!r} is in ERROR; look at the KSQL server's log, mend the cause and restart it"
+                    f"query {query_id!r} is in ERROR; look at the KSQL server's log, fix the cause and restart it"
                 )
-            if time.monotonic() > deadline:
-                state = found.state if found is not None else "not there"
-                raise KsqldbError(f"query {query_id!r} doesn't run after {timeout_seconds:g} s: it is {state}")
-            time.sleep(_POLL_SECONDS)
+            return found if state == "RUNNING" else None
+
+        return wait_until(
+            running,
+            timeout_seconds,
+            _POLL_SECONDS,
+            lambda: KsqldbError(f"query {query_id!r} doesn't run after {timeout_seconds:g} s: it is {state}"),
+        )
 
     def _finished(self, entity: Mapping[str, Any]) -> CommandResult:
         """Wait until a command is SUCCESS; ksqlDB answers QUEUED or EXECUTING when it takes long."""
-        command_id, status = str(entity["commandId"]), entity["commandStatus"]
-        deadline = time.monotonic() + self._settings.request_timeout_seconds
-        while status["status"] in {"QUEUED", "PARSING", "EXECUTING"}:
-            if time.monotonic() > deadline:
-                raise KsqldbError(
-                    f"statement {entity['statementText']!r} is still {status['status']} after "
-                    f"{self._settings.request_timeout_seconds:g} s; look at the KSQL server's log"
-                )
-            time.sleep(_POLL_SECONDS)
-            status = self._ask("GET", f"/status/{command_id}", f"read the status of {command_id!r}", repeatable=True)
+        statement, seconds = str(entity["statementText"]), self._settings.request_timeout_seconds
+        statuses, last = self._statuses(entity), ""
+
+        def finished() -> Mapping[str, Any] | None:
+            nonlocal last
+            status = next(statuses)
+            last = status["status"]
+            return status if last not in _UNFINISHED else None
+
+        status = wait_until(
+            finished,
+            seconds,
+            _POLL_SECONDS,
+            lambda: KsqldbError(
+                f"statement {statement!r} is still {last} after {seconds:g} s; look at the KSQL server's log"
+            ),
+        )
         if status["status"] == "ERROR":
-            raise StatementError(0, str(status["message"]), str(entity["statementText"]))
+            raise StatementError(0, str(status["message"]), statement)
         return CommandResult(
-            statement=str(entity["statementText"]),
+            statement=statement,
             message=str(status["message"]),
             query_id=status.get("queryId") or entity["commandStatus"].get("queryId"),
             sequence_number=int(entity.get("commandSequenceNumber", -1)),
         )
+
+    def _statuses(self, entity: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """Return a command's status as it was answered with, then as it is whenever it is asked for."""
+        yield entity["commandStatus"]
+        command_id = str(entity["commandId"])
+        while True:
+            yield self._ask("GET", f"/status/{command_id}", f"read the status of {command_id!r}", repeatable=True)
 
     @contextmanager
     def _lines(self, path: str, body: Any, headers: Mapping[str, str], operation: str) -> Iterator[Iterator[str]]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.plan.steps import Column
 from ksqlengine.types.casts import java_double
 from ksqlengine.types.errors import StatementError
@@ -44,7 +45,7 @@ _LOGICAL = {("int", "date"): DATE, ("int", "time-millis"): TIME, ("long", "times
 _MAP_ENTRY = "MapEntry"
 
 
-class _Unsupported(Exception):
+class _Unsupported(KsqlEngineError):
     """A type that KSQL doesn't have."""
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.types.casts import number_of_time, time_of_number
 from ksqlengine.types.sqltypes import ArrayType, SqlType, StructType
 
@@ -35,7 +36,7 @@ _TIMES = frozenset({"TIMESTAMP", "DATE", "TIME"})  # read as BIGINT
 Fields = Sequence[tuple[str, SqlType]]
 
 
-class _OtherwiseWrittenError(Exception):
+class _OtherwiseWrittenError(KsqlEngineError):
     """The messages aren't written as the columns' types say."""
 
 

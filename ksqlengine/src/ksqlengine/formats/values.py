@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from ksqlengine.errors import KsqlEngineError
 from ksqlengine.types.casts import java_double
 from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
 
@@ -114,7 +115,7 @@ def _text_from_json(value: Any) -> str:
     return json_bytes(value).decode() if isinstance(value, dict) else str(value)
 
 
-class InexactError(Exception):
+class InexactError(KsqlEngineError):
     """A number's digits are needed, and it was read as a float."""
 
 

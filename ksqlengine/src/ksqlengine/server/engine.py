@@ -11,7 +11,6 @@ import fcntl
 import logging
 import re
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
+from kafkakit.waiting import wait_until
 from ksqlengine.errors import KsqlEngineError
 from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 _CATCH_UP_SECONDS = 5.0
 _KEPT_RESULTS = 100
-_CLEAN_UP_SECONDS = 30.0
+_CLEAN_UP_SECONDS, _CLEAN_UP_POLL_SECONDS = 30.0, 1.0
 
 
 class EngineStartError(KsqlEngineError):
@@ -425,16 +425,18 @@ class Engine:
 
     def _clean_up(self, ended: RunningQuery) -> None:
         """Delete what an ended query had for itself; a group can only go once its last member is forgotten."""
-        deadline = time.monotonic() + _CLEAN_UP_SECONDS
         with contextlib.suppress(KafkaClientError):
             self.resources.kafka.delete(ended.own_topics)
-        groups = ended.groups
-        while groups and time.monotonic() < deadline:
+
+        def deleted() -> bool:
             try:
-                self.resources.kafka.delete_groups(groups)
-                groups = []
+                self.resources.kafka.delete_groups(ended.groups)
             except KafkaClientError:
-                time.sleep(1)
+                return False
+            return True
+
+        if ended.groups:
+            wait_until(deleted, _CLEAN_UP_SECONDS, _CLEAN_UP_POLL_SECONDS)
 
 
 def _instance_name(folder: Path) -> tuple[str, Any]:

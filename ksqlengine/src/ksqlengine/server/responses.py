@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kafkakit.registry import NotRegisteredError
+from kafkakit.waiting import wait_until
 from ksqlengine.expressions.aggregates import AGGREGATES
 from ksqlengine.expressions.functions import FUNCTIONS
 from ksqlengine.expressions.functions.tables import TABLE_FUNCTIONS
@@ -351,12 +352,10 @@ class Responses:
         return {"@type": "assert_schema", "subject": node.subject, "id": node.schema_id, "exists": node.exists}
 
     @staticmethod
-    def _wait(reached: Any, timeout_ms: int | None, what: str, exists: bool) -> None:
-        deadline = time.monotonic() + (timeout_ms / 1000 if timeout_ms is not None else _ASSERT_SECONDS)
-        while not reached():
-            if time.monotonic() >= deadline:
-                raise StatementError(f"{what} {'does not exist' if exists else 'exists'}")
-            time.sleep(_POLL_SECONDS)
+    def _wait(reached: Callable[[], bool], timeout_ms: int | None, what: str, exists: bool) -> None:
+        seconds = timeout_ms / 1000 if timeout_ms is not None else _ASSERT_SECONDS
+        sentence = f"{what} {'does not exist' if exists else 'exists'}"
+        wait_until(reached, seconds, _POLL_SECONDS, lambda: StatementError(sentence))
 
 
 def current_status(text: str, command_id: str, message: str, query_id: str | None, number: int) -> Entity:

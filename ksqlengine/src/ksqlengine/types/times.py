@@ -15,13 +15,15 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ksqlengine.errors import KsqlEngineError
+
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-class PatternError(ValueError):
+class PatternError(KsqlEngineError, ValueError):
     """A date-time pattern, a time zone or a text that can't be used."""
 
 
