@@ -12,18 +12,22 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks.report import Written, missing_days, publish_report, write_day, yesterday
+from heartwatch.report.day import Written, yesterday
+from tasks.report import missing_days, publish_report, write_day
 
 
 @flow(name="daily-report")
 def daily_report(
-    day: Annotated[date | None, Field(description="last day, by the events' own time, UTC; None: yesterday")] = None,
-    days: Annotated[
-        int, Field(ge=1, le=31, description="how many days; those before the last are made if they are missing")
-    ] = 1,
-    gap_seconds: Annotated[float, Field(gt=0, description="longest time that a sample stands for, s")] = 30,
+    day: date | None = None,
+    days: Annotated[int, Field(ge=1, le=31)] = 1,
+    gap_seconds: Annotated[float, Field(gt=0)] = 30,
 ) -> list[Written]:
     """Make the report.
+
+    Args:
+        day: Last day to report, by the events' own time, UTC. Empty: yesterday.
+        days: Number of days to report. Days before the last one are computed only if they have no report yet.
+        gap_seconds: Longest time that a sample stands for, s. A longer time between two samples of a person is a data gap.
 
     Returns:
         the days that were written.
@@ -32,6 +36,6 @@ def daily_report(
         ReportError: the sink has no tables, or the statement or the S3 server refused.
     """
     last = day or yesterday()
-    written = [write_day(one, gap_seconds) for one in missing_days(last, days)]
+    written = [write_day(missing, gap_seconds) for missing in missing_days(last, days)]
     publish_report(last, days)
     return written

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
-import polars as pl
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from heartwatch.analytic import Analytic
-from heartwatch.markdown import picture, table
-from heartwatch.plots import bars
-from heartwatch.report.day import Reports, Totals, by_hour, by_key, change, compute_day, key_of, totals
+from heartwatch.report import day as day_report
+from heartwatch.report.day import Reports, Totals, Written, key_of
+from heartwatch.report.render import render_report
 from heartwatch.settings import load_settings
 from tasks.artifacts import publish_markdown
-
-_SHOWN = 20
-_WEEK = 7
-
-
-@dataclass(frozen=True)
-class Written:
-    """A day's report: its object's address, rows and figures of the whole fleet."""
-
-    day: date
-    address: str
-    rows: int
-    fleet: Totals
 
 
 @task(
@@ -44,31 +28,28 @@ def write_day(day: date, gap_seconds: float) -> Written:
 
     Args:
         day: by the events' own time, UTC.
-        gap_seconds: longest time that a sample stands for.
+        gap_seconds: longest time that a sample stands for, s.
 
     Raises:
         ReportError: the sink has no tables, or the statement or the S3 server refused.
     """
-    settings = load_settings()
-    rows = compute_day(settings, day, gap_seconds)
-    address = Reports(settings).write(day, rows)
-    get_run_logger().info("%d rows of %s are in %s", rows.height, day, address)
-    return Written(day, address, rows.height, totals(rows, key_of(Analytic.of(settings.pipeline))))
+    written = day_report.write_day(load_settings(), day, gap_seconds)
+    get_run_logger().info("%d rows of %s are in %s", written.rows, day, written.address)
+    return written
 
 
 def missing_days(last: date, count: int) -> list[date]:
-    """Return those of `count` days up to `last` that have no report yet; the last one always."""
-    settings = load_settings()
-    there = Reports(settings).days(last, count)
-    days = [last - timedelta(days=back) for back in reversed(range(count))]
-    return [day for day in days if day not in there or day == last]
+    """Return those of `count` days up to `last` that have no report yet; the last one always.
+
+    Raises:
+        ReportError: the S3 server refused or is away.
+    """
+    return Reports(load_settings()).missing(last, count)
 
 
 @task(cache_policy=NO_CACHE)
 def publish_report(last: date, days: int) -> Totals:
     """Show what the reports of some days say, beside the same days a week before, or as many weeks before as they reach into.
-
-    Nothing is said of a change where one of the days before has no report: fewer days would be taken for fewer alerts.
 
     Args:
         last: the last day.
@@ -76,110 +57,11 @@ def publish_report(last: date, days: int) -> Totals:
 
     Returns:
         the fleet's figures of those days.
+
+    Raises:
+        ReportError: the S3 server refused or is away.
     """
     settings = load_settings()
-    reports, key = Reports(settings), key_of(Analytic.of(settings.pipeline))
-    back = timedelta(weeks=-(-days // _WEEK))
-    now, before = reports.days(last, days), reports.days(last - back, days)
-    rows = pl.concat([*now.values()], how="diagonal_relaxed")
-    earlier = pl.concat([*before.values()], how="diagonal_relaxed") if before else rows.clear()
-    fleet, fleet_before = totals(rows, key), totals(earlier, key)
-    this, compared = _names(days, len(before))
-    png = _by_hour(rows, earlier) if days == 1 else _by_day({this: now, compared: before}, back, key)
-    name = f"{last}" if days == 1 else f"{last - timedelta(days=days - 1)} to {last}"
-    most = _key_rows(by_key(rows, key).head(_SHOWN), by_key(earlier, key), key)
-    whole = [f"`s3://{reports.path(day)}`" for day in now]
-    parts = [
-        f"# {this.removeprefix('this ').removeprefix('these ').capitalize()} {name} (UTC)",
-        table(_fleet_rows(fleet, fleet_before, this, compared, comparable=len(before) == days)),
-        picture(png, "alerts and time outside the personal range"),
-        f"## Most alerts, then most time outside\n\n{table(most)}",
-        f"{fleet.users:,} users, {fleet.users_alerted:,} with an alert. The whole table, by user and hour: "
-        + (whole[0] if len(whole) == 1 else f"{len(whole)} days from {whole[0]} to {whole[-1]}"),
-    ]
-    kind = "daily-report" if days == 1 else "weekly-report"
-    publish_markdown(kind, "\n\n".join(parts), f"{name}: {fleet.alerts:,} alerts of {fleet.users_alerted:,} users.")
-    return fleet
-
-
-def _names(days: int, days_before: int) -> tuple[str, str]:
-    """Return what to call some days, and those that they are compared with."""
-    this = {1: "this day", _WEEK: "this week"}.get(days, f"these {days} days")
-    weeks = -(-days // _WEEK)
-    compared = "a week before" if weeks == 1 else f"{weeks} weeks before"
-    if days_before == days:
-        return this, compared
-    return this, f"{compared} ({f'{days_before} of {days} days' if days_before else 'no report'})"
-
-
-def _fleet_rows(now: Totals, before: Totals, this: str, compared: str, comparable: bool) -> list[dict[str, str]]:
-    figures = {
-        "users": (now.users, before.users),
-        "users with an alert": (now.users_alerted, before.users_alerted),
-        "samples": (now.events, before.events),
-        "alerts": (now.alerts, before.alerts),
-        "time observed, h": (now.observed_seconds / 3600, before.observed_seconds / 3600),
-        "time outside the personal range, h": (now.outside_seconds / 3600, before.outside_seconds / 3600),
-        "share outside, %": (100 * now.outside_share, 100 * before.outside_share),
-        "data gaps": (now.gaps, before.gaps),
-        "time in gaps, h": (now.gap_seconds / 3600, before.gap_seconds / 3600),
-    }
-    return [
-        {
-            "fleet": name,
-            this: _number(value),
-            compared: _number(earlier) if before.users else "-",
-            "change": change(value, earlier) if comparable else "-",
-        }
-        for name, (value, earlier) in figures.items()
-    ]
-
-
-def _key_rows(rows: pl.DataFrame, earlier: pl.DataFrame, key: str) -> list[dict[str, str]]:
-    before = {row[key]: row for row in earlier.iter_rows(named=True)}
-    return [
-        {
-            "user": str(row[key]),
-            "alerts": _number(row["alerts"]),
-            "alerts a week before": _number(before[row[key]]["alerts"]) if row[key] in before else "-",
-            "outside, min": _number(row["outside_seconds"] / 60),
-            "observed, min": _number(row["observed_seconds"] / 60),
-            "gaps": _number(row["gaps"]),
-            "in gaps, min": _number(row["gap_seconds"] / 60),
-        }
-        for row in rows.iter_rows(named=True)
-    ]
-
-
-def _number(value: float) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-
-
-def _by_hour(rows: pl.DataFrame, earlier: pl.DataFrame) -> bytes | None:
-    series = {"this day": by_hour(rows), "a week before": by_hour(earlier)}
-    hours = [f"{hour:02}" for hour in range(24)]
-    alerts, outside = {}, {}
-    for name, frame in series.items():
-        if frame.is_empty():
-            continue
-        found = {f"{row['hour']:%H}": row for row in frame.iter_rows(named=True)}
-        alerts[name] = {hour: float(found[hour]["alerts"]) if hour in found else 0.0 for hour in hours}
-        outside[name] = {hour: found[hour]["outside_seconds"] / 3600 if hour in found else 0.0 for hour in hours}
-    return bars({"alerts": alerts, "outside, h": outside}, "hour (UTC)")
-
-
-def _by_day(periods: Mapping[str, Mapping[date, pl.DataFrame]], back: timedelta, key: str) -> bytes | None:
-    """Draw the days' figures; those of the second period stand beside the days that are so much later."""
-    alerts: dict[str, dict[str, float]] = {}
-    outside: dict[str, dict[str, float]] = {}
-    for (name, found), shift in zip(periods.items(), (timedelta(), back), strict=True):
-        for day, rows in found.items():
-            fleet, place = totals(rows, key), f"{day + shift:%a %d}"
-            alerts.setdefault(name, {})[place] = fleet.alerts
-            outside.setdefault(name, {})[place] = fleet.outside_seconds / 3600
-    return bars({"alerts": alerts, "outside, h": outside}, "day")
-
-
-def yesterday() -> date:
-    """Return the last day that is over, UTC."""
-    return datetime.now(UTC).date() - timedelta(days=1)
+    report = render_report(Reports(settings), key_of(Analytic.of(settings.pipeline)), last, days)
+    publish_markdown(report.kind, report.text, report.description)
+    return report.fleet

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,37 @@ class Totals:
     def outside_share(self) -> float:
         """Share of the time observed in which people were outside their personal range."""
         return self.outside_seconds / self.observed_seconds if self.observed_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Written:
+    """A day's report: its object's address, rows and figures of the whole fleet."""
+
+    day: date
+    address: str
+    rows: int
+    fleet: Totals
+
+
+def yesterday() -> date:
+    """Return the last day that is over, UTC."""
+    return datetime.now(UTC).date() - timedelta(days=1)
+
+
+def write_day(settings: Settings, day: date, gap_seconds: float) -> Written:
+    """Compute a day's report and write it to S3, in place of an earlier one.
+
+    Args:
+        settings: which analytic, and where its tables are.
+        day: by the events' own time, UTC.
+        gap_seconds: longest time that a sample stands for, s.
+
+    Raises:
+        ReportError: the sink has no tables, or the statement or the S3 server refused.
+    """
+    rows = compute_day(settings, day, gap_seconds)
+    address = Reports(settings).write(day, rows)
+    return Written(day, address, rows.height, totals(rows, key_of(Analytic.of(settings.pipeline))))
 
 
 def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFrame:
@@ -250,6 +281,12 @@ class Reports:
         wanted: Sequence[date] = [last - timedelta(days=back) for back in reversed(range(count))]
         found = {day: self.read(day) for day in wanted}
         return {day: rows for day, rows in found.items() if rows is not None}
+
+    def missing(self, last: date, count: int) -> list[date]:
+        """Return those of `count` days up to `last` that have no report yet; the last one always."""
+        there = self.days(last, count)
+        days = [last - timedelta(days=back) for back in reversed(range(count))]
+        return [day for day in days if day not in there or day == last]
 
 
 @contextmanager

@@ -124,7 +124,7 @@ NOT_A_TOPIC = {
     ("heartwatch/web/pages/alerts.py", "alerts"): "the name of the file that a viewer saves",
     ("flows/demo.py", "alerts"): "a field of the flow's result",
     ("flows/heart_watch.py", "alerts"): "the label of a figure",
-    ("tasks/report.py", "alerts"): "the label of a figure",
+    ("heartwatch/report/render.py", "alerts"): "the label of a figure",
     ("tasks/result.py", "alerts"): "the name of an artifact",
 }
 

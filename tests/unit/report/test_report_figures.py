@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from heartwatch.markdown import table
+from heartwatch.report import render
 from heartwatch.report.day import FIGURES, change
 from tasks import report
 
@@ -80,7 +81,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], tuple[str
         report.publish_report.fn(last, days)
         return texts[-1], dict(drawn)
 
-    monkeypatch.setattr(report, "bars", bars)
+    monkeypatch.setattr(render, "bars", bars)
     monkeypatch.setattr(report, "publish_markdown", lambda _kind, text, _description: texts.append(text))
     return publish
 
