@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 UV := .cache/bootstrap/bin/uv
 INSTALLED := $(VENV)/.installed
 RECORDINGS := .cache/recordings/.installed
+DOCS := .cache/docs/.installed
 
 # The machine's own certificates, where it has any: a company's network may have an authority of its own.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
@@ -21,7 +22,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint unit integration integration-pipeline integration-engine \
+.PHONY: help setup up down status clean demo test lint format lock wheels wheels-test docs unit integration integration-pipeline integration-engine \
 	integration-machines e2e chaos bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal
 
@@ -59,6 +60,10 @@ lint: setup ## Run the linters and the type checker
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+format: setup ## Format the code and sort its imports
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
 unit: setup ## Run the unit tests: no processes, seconds
 	$(BIN)/python -m pytest kafkakit/tests ksqlengine/tests tests/unit
 
@@ -78,6 +83,16 @@ e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browse
 
 chaos: setup $(RECORDINGS) ## Kill each part with -9 under a whole run (minutes a part)
 	$(BIN)/python -m pytest -m chaos tests/integration tests/e2e
+
+docs: $(DOCS) ## Build the documentation site into dist/docs; a warning is an error
+	PYTHONPATH=.:kafkakit/src:ksqlengine/src .cache/docs/bin/sphinx-build --quiet --fail-on-warning --keep-going docs dist/docs
+
+wheels: setup ## Build the three wheels into dist/
+	@rm -f dist/*.whl
+	$(UV) build --quiet --offline --no-build-isolation --python $(BIN)/python --wheel --all-packages --out-dir dist
+
+wheels-test: wheels ## Install each wheel in an empty environment, with its extras, and run it
+	$(BIN)/python -m pytest tests/wheels
 
 bench: setup ## Measure throughput
 	$(BIN)/python -m benchmarks
@@ -100,6 +115,23 @@ debian-packages: ## Install the Debian packages that are missing (root)
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; \
 	fi
 
+# One resolution of all requirements; the images' are parts of it, so that they have the same versions. `make lock UPGRADE=--upgrade`
+# takes the newest ones. Neither an index's address nor a path of this machine gets into the files.
+COMPILE = $(UV) pip compile --quiet --no-progress --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' $(UPGRADE) \
+	--no-emit-package heartwatch --no-emit-package kafkakit --no-emit-package ksqlengine
+PART = $(COMPILE) --constraint requirements/requirements.lock
+
+lock: $(UV) ## Resolve the requirements again and write the lock files; UPGRADE=--upgrade takes the newest versions
+	$(COMPILE) --output-file requirements/bootstrap.lock requirements/bootstrap.in
+	$(COMPILE) --no-deps --output-file requirements/recordings.lock requirements/recordings.in
+	$(COMPILE) --all-extras --group dev --output-file requirements/requirements.lock pyproject.toml
+	$(COMPILE) --group docs --output-file requirements/docs.lock
+	$(PART) --group build --output-file requirements/build.lock
+	$(PART) --extra recordings --output-file requirements/producer.lock pyproject.toml
+	$(PART) --extra clusters --extra native --extra plots --extra recordings --output-file requirements/worker.lock pyproject.toml
+	$(PART) --extra native --extra web --output-file requirements/website.lock pyproject.toml
+	$(PART) --extra local --output-file requirements/local.lock pyproject.toml
+
 $(UV): requirements/bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "HeartWatch needs Python 3.11 or newer: install it, or name one with 'make PYTHON=…'." >&2; exit 1; }
@@ -121,4 +153,9 @@ $(INSTALLED): $(UV) requirements/requirements.lock pyproject.toml kafkakit/pypro
 
 $(RECORDINGS): $(UV) requirements/recordings.lock
 	@$(UV) pip install --quiet --python "$$(command -v $(PYTHON))" --no-deps --require-hashes --target .cache/recordings -r requirements/recordings.lock
+	@touch $@
+
+$(DOCS): $(UV) requirements/docs.lock
+	@[ -x .cache/docs/bin/python ] || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" .cache/docs
+	@UV_LINK_MODE=$${UV_LINK_MODE:-hardlink} $(UV) pip sync --quiet --python .cache/docs/bin/python --require-hashes requirements/docs.lock
 	@touch $@
