@@ -122,15 +122,15 @@ COMPILE = $(UV) pip compile --quiet --no-progress --python-version 3.11 --genera
 PART = $(COMPILE) --constraint requirements/requirements.lock
 
 lock: $(UV) ## Resolve the requirements again and write the lock files; UPGRADE=--upgrade takes the newest versions
-	$(COMPILE) --output-file requirements/bootstrap.lock requirements/bootstrap.in
-	$(COMPILE) --no-deps --output-file requirements/recordings.lock requirements/recordings.in
-	$(COMPILE) --all-extras --group dev --output-file requirements/requirements.lock pyproject.toml
-	$(COMPILE) --group docs --output-file requirements/docs.lock
-	$(PART) --group build --output-file requirements/build.lock
-	$(PART) --extra recordings --output-file requirements/producer.lock pyproject.toml
-	$(PART) --extra clusters --extra native --extra plots --extra recordings --output-file requirements/worker.lock pyproject.toml
-	$(PART) --extra native --extra web --output-file requirements/website.lock pyproject.toml
-	$(PART) --extra local --output-file requirements/local.lock pyproject.toml
+	@$(COMPILE) --output-file requirements/bootstrap.lock requirements/bootstrap.in
+	@$(COMPILE) --no-deps --output-file requirements/recordings.lock requirements/recordings.in
+	@$(COMPILE) --all-extras --group dev --output-file requirements/requirements.lock pyproject.toml
+	@$(COMPILE) --group docs --output-file requirements/docs.lock
+	@$(PART) --group build --output-file requirements/build.lock
+	@$(PART) --extra recordings --output-file requirements/producer.lock pyproject.toml
+	@$(PART) --extra clusters --extra native --extra plots --extra recordings --output-file requirements/worker.lock pyproject.toml
+	@$(PART) --extra native --extra web --output-file requirements/website.lock pyproject.toml
+	@$(PART) --extra local --output-file requirements/local.lock pyproject.toml
 
 $(UV): requirements/bootstrap.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
