@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -84,11 +86,9 @@ def deploy(console: Console) -> None:
 
 def digest() -> str:
     """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
-    code = [
-        path
-        for folder in ("flows", "tasks", "heartwatch", "ksqlengine/src", "kafkakit/src")
-        for path in (ROOT / folder).rglob("*.py")
-    ]
+    packages = [find_spec(name) for name in ("flows", "tasks", "heartwatch", "ksqlengine", "kafkakit")]
+    folders = [Path(folder) for package in packages if package for folder in package.submodule_search_locations or ()]
+    code = [path for folder in folders for path in folder.rglob("*.py")]
     files = [ROOT / "prefect.yaml", *sorted((ROOT / "deployments" / "automations").glob("*.yaml")), *sorted(code)]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 

@@ -7,6 +7,7 @@ when it started. Secrets are never here: they come from Prefect blocks, the envi
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,26 @@ from kafkakit.settings import KafkaSettings, RegistrySettings, SettingsSection
 from ksqlengine.client.settings import KsqldbSettings
 
 DEFAULT_ANALYTIC = "heart_rate"
-ROOT = Path(__file__).resolve().parent.parent
+
+_INSTALLED = Path(__file__).resolve().parent / "project"
+
+IS_CHECKOUT = not _INSTALLED.is_dir()
+"""Whether this is the project's repository, or a copy of it, rather than an installed wheel."""
+
+ROOT = Path(__file__).resolve().parent.parent if IS_CHECKOUT else _INSTALLED
+"""The project's files (ksql/, schemas/, deployments/, prefect.yaml): a checkout's top, or what the wheel carries."""
+
+
+def _default_home() -> Path:
+    """Return the checkout's own folder, or the user's for an installed wheel, whatever folder a command is called from."""
+    if IS_CHECKOUT:
+        return ROOT / ".heartwatch"
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(os.path.expanduser(data)).absolute() / "heartwatch"
+
+
+DEFAULT_HOME = _default_home()
+"""Where the embedded platform keeps its data unless HEARTWATCH_HOME names another folder."""
 
 
 class SettingsError(HeartWatchError):
@@ -184,7 +204,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEARTWATCH_", env_nested_delimiter="__", extra="forbid")
 
     profile: Literal["local", "docker", "ec2"] = Field("local", description="which platform the flows talk to")
-    home: Path = Field(ROOT / ".heartwatch", description="data of the embedded platform, logs, secrets, state")
+    home: Path = Field(DEFAULT_HOME, description="data of the embedded platform, logs, secrets, state")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
     connect: ConnectSettings = Field(default_factory=ConnectSettings)
@@ -216,7 +236,7 @@ class Settings(BaseSettings):
         """Put the profile's file and the embedded platform's addresses below the environment."""
         chosen = {**env_settings(), **init_settings()}
         profile = str(chosen.get("profile", "local"))
-        home = Path(str(chosen.get("home", ROOT / ".heartwatch"))).expanduser()
+        home = Path(str(chosen.get("home", DEFAULT_HOME))).expanduser()
         return init_settings, env_settings, _FileSource(settings_cls, profile, home)
 
 

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heartwatch.clusters.errors import explained
+from heartwatch.clusters.errors import ClustersError, explained
 from heartwatch.settings import ROOT
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CONTENT = (
     "tasks",
     "LICENSE",
     "README.md",
+    "hatch_build.py",
     "prefect.yaml",
     "pyproject.toml",
 )
@@ -35,7 +36,15 @@ _NAME_LENGTH = 16
 
 
 def pack(root: Path = ROOT) -> tuple[str, bytes]:
-    """Return a release's name and its bytes (tar.gz); hidden files, which may hold secrets, and caches stay out."""
+    """Return a release's name and its bytes (tar.gz); hidden files, which may hold secrets, and caches stay out.
+
+    Raises:
+        ClustersError: the project's files are a wheel's, which has neither the Docker files nor the packages' sources.
+    """
+    if not (root / "pyproject.toml").exists():
+        raise ClustersError(
+            f"{str(root)!r} has no 'pyproject.toml': machines build their images from a checkout; provide the clusters from one"
+        )
     buffer = io.BytesIO()
     # No times and no owners: the same files are the same bytes.
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:

@@ -35,7 +35,7 @@ from heartwatch.platform.state import (
     write_state,
 )
 from heartwatch.platform.supervisor import stop_leftovers
-from heartwatch.settings import ROOT
+from heartwatch.settings import DEFAULT_HOME, IS_CHECKOUT, ROOT
 from kafkakit.waiting import wait_until
 
 _POLL_SECONDS = 0.1
@@ -174,7 +174,7 @@ class Platform:
             for path in part.paths_outside(self._context(read_state(self.home) or PlatformState())):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         shutil.rmtree(self.home)
-        if self._is_default:
+        if self._is_checkouts:
             (ROOT / ".env").unlink(missing_ok=True)
 
     def environment(self) -> dict[str, str]:
@@ -355,15 +355,15 @@ class Platform:
 
     def _write_dotenv(self) -> None:
         """Give the `prefect` command the server's address; only for the home that belongs to this checkout."""
-        if not self._is_default:
+        if not self._is_checkouts:
             return
         lines = [f"{name}={value}\n" for name, value in self._client_variables().items()]
         if lines:
             write_atomically(ROOT / ".env", "# Written by `heartwatch up`.\n" + "".join(lines))
 
     @property
-    def _is_default(self) -> bool:
-        return self.home == ROOT / ".heartwatch"
+    def _is_checkouts(self) -> bool:
+        return IS_CHECKOUT and self.home == DEFAULT_HOME
 
     def _client_variables(self) -> dict[str, str]:
         context = self._context(read_state(self.home) or PlatformState())
@@ -398,7 +398,7 @@ def _check_own(folder: Path) -> None:
     """Refuse to remove a folder that isn't a platform's alone."""
     holds_more = any(one.is_relative_to(folder) for one in (ROOT, Path.home().resolve()))
     is_made = any((folder / name).exists() for name in ("state.json", "supervisor.lock"))
-    if holds_more or (folder.exists() and not is_made and folder != ROOT / ".heartwatch"):
+    if holds_more or (folder.exists() and not is_made and folder != DEFAULT_HOME):
         raise PlatformError(
             f"{str(folder)!r} isn't a platform's alone: nothing was removed; see that HEARTWATCH_HOME names its folder"
         )
