@@ -26,6 +26,7 @@ KsqlEngineError
     ├── KsqldbUnavailableError  no server could be reached
     │   └── _NoServerError      no server took the request: it may be repeated
     └── StatementError          the server refused a statement
+        └── _FencedError        another client's statement came first: sent again
 """
 
 from __future__ import annotations
