@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksqlengine.execution.operators import DELETED, KEY
@@ -40,6 +40,7 @@ def expected(changes: list[Change], continued: bool) -> list[Change]:
 
 
 @given(CHANGES, st.integers(0, 30), st.booleans())
+@settings(deadline=None)
 def test_however_the_changes_are_cut(changes: list[Change], cut: int, continued: bool) -> None:
     table_filter = TableFilter(pl.col("V") > 1)
     if continued:

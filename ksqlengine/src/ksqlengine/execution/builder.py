@@ -6,7 +6,10 @@ stays a code until it is written.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import polars as pl
 
@@ -46,6 +49,7 @@ from ksqlengine.plan.steps import (
     JoinKind,
     ProjectStep,
     RepartitionStep,
+    SelectItem,
     SourceKind,
     SourceStep,
     Step,
@@ -54,6 +58,7 @@ from ksqlengine.plan.steps import (
     TableGroupStep,
     WindowKind,
     carried,
+    driving_path,
 )
 from ksqlengine.types.errors import NotSupportedError
 
@@ -83,67 +88,51 @@ class _StageBuilder:
 
     def __init__(self, stage: Stage, schemas: SchemaLookup, counters: Counters | None = None) -> None:
         self._stage = stage
-        self._schemas = schemas
         self._path = path_to(stage.root)
-        self._counters = counters or Counters()
-        self._tables: list[TableInput] = []
         self._needed = self._needed_below()
-        self._aggregates = [
-            step for step in self._path if isinstance(step, AggregateStep | JoinedSidesStep | TableGroupStep)
-        ]
+        self._stateful_steps = [step for step in self._path if type(step) in _STATEFUL_KINDS]
         grouped = any(isinstance(step, AggregateStep | TableGroupStep) for step in self._path)
         self._filters_table = stage.source.kind is SourceKind.TABLE and not grouped
         filtered = self._filters_table and any(isinstance(step, FilterStep) for step in self._path)
-        coded = bool(self._aggregates or stage.tables or filtered)
+        coded = bool(self._stateful_steps or stage.tables or filtered)
         self._source = SourceReader(stage.source, self._needed[0], schemas, keeps_valueless=not coded)
         self._keys = Keys(self._source.key.valid) if coded else None
+        self._parts = _Parts(schemas, counters or Counters(), self._keys)
 
     def build(self, write: WriteSchemas) -> Pipeline:
-        if len(self._aggregates) > 1:
+        """Return the whole stage's pipeline."""
+        if len(self._stateful_steps) > 1:
             raise NotSupportedError("An aggregate over an aggregate")
         before: list[Operator] = []
         after: list[Operator] = []
-        aggregate: StatefulOperator | None = None
+        stateful: StatefulOperator | None = None
         table_filters: list[TableFilter] = []
         operators = before
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
-            if isinstance(step, AggregateStep):
-                if len(step.keys) > 1:
-                    # A row is grouped only where no grouping column is NULL; with one, that is a null key.
-                    before.append(Filter(pl.all_horizontal(pl.col(step.keys).is_not_null())))
-                aggregate = self._aggregate(step)
-                operators = after
-            elif isinstance(step, JoinedSidesStep):
-                aggregate = self._two_sided_join(step, needed)
-                operators = after
-            elif isinstance(step, TableGroupStep):
-                keys = {item.name: item.expression.to_polars() for item in step.keys}
-                before.append(
-                    Project(keys | {one.name: _handed_on(one) for one in step.schema.value if one.name != step.undo})
-                )
-                aggregate = self._regrouping(step)
+            stateful_kind = _STATEFUL_KINDS.get(type(step))
+            if stateful_kind is not None:
+                before += stateful_kind.preparing(step)
+                stateful = stateful_kind.operator(step, needed, self._parts)
                 operators = after
             elif isinstance(step, FilterStep) and self._filters_table:
                 table_filters.append(TableFilter(step.predicate.to_polars()))
                 operators += [*self._checks(step, needed), table_filters[-1]]
             else:
-                operators += [*self._checks(step, needed), self._operator(step, needed)]
-        for stateful in self._aggregates:
-            if not isinstance(stateful, TableGroupStep):
-                after = self._with_key_columns(after, stateful)
+                operators += [*self._checks(step, needed), _stateless_kind(step).operator(step, needed, self._parts)]
+        for step in self._stateful_steps:
+            after = self._with_key_columns(after, step)
         inner = any(isinstance(step, StreamTableJoinStep) and step.kind is JoinKind.INNER for step in self._path)
-        sink = SinkWriter(self._stage.sink, self._schemas, write)
         return Pipeline(
             self._stage,
             self._source,
-            self._tables,
+            self._parts.tables,
             before,
-            aggregate,
+            stateful,
             after,
-            sink,
+            SinkWriter(self._stage.sink, self._parts.schemas, write),
             self._keys,
-            self._counters,
-            adds_keys=bool(self._aggregates) and not inner,
+            self._parts.counters,
+            adds_keys=bool(self._stateful_steps) and not inner,
             table_filters=table_filters,
         )
 
@@ -151,8 +140,8 @@ class _StageBuilder:
         """Return the operators of one side of a join."""
         chain: list[Operator] = []
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
-            chain += [*self._checks(step, needed), self._operator(step, needed)]
-        reader = SourceReader(self._stage.source, self._needed[0], self._schemas)
+            chain += [*self._checks(step, needed), _stateless_kind(step).operator(step, needed, self._parts)]
+        reader = SourceReader(self._stage.source, self._needed[0], self._parts.schemas)
         return RunningArm(reader, chain, self._stage.source.kind)
 
     def _needed_below(self) -> list[set[str]]:
@@ -160,145 +149,263 @@ class _StageBuilder:
         needed = {column.name for column in self._stage.root.schema.columns}
         result = [needed]
         for step in reversed(self._path[1:]):
-            if isinstance(step, ProjectStep):
-                needed = set(columns_read([item.expression.to_polars() for item in step.items if item.name in needed]))
-            elif isinstance(step, RepartitionStep):
-                keys = {item.name for item in step.keys}
-                needed = {_CARRIED.get(name, name) for name in needed - keys}
-                needed |= set(columns_read([item.expression.to_polars() for item in step.keys]))
-            elif isinstance(step, FilterStep):
-                needed = needed | set(columns_read([step.predicate.to_polars()]))
-            elif isinstance(step, FlatMapStep):
-                arrays = columns_read([item.expression.to_polars() for item in step.items])
-                needed = (needed - {item.name for item in step.items}) | set(arrays)
-            elif isinstance(step, TableGroupStep):
-                keys = set(columns_read([item.expression.to_polars() for item in step.keys]))
-                needed = {column.name for column in step.schema.value if column.name != step.undo} | keys
-            elif isinstance(step, AggregateStep):
-                needed = set(aggregates_of(step).inputs) | (set(step.keys) if len(step.keys) > 1 else set())
-                needed |= {step.undo} if step.undo else set()
+            needed = _kind(step).reads(step, needed)
             result.append(needed)
         return result[::-1]
 
     def _checks(self, step: Step, needed: set[str]) -> list[Operator]:
         """Return what notes the rows for which a step's expressions fail; nothing where none can."""
-        found: list[FailureCheck] = []
-        if isinstance(step, FilterStep):
-            having = any(isinstance(one, AggregateStep) for one in path_to(step))
-            found += _ways_to_fail(
-                step.predicate,
-                "HavingFilter" if having else "WhereFilter",
-                f"Error evaluating predicate {step.predicate}",
-            )
-        elif isinstance(step, ProjectStep):
-            for index, item in enumerate(step.items):
-                what = f"Error computing expression {item.expression} for column {item.name} with index {index}"
-                found += _ways_to_fail(item.expression, "Project", what) if item.name in needed else []
-        elif isinstance(step, RepartitionStep):
-            for item in step.keys:
-                found += _ways_to_fail(item.expression, "PartitionBy", f"Error calculating key {item.expression}")
-        return [FailureChecks(found, self._counters)] if found else []
+        checks = _kind(step).checks(step, needed)
+        return [FailureChecks(checks, self._parts.counters)] if checks else []
 
-    def _operator(self, step: Step, needed: set[str]) -> Operator:
-        if isinstance(step, FilterStep):
-            return Filter(step.predicate.to_polars())
-        if isinstance(step, ProjectStep):
-            items = {item.name: item.expression.to_polars() for item in step.items if item.name in needed}
-            return Project(items, self._keys_of_values(step))
-        if isinstance(step, FlatMapStep):
-            return FlatMap({item.name: item.expression.to_polars() for item in step.items})
-        if isinstance(step, RepartitionStep):
-            keys = {item.name: item.expression.to_polars() for item in step.keys}
-            return Project(keys | {column.name: _handed_on(column) for column in step.schema.value})
-        if isinstance(step, StreamTableJoinStep):
-            return self._join(step, needed)
-        raise NotSupportedError(type(step).__name__.removesuffix("Step"))
+    def _with_key_columns(self, after: list[Operator], step: Step) -> list[Operator]:
+        """Put the key columns back as late as possible: filters that don't read them go first."""
+        reader = self._source.key
+        names = _STATEFUL_KINDS[type(step)].key_names(step)
+        if names is None:
+            return after
+        back = KeyColumns(
+            self._parts.known_keys,
+            lambda found: reader.columns(found).rename(dict(zip(reader.names, names, strict=True))),
+            ordered=isinstance(step, AggregateStep) and step.emit_final,
+        )
+        first = 0
+        for later in self._path[self._path.index(step) + 1 :]:
+            if not isinstance(later, FilterStep) or set(names) & set(columns_read([later.predicate.to_polars()])):
+                break
+            first += 1
+        return [*after[:first], back, *after[first:]]
+
+
+# ------------------------------------------------------------------------------------------------------ kinds of steps
+@dataclass
+class _Parts:
+    """What the operators of one stage share.
+
+    Attributes:
+        schemas: gives the Avro schema of an id.
+        counters: where losses are counted.
+        keys: codes of the keys; None where nothing needs them.
+        tables: joined tables, in order of the joins.
+    """
+
+    schemas: SchemaLookup
+    counters: Counters
+    keys: Keys | None
+    tables: list[TableInput] = field(default_factory=list)
+
+    @property
+    def known_keys(self) -> Keys:
+        """The keys, for operators that can't do without."""
+        if self.keys is None:
+            raise NotSupportedError("An aggregate over a source without keys")
+        return self.keys
+
+
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+class _StepKind(Generic[AnyStep]):
+    """How a kind of step is run; a new kind of step has an object of a subclass in `_KINDS` or `_STATEFUL_KINDS`."""
+
+    def reads(self, step: AnyStep, needed: set[str]) -> set[str]:
+        """Return which columns of the step's input are used, where `needed` of its output are."""
+        return needed
+
+    def checks(self, step: AnyStep, needed: set[str]) -> list[FailureCheck]:
+        """Return the ways in which the step's expressions can fail."""
+        return []
+
+
+class _StatelessKind(_StepKind[AnyStep], ABC):
+    """How a kind of step that remembers no rows of its own is run."""
+
+    @abstractmethod
+    def operator(self, step: AnyStep, needed: set[str], parts: _Parts) -> Operator:
+        """Return the step's operator, which gives the columns that are needed."""
+
+
+class _StatefulKind(_StepKind[AnyStep], ABC):
+    """How a kind of step that remembers rows is run. Behind it rows have codes of keys, and key columns only once put back."""
+
+    @abstractmethod
+    def operator(self, step: AnyStep, needed: set[str], parts: _Parts) -> StatefulOperator:
+        """Return the step's operator."""
+
+    def preparing(self, step: AnyStep) -> list[Operator]:
+        """Return the operators that rows go through before it."""
+        return []
+
+    def key_names(self, step: AnyStep) -> tuple[str, ...] | None:
+        """Return the names of the key columns that are put back behind it, None where it gives them itself."""
+        return tuple(column.name for column in step.schema.key)
+
+
+class _FilterKind(_StatelessKind[FilterStep]):
+    def reads(self, step: FilterStep, needed: set[str]) -> set[str]:
+        return needed | set(columns_read([step.predicate.to_polars()]))
+
+    def checks(self, step: FilterStep, needed: set[str]) -> list[FailureCheck]:
+        having = any(isinstance(below, AggregateStep) for below in driving_path(step))
+        name = "HavingFilter" if having else "WhereFilter"
+        return _ways_to_fail(step.predicate, name, f"Error evaluating predicate {step.predicate}")
+
+    def operator(self, step: FilterStep, needed: set[str], parts: _Parts) -> Operator:
+        return Filter(step.predicate.to_polars())
+
+
+class _ProjectKind(_StatelessKind[ProjectStep]):
+    def reads(self, step: ProjectStep, needed: set[str]) -> set[str]:
+        return _columns_of(item for item in step.items if item.name in needed)
+
+    def checks(self, step: ProjectStep, needed: set[str]) -> list[FailureCheck]:
+        found: list[FailureCheck] = []
+        for index, item in enumerate(step.items):
+            what = f"Error computing expression {item.expression} for column {item.name} with index {index}"
+            found += _ways_to_fail(item.expression, "Project", what) if item.name in needed else []
+        return found
+
+    def operator(self, step: ProjectStep, needed: set[str], parts: _Parts) -> Operator:
+        items = {item.name: item.expression.to_polars() for item in step.items if item.name in needed}
+        return Project(items, self._keys_of_values(step))
 
     @staticmethod
     def _keys_of_values(step: ProjectStep) -> frozenset[str]:
         """Return the key columns that are made of the value's columns."""
         keys = {column.name for column in step.schema.key}
         kept = {column.name for column in step.source.schema.key}
-        return frozenset(
-            item.name
-            for item in step.items
-            if item.name in keys and set(columns_read([item.expression.to_polars()])) - kept
-        )
+        return frozenset(item.name for item in step.items if item.name in keys and _columns_of([item]) - kept)
 
-    def _join(self, step: StreamTableJoinStep, needed: set[str]) -> StreamTableJoin:
-        right = path_to(step.right)
+
+class _FlatMapKind(_StatelessKind[FlatMapStep]):
+    def reads(self, step: FlatMapStep, needed: set[str]) -> set[str]:
+        return (needed - {item.name for item in step.items}) | _columns_of(step.items)
+
+    def operator(self, step: FlatMapStep, needed: set[str], parts: _Parts) -> Operator:
+        return FlatMap({item.name: item.expression.to_polars() for item in step.items})
+
+
+class _RepartitionKind(_StatelessKind[RepartitionStep]):
+    def reads(self, step: RepartitionStep, needed: set[str]) -> set[str]:
+        keys = {item.name for item in step.keys}
+        return {_CARRIED.get(name, name) for name in needed - keys} | _columns_of(step.keys)
+
+    def checks(self, step: RepartitionStep, needed: set[str]) -> list[FailureCheck]:
+        found: list[FailureCheck] = []
+        for item in step.keys:
+            found += _ways_to_fail(item.expression, "PartitionBy", f"Error calculating key {item.expression}")
+        return found
+
+    def operator(self, step: RepartitionStep, needed: set[str], parts: _Parts) -> Operator:
+        keys = {item.name: item.expression.to_polars() for item in step.keys}
+        return Project(keys | {column.name: _handed_on(column) for column in step.schema.value})
+
+
+class _StreamTableJoinKind(_StatelessKind[StreamTableJoinStep]):
+    def operator(self, step: StreamTableJoinStep, needed: set[str], parts: _Parts) -> Operator:
+        source, *steps = path_to(step.right)
+        if not isinstance(source, SourceStep):
+            raise NotSupportedError("A join with anything but a table's topic")
         wanted = [column for column in step.right.schema.columns if column.name in needed]
         below = {column.name for column in wanted}
         chain: list[Operator] = []
-        for table_step in reversed(right[1:]):
-            chain.insert(0, self._operator(table_step, below))
-            if isinstance(table_step, FilterStep):
-                below = below | set(columns_read([table_step.predicate.to_polars()]))
-            elif isinstance(table_step, ProjectStep):
-                items = [item for item in table_step.items if item.name in below]
-                below = set(columns_read([item.expression.to_polars() for item in items]))
-        source = right[0]
-        if not isinstance(source, SourceStep):
-            raise NotSupportedError("A join with anything but a table's topic")
-        reader = SourceReader(source, below, self._schemas)
+        for table_step in reversed(steps):
+            chain.insert(0, _stateless_kind(table_step).operator(table_step, below, parts))
+            below = _kind(table_step).reads(table_step, below)
         rows = Rows({column.name: column.type.polars for column in wanted})
-        self._tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
-        return StreamTableJoin(rows, step.kind, self._counters)
+        reader = SourceReader(source, below, parts.schemas)
+        parts.tables.append(TableInput(reader, chain, rows, [column.name for column in wanted]))
+        return StreamTableJoin(rows, step.kind, parts.counters)
 
-    def _two_sided_join(self, step: JoinedSidesStep, needed: set[str]) -> StatefulOperator:
+
+class _JoinedSidesKind(_StatefulKind[JoinedSidesStep]):
+    def operator(self, step: JoinedSidesStep, needed: set[str], parts: _Parts) -> StatefulOperator:
         join = step.join
-        columns = tuple(
+        left, right = (
             {
-                one.name: one.type.polars
-                for one in side.schema.columns
-                if one.name in needed and one in step.schema.value
+                column.name: column.type.polars
+                for column in side.schema.columns
+                if column.name in needed and column in step.schema.value
             }
             for side in (join.left, join.right)
         )
-        left, right = columns
         if not isinstance(join, StreamStreamJoinStep):
-            return TableTableJoin(join.kind, (left, right), self._counters)
+            return TableTableJoin(join.kind, (left, right), parts.counters)
         window = JoinWindow(join.before_ms, join.after_ms, join.grace_ms)
-        return StreamStreamJoin(window, join.kind, (left, right), self._known_keys())
+        return StreamStreamJoin(window, join.kind, (left, right), parts.known_keys)
 
-    @staticmethod
-    def _regrouping(step: TableGroupStep) -> StatefulOperator:
-        columns = {one.name: one.type.polars for one in step.schema.columns if one.name != step.undo}
+
+class _TableGroupKind(_StatefulKind[TableGroupStep]):
+    def reads(self, step: TableGroupStep, needed: set[str]) -> set[str]:
+        return {column.name for column in step.schema.value if column.name != step.undo} | _columns_of(step.keys)
+
+    def preparing(self, step: TableGroupStep) -> list[Operator]:
+        keys = {item.name: item.expression.to_polars() for item in step.keys}
+        values = {column.name: _handed_on(column) for column in step.schema.value if column.name != step.undo}
+        return [Project(keys | values)]
+
+    def operator(self, step: TableGroupStep, needed: set[str], parts: _Parts) -> StatefulOperator:
+        columns = {column.name: column.type.polars for column in step.schema.columns if column.name != step.undo}
         return TableRegrouping(columns, [item.name for item in step.keys], step.undo)
 
-    def _known_keys(self) -> Keys:
-        if self._keys is None:
-            raise NotSupportedError("An aggregate over a source without keys")
-        return self._keys
+    def key_names(self, step: TableGroupStep) -> None:
+        return None
 
-    def _aggregate(self, step: AggregateStep) -> StatefulOperator:
-        functions = aggregates_of(step)
+
+class _AggregateKind(_StatefulKind[AggregateStep]):
+    def reads(self, step: AggregateStep, needed: set[str]) -> set[str]:
+        keys = set(step.keys) if len(step.keys) > 1 else set()
+        return {*aggregates_of(step).inputs, *keys, *([step.undo] if step.undo else [])}
+
+    def preparing(self, step: AggregateStep) -> list[Operator]:
+        # A row is grouped only where no grouping column is NULL; with a single one, that is a null key.
+        return [Filter(pl.all_horizontal(pl.col(step.keys).is_not_null()))] if len(step.keys) > 1 else []
+
+    def operator(self, step: AggregateStep, needed: set[str], parts: _Parts) -> StatefulOperator:
+        functions, states = aggregates_of(step), state_types(step)
         if step.undo is not None:
-            return TableAggregate(functions, state_types(step), step.undo, self._counters)
+            return TableAggregate(functions, states, step.undo, parts.counters)
         if step.window is not None and step.window.kind is WindowKind.SESSION:
-            return SessionWindows(step.window, functions, state_types(step), self._counters, step.emit_final)
+            return SessionWindows(step.window, functions, states, parts.counters, step.emit_final)
         if step.emit_final:
             if step.window is None:
                 raise NotSupportedError("EMIT FINAL without a window")
-            return FinalWindows(step.window, functions, self._counters)
-        return ChangingGroups(step.window, functions, state_types(step), self._counters)
+            return FinalWindows(step.window, functions, parts.counters)
+        return ChangingGroups(step.window, functions, states, parts.counters)
 
-    def _with_key_columns(self, after: list[Operator], step: AggregateStep | JoinedSidesStep) -> list[Operator]:
-        """Put the key columns back as late as possible: filters that don't read them go first."""
-        reader = self._source.key
-        names = step.keys if isinstance(step, AggregateStep) else tuple(column.name for column in step.schema.key)
-        back = KeyColumns(
-            self._known_keys(),
-            lambda found: reader.columns(found).rename(dict(zip(reader.names, names, strict=True))),
-            ordered=isinstance(step, AggregateStep) and step.emit_final,
-        )
-        steps = self._path[self._path.index(step) + 1 :]
-        first = 0
-        for one in steps:
-            if not isinstance(one, FilterStep) or set(names) & set(columns_read([one.predicate.to_polars()])):
-                break
-            first += 1
-        return [*after[:first], back, *after[first:]]
+    def key_names(self, step: AggregateStep) -> tuple[str, ...]:
+        return step.keys
+
+
+_KINDS: dict[type[Step], _StatelessKind[Any]] = {
+    FilterStep: _FilterKind(),
+    ProjectStep: _ProjectKind(),
+    FlatMapStep: _FlatMapKind(),
+    RepartitionStep: _RepartitionKind(),
+    StreamTableJoinStep: _StreamTableJoinKind(),
+}
+_STATEFUL_KINDS: dict[type[Step], _StatefulKind[Any]] = {
+    JoinedSidesStep: _JoinedSidesKind(),
+    TableGroupStep: _TableGroupKind(),
+    AggregateStep: _AggregateKind(),
+}
+
+
+def _kind(step: Step) -> _StepKind[Any]:
+    found = _STATEFUL_KINDS.get(type(step))
+    return found if found is not None else _stateless_kind(step)
+
+
+def _stateless_kind(step: Step) -> _StatelessKind[Any]:
+    found = _KINDS.get(type(step))
+    if found is None:
+        raise NotSupportedError(type(step).__name__.removesuffix("Step"))
+    return found
+
+
+def _columns_of(items: Iterable[SelectItem]) -> set[str]:
+    """Return the columns that items' expressions read."""
+    return set(columns_read([item.expression.to_polars() for item in items]))
 
 
 def _handed_on(column: Column) -> pl.Expr:
@@ -318,11 +425,11 @@ def aggregates_of(step: AggregateStep) -> Aggregates:
     """Return a step's aggregate functions as expressions."""
     bound = [aggregates.bind(call, over_table=step.undo is not None) for call in step.calls]
     return Aggregates(
-        inputs=tuple(sorted({name for one in bound for name in one.inputs})),
-        partial=tuple(expression for one in bound for expression in one.partial),
-        merge=tuple(expression for one in bound for expression in one.merge),
-        result=tuple(one.result for one in bound),
-        undo=tuple(expression for one in bound for expression in one.undo or ()),
+        inputs=tuple(sorted({name for function in bound for name in function.inputs})),
+        partial=tuple(expression for function in bound for expression in function.partial),
+        merge=tuple(expression for function in bound for expression in function.merge),
+        result=tuple(function.result for function in bound),
+        undo=tuple(expression for function in bound for expression in function.undo or ()),
     )
 
 
