@@ -62,7 +62,7 @@ def _pipeline_panels(settings: Settings, prefect_url: str) -> dict[str, Callable
         "measured": lambda snapshot: views.check(
             _latest_run(snapshot, "verify-throughput"),
             prefect_url,
-            "objectives met",
+            "no objective missed",
             "objective missed",
             "verify-throughput runs every minute.",
             views.measured(snapshot),
