@@ -33,7 +33,7 @@ from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.server import session_properties
 from ksqlengine.streams.changelog import Changelog
-from ksqlengine.types.errors import NotSupportedError, StatementError
+from ksqlengine.types.errors import KsqlError, NotSupportedError, StatementError
 
 _SERVICE_ID = "test_"
 
@@ -134,6 +134,11 @@ class InMemoryQuery:
         steps = sorted(source_steps(self.plan.root), key=lambda step: step.kind is SourceKind.STREAM)
         return list(dict.fromkeys(step.topic for step in steps))
 
+    @property
+    def table_topics(self) -> list[str]:
+        """Topics of tables that it reads."""
+        return [step.topic for step in source_steps(self.plan.root) if step.kind is SourceKind.TABLE]
+
     def pipe(self, topic: str, records: Sequence[StoredRecord], offset: int) -> list[StoredRecord]:
         """Process records of a topic and all that follows from them inside the query.
 
@@ -145,7 +150,7 @@ class InMemoryQuery:
         Returns:
             what the query writes into its sink.
         """
-        batch = _batch(topic, records, offset)
+        batch = batch_of_records(topic, records, offset)
         self.chain.apply_to_tables(batch)
         sink = self.chain.last.sink
         return [
@@ -171,16 +176,36 @@ class InMemoryQuery:
 
 
 class InMemoryEngine:
-    """Runs statements and keeps what they make: streams and tables, queries, topics, schemas."""
+    """Runs statements and keeps what they make: streams and tables, queries, topics, schemas.
 
-    def __init__(self, variables: Mapping[str, str], schemas: Mapping[str, str]) -> None:
-        """Begin with variables and registered schemas (by subject) and nothing else."""
+    Attributes:
+        catalog: streams, tables, types and queries.
+        registry: the schema registry.
+        queries: persistent queries, by id.
+        topics: records, by topic.
+        variables: values of ``${name}``.
+        defaults: session properties that UNSET gives back.
+        properties: session properties that are set.
+        arrivals: in which order records were fed: topic, first offset, and the offset after the last one.
+    """
+
+    def __init__(self, variables: Mapping[str, str], schemas: Mapping[str, str], batch_rows: int = 1) -> None:
+        """Begin with variables and registered schemas (by subject) and nothing else.
+
+        Args:
+            variables: values of ``${name}``.
+            schemas: Avro schemas, by subject.
+            batch_rows: how many records of one `feed` go through the queries together, at most.
+        """
         self.catalog = Catalog()
         self.registry = MemoryRegistry(schemas)
         self.queries: dict[str, InMemoryQuery] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
         self.variables = dict(variables)
-        self._properties: dict[str, str] = {}
+        self.defaults: Mapping[str, str] = {}
+        self.properties: dict[str, str] = {}
+        self.arrivals: list[tuple[str, int, int]] = []
+        self._batch_rows = batch_rows
         self._numbers = count()
         self._inserted: list[tuple[str, StoredRecord]] = []
 
@@ -200,13 +225,58 @@ class InMemoryEngine:
     @property
     def analyzer(self) -> Analyzer:
         """Analyzer over what there is now."""
-        return Analyzer(self.catalog, self.registry, session_properties.engine_defaults(self._properties))
+        return Analyzer(self.catalog, self.registry, session_properties.engine_defaults(self.properties))
 
     def append(self, topic: str, record: StoredRecord) -> int:
         """Append a record to a topic and return its offset."""
         records = self.topics.setdefault(topic, [])
         records.append(record)
         return len(records) - 1
+
+    def feed(self, topic: str, records: Sequence[StoredRecord], path: tuple[str, ...] = ()) -> None:
+        """Append records to a topic and let them, and all that is made of them, go through the queries that run.
+
+        Args:
+            topic: the topic.
+            records: in order.
+            path: topics through which they came, of queries that made them.
+
+        Raises:
+            KsqlError: a query writes into a topic that its own records came from.
+        """
+        path = (*path, topic)
+        for start in range(0, len(records), self._batch_rows):
+            piece = records[start : start + self._batch_rows]
+            stored = self.topics.setdefault(topic, [])
+            offset = len(stored)
+            stored.extend(piece)
+            self.arrivals.append((topic, offset, len(stored)))
+            readers = [query for query in self.queries.values() if topic in query.topics and not query.paused]
+            for query, written in [(query, query.pipe(topic, piece, offset)) for query in readers]:
+                target = query.plan.topic
+                if target in path and written:
+                    raise KsqlError(f"Detected illegal cycle in topology: {'->'.join([*path, target])}")
+                self.feed(target, written, path)
+
+    def records_of(self, source: Source, rows: pl.DataFrame) -> list[StoredRecord]:
+        """Return the records of a stream's or table's rows.
+
+        Args:
+            source: the stream or table.
+            rows: its columns, `ROWTIME`, the window's bounds where its key has one, and `DELETED` for rows that are deleted.
+        """
+        spec = SinkSpec(
+            source.topic,
+            source.record_schema,
+            source.key_format,
+            source.value_format,
+            source.key_window,
+            internal=False,
+        )
+        write = WriteSchemas(
+            self.registry.known(source.topic, is_key=True), self.registry.known(source.topic, is_key=False)
+        )
+        return stored_records(SinkWriter(spec, self.registry.parsed, write).write(rows, 1))
 
     def take_inserted(self) -> list[tuple[str, StoredRecord]]:
         """Return what INSERT VALUES wrote since the last call."""
@@ -217,22 +287,26 @@ class InMemoryEngine:
     def _run(self, prepared: PreparedStatement) -> None:
         match prepared.statement:
             case statement if is_change(statement):
-                self._carry_out(CatalogChanger(self.analyzer, next(self._numbers), self._properties).change(prepared))
+                self._carry_out(CatalogChanger(self.analyzer, next(self._numbers), self.properties).change(prepared))
             case ast.InsertValues() as statement:
                 source, values = self.analyzer.insert_values(statement)
-                self._inserted.append((source.topic, self._row(source, values)))
+                self._inserted.append((source.topic, self.records_of(source, row_of(source, values))[0]))
             case ast.SetProperty(name, value):
-                self._properties = session_properties.with_changes(self._properties, {name: value})
+                self.properties = session_properties.with_changes(self.properties, {name: value})
             case ast.UnsetProperty(name):
-                self._properties.pop(session_properties.canonical(name), None)
+                name = session_properties.canonical(name)
+                kept = {one: value for one, value in self.properties.items() if one != name}
+                self.properties = kept | {one: value for one, value in self.defaults.items() if one == name}
             case ast.AssertTopic() | ast.AssertSchema() as statement:
                 self._assert_exists(statement)
             case ast.DefineVariable() | ast.UndefineVariable():
                 return  # parsing it changed the variables
+            case ast.QueryStatement():
+                raise StatementError("SELECT gives rows and changes nothing; run it by itself")
             case ast.Unsupported(what):
                 raise NotSupportedError(what)
             case statement:
-                raise StatementError(f"{type(statement).__name__} is no statement of tests: it only shows something")
+                raise StatementError(f"{type(statement).__name__} changes nothing; an engine in memory runs what does")
 
     def _carry_out(self, change: CatalogChange) -> None:
         if change.nothing is not None:
@@ -273,17 +347,6 @@ class InMemoryEngine:
         if there is not statement.exists:
             raise StatementError(f"{what} {'does not exist' if statement.exists else 'exists'}.")
 
-    # ---------------------------------------------------------------------------------------------------- rows
-    def _row(self, source: Source, values: Mapping[str, TypedExpression]) -> StoredRecord:
-        frame = row_of(source, values)
-        spec = SinkSpec(
-            source.topic, source.record_schema, source.key_format, source.value_format, None, internal=False
-        )
-        write = WriteSchemas(
-            self.registry.known(source.topic, is_key=True), self.registry.known(source.topic, is_key=False)
-        )
-        return stored_records(SinkWriter(spec, self.registry.parsed, write).write(frame, 1))[0]
-
 
 def row_of(source: Source, values: Mapping[str, TypedExpression]) -> pl.DataFrame:
     """Return the row that INSERT VALUES or ASSERT VALUES states; columns that are not given are null, ROWTIME is now."""
@@ -302,7 +365,8 @@ def _now_ms() -> int:
     return int(np.datetime64("now", "ms").astype(np.int64))
 
 
-def _batch(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageBatch:
+def batch_of_records(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageBatch:
+    """Return records as messages of a topic of one partition; `offset` is that of the first one."""
     count = len(records)
     return MessageBatch(
         topics=(topic,),

@@ -22,21 +22,23 @@ from kafkakit.admin import consumer_config
 from kafkakit.batch_consumer import BEGINNING, END, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.operators import DELETED
-from ksqlengine.execution.pipeline import Pipeline
+from ksqlengine.execution.pipeline import MergePipeline, Pipeline
 from ksqlengine.execution.stage_chain import StageResult
 from ksqlengine.formats.values import to_json
 from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
-from ksqlengine.server.transient_stages import TransientStages
+from ksqlengine.server.transient_stages import TransientStages, last_of_each_key
 from ksqlengine.streams.batches import ordered, select
+from ksqlengine.streams.join_merge import Merger
 from ksqlengine.streams.progress import OwnedPartition, PartitionProgress
 from ksqlengine.streams.tables import TableFollower
 from ksqlengine.types.errors import NotSupportedError
 
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 30.0
+_ALWAYS_ENDED = 2**62  # records between stages come in the order in which they are made
 _ROWS_BEFORE_TIDYING = 500_000
 _MOST_CACHED_TABLES, _MOST_CACHED_BYTES = 16, 64_000_000
 # Who reads on after longer may miss deletions: brokers keep tombstones for a day by default (delete.retention.ms).
@@ -77,9 +79,15 @@ class RunningTransientQuery:
         self._resources = resources
         self._from_beginning = query_options(properties).reset == "earliest" or not plan.push
         self._stop = threading.Event()
-        self._stages = TransientStages(plan, self.query_id, resources.schema)
+        self._mergers: list[Merger] = []
+        self._stages = TransientStages(plan, self.query_id, resources.schema, self._merger)
         self._topic = self._stages.topic
         self._partitions = {topic: resources.partitions(topic) for topic in self._stages.driving_topics}
+
+    def _merger(self, pipeline: MergePipeline) -> Merger:
+        """Return what joins both sides in order of event time."""
+        self._mergers.append(Merger(pipeline))
+        return self._mergers[-1]
 
     def stop(self) -> None:
         """End the query."""
@@ -135,7 +143,13 @@ class RunningTransientQuery:
 
     def _begin(self, consumer: BatchConsumer) -> None:
         """Read each topic from where the query begins; sides of joins are held from there on."""
-        self._stages.begin_sides(self._partitions)
+        internal = self._stages.chain.internal_topics
+        for merger in self._mergers:
+            for side, arm in enumerate(merger.pipeline.arms):
+                for partition in range(self._partitions.get(arm.topic, 1)):
+                    merger.begin((side, partition), 0)
+                    if arm.topic in internal:
+                        merger.held[side, partition].ended_at = _ALWAYS_ENDED
         consumer.assign(
             [
                 (topic, partition, BEGINNING if self._from_beginning or kind is SourceKind.TABLE else END)
@@ -241,7 +255,7 @@ class TableRows:
         both = [*([self.rows] if self.rows is not None else []), *self._new]
         self._new = []
         joined = _joined(both)
-        self.rows = _last_of_each_key(select(joined, np.argsort(joined.partition, kind="stable")))
+        self.rows = last_of_each_key(select(joined, np.argsort(joined.partition, kind="stable")))
 
     def end(self, ends: Mapping[int, int]) -> MessageBatch | None:
         """Return the last record of each key; keep them unless they are too many."""
@@ -291,10 +305,3 @@ def _joined(batches: list[MessageBatch]) -> MessageBatch:
         value=value,
         headers=tuple(one for batch in batches for one in batch.headers or ()) or None,
     )
-
-
-def _last_of_each_key(batch: MessageBatch) -> MessageBatch:
-    frame = pl.DataFrame({"partition": batch.partition, "key": pl.from_arrow(batch.key)}).with_row_index("row")
-    last = frame.group_by("partition", "key").agg(pl.col("row").last())
-    # In order of the keys' bytes, as a state store of Kafka Streams holds them.
-    return select(batch, last.sort("partition", "key")["row"].to_numpy().astype(np.int64))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 
+from kafkakit.batch_consumer import MessageBatch
 from ksqlengine.execution.operators import DELETED, VALUELESS
 from ksqlengine.execution.pipeline import MergePipeline
 from ksqlengine.execution.readers import SchemaLookup
-from ksqlengine.execution.stage_chain import StageChain
+from ksqlengine.execution.stage_chain import SideOrder, StageChain
 from ksqlengine.execution.stages import stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.plan.steps import (
@@ -22,23 +24,38 @@ from ksqlengine.plan.steps import (
     rewrite,
 )
 from ksqlengine.planning.transient_query import TransientPlan
-from ksqlengine.streams.join_merge import Merger
+from ksqlengine.streams.batches import select
 from ksqlengine.types.errors import NotSupportedError
 
 _SERVICE_ID = "transient_"
-_ALWAYS_ENDED = 2**62  # records between stages come in the order in which they are made
 
 
 class TransientStages:
-    """The stages of a pull or push query; both sides of a join are joined in order of event time."""
+    """The stages of a pull or push query.
 
-    def __init__(self, plan: TransientPlan, query_id: str, schemas: SchemaLookup) -> None:
+    Attributes:
+        chain: runs them.
+        topic: topic of the first stage's source.
+        kind: whether that is a stream or a table.
+        with_headers: whether columns hold records' headers.
+        driving_topics: topics whose records give results, and whether a stream or a table is over them.
+        table_topics: topics of tables that streams are joined with.
+    """
+
+    def __init__(
+        self,
+        plan: TransientPlan,
+        query_id: str,
+        schemas: SchemaLookup,
+        side_order: Callable[[MergePipeline], SideOrder],
+    ) -> None:
         """Build the stages.
 
         Args:
             plan: the query.
             query_id: its id.
             schemas: gives the Avro schema of an id.
+            side_order: makes what orders a join's two sides.
 
         Raises:
             StatementError: the engine can't run such a query.
@@ -59,8 +76,7 @@ class TransientStages:
         if any(stage.tables for stage in all_stages[1:]):
             raise NotSupportedError("A push query that repartitions before a join with a table")
         self._plan = plan
-        self._mergers: list[Merger] = []
-        self.chain = StageChain(all_stages, schemas, lambda stage: WriteSchemas(), self._merger)
+        self.chain = StageChain(all_stages, schemas, lambda stage: WriteSchemas(), side_order)
         self.kind = all_stages[0].source.kind
         self.topic = all_stages[0].source.topic
         self.with_headers = any(stage.with_headers for stage in all_stages)
@@ -70,23 +86,7 @@ class TransientStages:
             for source in [arm.source for arm in stage.arms] or [stage.source]
             if source.topic not in self.chain.internal_topics
         }
-
-    def _merger(self, pipeline: MergePipeline) -> Merger:
-        self._mergers.append(Merger(pipeline))
-        return self._mergers[-1]
-
-    def begin_sides(self, partitions: Mapping[str, int]) -> None:
-        """Begin to hold the records of joins' sides.
-
-        Args:
-            partitions: number of partitions of each topic that drives the query.
-        """
-        for merger in self._mergers:
-            for side, arm in enumerate(merger.pipeline.arms):
-                for partition in range(partitions.get(arm.topic, 1)):
-                    merger.begin((side, partition), 0)
-                    if arm.topic in self.chain.internal_topics:
-                        merger.held[side, partition].ended_at = _ALWAYS_ENDED
+        self.table_topics = [table.topic for stage in all_stages for table in stage.tables]
 
     def visible(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return the query's columns of result rows, and in `DELETED` which rows are gone: of those only the key is left.
@@ -114,3 +114,11 @@ def _in_json(step: Step) -> Step:
     if isinstance(step, ThroughTopicStep):
         return replace(step, key_format=Format("JSON"), value_format=Format("JSON"))
     return step
+
+
+def last_of_each_key(batch: MessageBatch) -> MessageBatch:
+    """Return the last record of each key of a table's topic, the rows that a pull query reads."""
+    frame = pl.DataFrame({"partition": batch.partition, "key": pl.from_arrow(batch.key)}).with_row_index("row")
+    last = frame.group_by("partition", "key").agg(pl.col("row").last())
+    # In order of the keys' bytes, as a state store of Kafka Streams holds them.
+    return select(batch, last.sort("partition", "key")["row"].to_numpy().astype(np.int64))

@@ -198,17 +198,7 @@ class _SqlRun:
             case _:
                 self._engine.execute(parsed)
         for topic, record in self._engine.take_inserted():
-            self._pipe(topic, record, (topic,))
-
-    def _pipe(self, topic: str, record: StoredRecord, path: tuple[str, ...]) -> None:
-        offset = self._engine.append(topic, record)
-        readers = [query for query in self._engine.queries.values() if topic in query.topics and not query.paused]
-        for query, written in [(query, query.pipe(topic, [record], offset)) for query in readers]:
-            target = query.plan.topic
-            if target in path and written:
-                raise KsqlError(f"Detected illegal cycle in topology: {'->'.join([*path, target])}")
-            for one in written:
-                self._pipe(target, one, (*path, target))
+            self._engine.feed(topic, [record])
 
     def _assert_values(self, statement: ast.AssertValues) -> None:
         source, values = self._engine.analyzer.assert_values(statement)
