@@ -5,15 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -27,10 +21,11 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from heartwatch.demo import digest, found_tables
 from heartwatch.errors import ROOT_ERRORS, HeartWatchError
-from heartwatch.settings import ROOT, Settings, load_settings
+from heartwatch.run_report import read_result
+from heartwatch.settings import ROOT, load_settings
 from tasks.automations import apply_automations
-from tasks.result import result_path
 
 _DEPLOYED = "heartwatch_deployed"
 _POLL_SECONDS = 1.0
@@ -48,7 +43,8 @@ def main() -> None:
         deploy(console)
         began = time.monotonic()
         run = follow(console, start_run())
-        console.print(found_tables(settings, read_result(settings, run), time.monotonic() - began))
+        result = read_result(settings, str(run.id), run.name)
+        console.print(found_tables(settings, result, time.monotonic() - began))
     except KeyboardInterrupt:
         sys.exit(130)
     except ROOT_ERRORS as error:
@@ -82,15 +78,6 @@ def deploy(console: Console) -> None:
     for name, what in automations.items():
         if what.startswith("left out"):
             console.print(f"automation {name!r} is {what}")
-
-
-def digest() -> str:
-    """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
-    packages = [find_spec(name) for name in ("flows", "tasks", "heartwatch", "ksqlengine", "kafkakit")]
-    folders = [Path(folder) for package in packages if package for folder in package.submodule_search_locations or ()]
-    code = [path for folder in folders for path in folder.rglob("*.py")]
-    files = [ROOT / "prefect.yaml", *sorted((ROOT / "deployments" / "automations").glob("*.yaml")), *sorted(code)]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def start_run() -> FlowRun:
@@ -139,53 +126,6 @@ def _flow_names(client: SyncPrefectClient, steps: list[FlowRun]) -> dict[UUID, s
         if step.flow_id not in _NAMES:
             _NAMES[step.flow_id] = client.read_flow(step.flow_id).name
     return _NAMES
-
-
-def read_result(settings: Settings, run: FlowRun) -> dict[str, Any]:
-    """Return what a run found.
-
-    Raises:
-        DemoError: it left no result.
-    """
-    path = result_path(settings, str(run.id))
-    try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DemoError(
-            f"run {run.name!r} left no result in {path.name!r}: {error}; see its log in Prefect's UI"
-        ) from error
-    return result
-
-
-def found_tables(settings: Settings, result: Mapping[str, Any], seconds: float) -> Group:
-    """Return what was found, as tables."""
-    alerts: list[dict[str, str]] = result["alerts"]["rows"]
-    shown = Table(title="Newest alerts", title_justify="left")
-    for name in alerts[0] if alerts else ():
-        shown.add_column(name)
-    for row in alerts:
-        shown.add_row(*row.values())
-    found = Table(title=f"Found in {seconds:.0f} s", title_justify="left", show_header=False)
-    for name, text in result["summary"].items():
-        found.add_row(name, text)
-    where = Table(title="Where to look", title_justify="left", show_header=False)
-    for name, address in addresses(settings).items():
-        where.add_row(name, address)
-    return Group(shown, found, where)
-
-
-def addresses(settings: Settings) -> dict[str, str]:
-    """Return the addresses of what is up."""
-    api = settings.prefect.api_url or ""
-    return {
-        "Prefect": api.removesuffix("/api"),
-        "Kafka": settings.kafka.bootstrap_servers,
-        "schema registry": settings.registry.url,
-        "Kafka Connect": settings.connect.url,
-        "KSQL": ", ".join(settings.ksqldb.urls),
-        "Postgres": f"{settings.postgres.host}:{settings.postgres.port}/{settings.postgres.database}",
-        "S3": f"{settings.s3.endpoint or 'AWS'}, bucket {settings.s3.bucket}",
-    }
 
 
 if __name__ == "__main__":

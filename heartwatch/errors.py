@@ -32,6 +32,7 @@ HeartWatchError
 ├── BatchError                  verify.batch
 ├── NotReadyError               verify.topics: something did not become ready in time
 ├── ReportError                 report
+├── RunResultError              run_report: a run left no result that can be read
 ├── PlatformError               platform: the embedded platform
 │   ├── PackageError            a pinned package
 │   ├── PartError               one part

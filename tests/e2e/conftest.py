@@ -12,8 +12,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 from schedules import pause_schedules
 
-from flows.demo import deploy, read_result
+from flows.demo import deploy
 from heartwatch.platform.platform import Platform
+from heartwatch.run_report import read_result
 from heartwatch.settings import load_settings
 
 RUN_SECONDS = 600
@@ -41,6 +42,6 @@ def watch(deployed: Platform) -> Watch:
         assert isinstance(found, FlowRun)
         assert found.state is not None
         assert found.state.is_completed(), f"{found.name}: {found.state.type.value}: {found.state.message}"
-        return read_result(load_settings(), found)
+        return read_result(load_settings(), str(found.id), found.name)
 
     return run

@@ -122,8 +122,8 @@ NOT_A_TOPIC = {
     ("heartwatch/settings.py", "historical"): "the default of a setting: a table of the database",
     ("heartwatch/verify/render.py", "alerts"): "the label of a plotted figure",
     ("heartwatch/web/pages/alerts.py", "alerts"): "the name of the file that a viewer saves",
-    ("flows/demo.py", "alerts"): "a field of the flow's result",
-    ("flows/heart_watch.py", "alerts"): "the label of a figure",
+    ("heartwatch/demo.py", "alerts"): "a field of the flow's result",
+    ("heartwatch/run_report.py", "alerts"): "the label of a figure",
     ("heartwatch/report/render.py", "alerts"): "the label of a figure",
     ("tasks/result.py", "alerts"): "the name of an artifact",
 }
