@@ -14,7 +14,7 @@ State columns are named ``<output>.<state>`` (`Aggregate.states` gives names and
 in one frame. States of COUNT, SUM, AVG, MIN, MAX, STDDEV and CORRELATION are plain numbers; those of the others are lists.
 
 Over a table, rows are also taken out of their group again: `Aggregate.undo` gives the state that does so when merged. Only
-functions with `AggregateFunction.undoes` can do that, and `bind` must be told, for some of them keep more then.
+functions with `AggregateFunction.undoes` can do that, and `bind` must know, for some of them keep more then.
 
 Null rules and result types are ksqlDB's, its oddities included: SUM and AVG of nothing are 0; SUM and AVG of INTEGER add up
 in INTEGER, which wraps; STDDEV_SAMP gives the variance, STDDEV_SAMPLE the deviation. COUNT_DISTINCT is exact here (ksqlDB
@@ -53,7 +53,7 @@ HISTOGRAM_LIMIT = 1000  # distinct values that HISTOGRAM counts (ksqlDB's)
 
 
 @dataclass(frozen=True)
-class State:
+class StateColumn:
     """One state column.
 
     Attributes:
@@ -71,13 +71,13 @@ class State:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """An aggregate function at work on one call's columns."""
+    """An aggregate function over one call's columns."""
 
     output: str
-    columns: tuple[State, ...]
+    columns: tuple[StateColumn, ...]
     value: pl.Expr
     inputs: frozenset[str]
-    undoing: tuple[State, ...] | None = None
+    undoing: tuple[StateColumn, ...] | None = None
 
     @property
     def states(self) -> dict[str, pl.DataType]:
@@ -106,7 +106,7 @@ class Aggregate:
         """The output column from a state."""
         return self.value.alias(self.output)
 
-    def _name(self, state: State) -> str:
+    def _name(self, state: StateColumn) -> str:
         return f"{self.output}.{state.name}"
 
 
@@ -145,7 +145,7 @@ class Bound:
         return self.call.constants[index] if index < len(self.call.constants) else default
 
 
-Builder = Callable[[Bound], tuple[list[State], pl.Expr]]
+Builder = Callable[[Bound], tuple[list[StateColumn], pl.Expr]]
 
 
 @dataclass(frozen=True)
@@ -208,29 +208,29 @@ def _per_row(argument: Expression) -> pl.Expr:
 
 
 # ---------------------------------------------------------------------------------------------------- numbers
-def _counted(bound: Bound, present: pl.Expr) -> State:
+def _counted(bound: Bound, present: pl.Expr) -> StateColumn:
     ones = bound.signed(present.cast(pl.Int64))
-    return State("count", pl.Int64(), ones.sum(), bound.state("count").sum())
+    return StateColumn("count", pl.Int64(), ones.sum(), bound.state("count").sum())
 
 
-def _summed(bound: Bound, name: str, kind: pl.DataType, values: pl.Expr) -> State:
-    return State(name, kind, bound.signed(values).sum(), bound.state(name).sum())
+def _summed(bound: Bound, name: str, kind: pl.DataType, values: pl.Expr) -> StateColumn:
+    return StateColumn(name, kind, bound.signed(values).sum(), bound.state(name).sum())
 
 
-def _count(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _count(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     if not bound.arguments:
         rows = bound.signed(pl.len().cast(pl.Int64))
-        return [State("count", pl.Int64(), rows, bound.state("count").sum())], bound.state("count")
+        return [StateColumn("count", pl.Int64(), rows, bound.state("count").sum())], bound.state("count")
     return [_counted(bound, bound.arguments[0].is_not_null())], bound.state("count")
 
 
-def _sum(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _sum(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     if isinstance(bound.argument_type, DecimalType):
         return _decimal_sum(bound, bound.argument_type, bound.arguments[0])
     return [_summed(bound, "sum", bound.argument_type.polars, bound.arguments[0])], bound.state("sum")
 
 
-def _list_sum(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _list_sum(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     element = cast(ArrayType, bound.argument_type).element
     if isinstance(element, DecimalType):
         return _decimal_sum(bound, element, bound.arguments[0].explode())
@@ -240,7 +240,7 @@ def _list_sum(bound: Bound) -> tuple[list[State], pl.Expr]:
 _SUMMED_SAFELY = 28  # digits; ten thousand million such numbers have a sum of 38
 
 
-def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[list[State], pl.Expr]:
+def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[list[StateColumn], pl.Expr]:
     """Return the sum in all the digits that there are; it is NULL while its type can't hold it.
 
     Polars' sum of a group turns over beyond 38 digits. Where that may come, Python adds, and a sum that was too large once stays
@@ -249,7 +249,7 @@ def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[lis
     widest, total = replace(type_, precision=MOST_DIGITS), bound.state("sum")
     wide = widest.polars
     if type_.precision <= _SUMMED_SAFELY:
-        summed = State("sum", wide, bound.signed(values).cast(wide).sum(), total.sum())
+        summed = StateColumn("sum", wide, bound.signed(values).cast(wide).sum(), total.sum())
         return [summed], total.cast(type_.polars, strict=False)
 
     def added(groups: Sequence[pl.Series]) -> pl.Series:
@@ -261,8 +261,8 @@ def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[lis
 
     partial, merged, lost = over(bound.signed(values)), over(total), bound.state("lost")
     states = [
-        State("sum", wide, partial, merged),
-        State("lost", pl.Boolean(), partial.is_null(), lost.any() | merged.is_null()),
+        StateColumn("sum", wide, partial, merged),
+        StateColumn("lost", pl.Boolean(), partial.is_null(), lost.any() | merged.is_null()),
     ]
     return states, pl.when(~lost).then(total.cast(type_.polars, strict=False))
 
@@ -270,27 +270,27 @@ def _decimal_sum(bound: Bound, type_: DecimalType, values: pl.Expr) -> tuple[lis
 _EXACT = Context(prec=100)
 
 
-def _average(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _average(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     argument = bound.arguments[0]
     states = [_summed(bound, "sum", bound.argument_type.polars, argument), _counted(bound, argument.is_not_null())]
     total, count = bound.state("sum"), bound.state("count")
     return states, pl.when(count == 0).then(pl.lit(0.0)).otherwise(total.cast(pl.Float64) / count)
 
 
-def _extreme(bound: Bound, name: str, pick: Callable[[pl.Expr], pl.Expr]) -> tuple[list[State], pl.Expr]:
+def _extreme(bound: Bound, name: str, pick: Callable[[pl.Expr], pl.Expr]) -> tuple[list[StateColumn], pl.Expr]:
     type_, kept = bound.argument_type, bound.state(name)
 
     def of(values: pl.Expr) -> pl.Expr:
         return in_java_order(pick(in_java_order(values, type_)), type_)
 
-    return [State(name, type_.polars, of(bound.arguments[0]), of(kept))], kept
+    return [StateColumn(name, type_.polars, of(bound.arguments[0]), of(kept))], kept
 
 
-def _minimum(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _minimum(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     return _extreme(bound, "min", pl.Expr.min)
 
 
-def _maximum(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _maximum(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     # NaN is the largest number to Java.
     return _extreme(bound, "max", pl.Expr.nan_max if bound.argument_type == DOUBLE else pl.Expr.max)
 
@@ -308,7 +308,7 @@ def _squares(counts: pl.Expr, sums: pl.Expr, squares: pl.Expr) -> pl.Expr:
     return pl.when(counts.sum() != 0).then((squares + added).sum()).otherwise(pl.lit(0.0))
 
 
-def _moments(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _moments(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     """States of the variance: count, sum, and squared distances from the mean."""
     kind = pl.Int64() if bound.argument_type in (INTEGER, BIGINT) else pl.Float64()
     value = bound.arguments[0].cast(kind)
@@ -316,20 +316,20 @@ def _moments(bound: Bound) -> tuple[list[State], pl.Expr]:
     values = bound.signed(value.fill_null(0))
     count, total, squares = bound.state("count"), bound.state("sum"), bound.state("m2")
     states = [
-        State("count", pl.Int64(), ones.sum(), count.sum()),
-        State("sum", kind, values.sum(), total.sum()),
-        State("m2", pl.Float64(), _squares(ones, values, pl.lit(0.0)), _squares(count, total, squares)),
+        StateColumn("count", pl.Int64(), ones.sum(), count.sum()),
+        StateColumn("sum", kind, values.sum(), total.sum()),
+        StateColumn("m2", pl.Float64(), _squares(ones, values, pl.lit(0.0)), _squares(count, total, squares)),
     ]
     variance = pl.when(count < 2).then(pl.lit(0.0)).otherwise(squares / (count - 1))
     return states, variance
 
 
-def _deviation(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _deviation(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     states, variance = _moments(bound)
     return states, variance.sqrt()
 
 
-def _correlation(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _correlation(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     both = bound.arguments[0].is_not_null() & bound.arguments[1].is_not_null()
     x, y = (pl.when(both).then(argument.cast(pl.Float64)) for argument in bound.arguments)
     parts = {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
@@ -345,12 +345,12 @@ def _flat(column: pl.Expr) -> pl.Expr:
     return column.explode(empty_as_null=False, keep_nulls=False)
 
 
-def _list_state(bound: Bound, partial: pl.Expr, merge: Callable[[pl.Expr], pl.Expr]) -> State:
+def _list_state(bound: Bound, partial: pl.Expr, merge: Callable[[pl.Expr], pl.Expr]) -> StateColumn:
     kind = pl.List(bound.argument_type.polars)
-    return State("list", kind, partial.implode(), merge(_flat(bound.state("list"))).implode())
+    return StateColumn("list", kind, partial.implode(), merge(_flat(bound.state("list"))).implode())
 
 
-def _collect_list(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _collect_list(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     if bound.taken_out is not None:
         return _marked_values(bound, bound.taken_out)
     return [_list_state(bound, bound.limited(bound.arguments[0]), bound.limited)], bound.state("list")
@@ -359,7 +359,7 @@ def _collect_list(bound: Bound) -> tuple[list[State], pl.Expr]:
 _TAKEN = "taken"
 
 
-def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]:
+def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[StateColumn], pl.Expr]:
     """States of COLLECT_LIST over a table: the values in order, with those to be taken out that aren't there (yet).
 
     A group at a time: which value goes depends on the values before.
@@ -372,7 +372,9 @@ def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]
         kept: list[Any] = []
         for item in items:
             same = [
-                index for index, one in enumerate(kept) if not one[_TAKEN] and one[VALUE_FIELD] == item[VALUE_FIELD]
+                index
+                for index, kept_item in enumerate(kept)
+                if not kept_item[_TAKEN] and kept_item[VALUE_FIELD] == item[VALUE_FIELD]
             ]
             if item[_TAKEN] and same:
                 del kept[same[-1]]
@@ -388,14 +390,14 @@ def _marked_values(bound: Bound, taken_out: bool) -> tuple[list[State], pl.Expr]
 
     given = pl.struct(bound.arguments[0].cast(kind).alias(VALUE_FIELD), pl.lit(taken_out).alias(_TAKEN)).implode()
     merge = pl.map_groups([entries], merged, return_dtype=state_kind, returns_scalar=True)
-    return [State("list", state_kind, given, merge)], by_row({"entries": entries}, values, pl.List(kind))
+    return [StateColumn("list", state_kind, given, merge)], by_row({"entries": entries}, values, pl.List(kind))
 
 
 def _items(lists: pl.Series) -> list[Any]:
-    return [item for one in lists.to_list() for item in one or ()]
+    return [item for items in lists.to_list() for item in items or ()]
 
 
-def _collect_set(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _collect_set(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     def distinct(values: pl.Expr) -> pl.Expr:
         return bound.limited(values.unique(maintain_order=True))
 
@@ -426,7 +428,7 @@ def _in_order(value: pl.Expr, type_: SqlType) -> pl.Expr:
     return value.list.eval(entries.sort_by(key))
 
 
-def _count_distinct(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _count_distinct(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     state = _list_state(bound, bound.comparable.drop_nulls().unique(), lambda all_: all_.unique())
     return [state], bound.state("list").list.len().cast(pl.Int64)
 
@@ -436,14 +438,14 @@ def _top(bound: Bound, values: pl.Expr) -> pl.Expr:
     return in_java_order(ordered, bound.argument_type)
 
 
-def _top_k(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _top_k(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     if len(bound.arguments) > 1:
         return _top_rows(bound)
     state = _list_state(bound, _top(bound, bound.arguments[0].drop_nulls()), lambda all_: _top(bound, all_))
     return [state], bound.state("list")
 
 
-def _top_rows(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _top_rows(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     size = bound.constant(0)
     kind = cast(ArrayType, bound.call.type).element.polars
     names = [name for name, _ in cast(StructType, cast(ArrayType, bound.call.type).element).fields]
@@ -454,16 +456,16 @@ def _top_rows(bound: Bound) -> tuple[list[State], pl.Expr]:
         return values.sort_by(order, descending=True, maintain_order=True).head(size)
 
     partial = top(rows.filter(bound.arguments[0].is_not_null())).implode()
-    state = State("list", pl.List(kind), partial, top(_flat(bound.state("list"))).implode())
+    state = StateColumn("list", pl.List(kind), partial, top(_flat(bound.state("list"))).implode())
     return [state], bound.state("list")
 
 
-def _top_k_distinct(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _top_k_distinct(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     partial = _top(bound, bound.arguments[0].drop_nulls().unique())
     return [_list_state(bound, partial, lambda all_: _top(bound, all_.unique()))], bound.state("list")
 
 
-def _by_offset(bound: Bound, pick: Callable[[pl.Expr, int], pl.Expr]) -> tuple[list[State], pl.Expr]:
+def _by_offset(bound: Bound, pick: Callable[[pl.Expr, int], pl.Expr]) -> tuple[list[StateColumn], pl.Expr]:
     many = bool(bound.call.constants) and not isinstance(bound.call.constants[0], bool)
     size = bound.constant(0) if many else 1
     ignore_nulls = bound.constant(1 if many else 0, True)
@@ -472,15 +474,15 @@ def _by_offset(bound: Bound, pick: Callable[[pl.Expr, int], pl.Expr]) -> tuple[l
     return [state], bound.state("list") if many else bound.state("list").list.first()
 
 
-def _latest(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _latest(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     return _by_offset(bound, lambda values, size: values.tail(size))
 
 
-def _earliest(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _earliest(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     return _by_offset(bound, lambda values, size: values.head(size))
 
 
-def _single_value(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _single_value(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     if bound.taken_out is not None:
         states, counts = _value_counts(bound, bound.argument_type.polars, None)
         return states, pl.when(counts.list.len() == 1).then(counts.list.first().struct.field(KEY_FIELD))
@@ -489,11 +491,11 @@ def _single_value(bound: Bound) -> tuple[list[State], pl.Expr]:
     return [state], pl.when(values.list.len() == 1).then(values.list.first())
 
 
-def _histogram(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _histogram(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     return _value_counts(bound, STRING.polars, HISTOGRAM_LIMIT)
 
 
-def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[list[State], pl.Expr]:
+def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[list[StateColumn], pl.Expr]:
     """Return the state that counts each value, and the counts above 0: entries of a map.
 
     A group at a time: maps of different keys have no columns.
@@ -518,10 +520,10 @@ def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[l
     ones = bound.signed(pl.lit(1, dtype=pl.Int64)).alias(VALUE_FIELD)
     partial = grouped(pl.struct(bound.comparable.cast(kind).alias(KEY_FIELD), ones).implode())
     present = counts.list.eval(pl.element().filter(pl.element().struct.field(VALUE_FIELD) > 0))
-    return [State("counts", state_kind, partial, grouped(counts))], present
+    return [StateColumn("counts", state_kind, partial, grouped(counts))], present
 
 
-def _collect_map(bound: Bound) -> tuple[list[State], pl.Expr]:
+def _collect_map(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
     kind = bound.argument_type.polars
     entries = bound.state("entries")
 
@@ -532,7 +534,7 @@ def _collect_map(bound: Bound) -> tuple[list[State], pl.Expr]:
     def over(values: pl.Expr) -> pl.Expr:
         return pl.map_groups([values], last, return_dtype=kind, returns_scalar=True)
 
-    return [State("entries", kind, over(bound.arguments[0]), over(entries))], entries
+    return [StateColumn("entries", kind, over(bound.arguments[0]), over(entries))], entries
 
 
 # ---------------------------------------------------------------------------------------------------- registry

@@ -77,8 +77,8 @@ class Call(TypedExpression):
             failures += (Failure(failed, f"Failed to invoke function {self.name}"),)
         elif self.overload.may_fail:
             given = [
-                one.is_not_null()
-                for argument, one in zip(self.arguments, values, strict=True)
+                given_value.is_not_null()
+                for argument, given_value in zip(self.arguments, values, strict=True)
                 if not isinstance(argument, Lambda | Literal)
             ]
             failed = reduce(lambda left, right: left & right, given, value.is_null())

@@ -97,7 +97,9 @@ class Comparison(TypedExpression):
 
     def _compared(self, left: pl.Expr, right: pl.Expr) -> pl.Expr:
         types, compare = (self.left.type, self.right.type), _COMPARE[self.operator]
-        decimals = types[0] != types[1] and DOUBLE not in types and any(isinstance(one, DecimalType) for one in types)
+        decimals = (
+            types[0] != types[1] and DOUBLE not in types and any(isinstance(type_, DecimalType) for type_ in types)
+        )
         if not decimals or common_decimal(types).precision <= MOST_DIGITS:
             return compare(*self._aligned(left, right))
         # No type of Polars holds both sides, but Python compares them.
@@ -117,7 +119,7 @@ class Comparison(TypedExpression):
             return _with_maps_in_order(left, types[0]), _with_maps_in_order(right, types[1])
         if types[0] != types[1] and DOUBLE in types:
             return left.cast(pl.Float64), right.cast(pl.Float64)
-        if types[0] != types[1] and any(isinstance(one, DecimalType) for one in types):
+        if types[0] != types[1] and any(isinstance(type_, DecimalType) for type_ in types):
             kind = common_decimal(types)
             return left.cast(kind.polars, strict=False), right.cast(kind.polars, strict=False)
         if self.operator in _ORDERED:
@@ -222,9 +224,9 @@ class InList(TypedExpression):
         kind = self.value.type
         literals = [item.value for item in self.items if isinstance(item, Literal)]
         if len(literals) == len(items) and any(
-            isinstance(one, ColumnExpression | LambdaVariable) for one in walk(self.value)
+            isinstance(node, ColumnExpression | LambdaVariable) for node in walk(self.value)
         ):
-            known = pl.Series([one for one in literals if one is not None], dtype=kind.polars)
+            known = pl.Series([literal for literal in literals if literal is not None], dtype=kind.polars)
             found = value.value.is_in(known.implode())
         else:
             sought = _with_maps_in_order(value.value, kind)
@@ -233,7 +235,7 @@ class InList(TypedExpression):
                 for item, part in zip(self.items, items, strict=True)
                 if getattr(item, "value", 0) is not None
             ]
-            found = any_of([pl.lit(False), *(sought == _with_maps_in_order(one, kind) for one in given)])
+            found = any_of([pl.lit(False), *(sought == _with_maps_in_order(item, kind) for item in given)])
         failures = value.failures + tuple(failure for item in items for failure in item.failures)
         return Compiled(found.fill_null(False), hidden(failures))
 

@@ -350,6 +350,6 @@ def substituted(type_: SqlType, bindings: Mapping[str, SqlType], actual: Any) ->
     if isinstance(type_, MapType):
         return MapType(key=substituted(type_.key, bindings, actual), value=substituted(type_.value, bindings, actual))
     if isinstance(type_, LambdaType):
-        parameters = tuple(substituted(one, bindings, actual) for one in type_.parameters)
+        parameters = tuple(substituted(parameter, bindings, actual) for parameter in type_.parameters)
         return LambdaType(parameters=parameters, result=substituted(type_.result, bindings, actual))
     return type_

@@ -59,7 +59,7 @@ def columns_of_avro(schema: str, *, single: str | None = None, uppercase: bool =
         uppercase: names become upper case, as ksqlDB infers them (it keeps them where a schema id is given).
 
     Raises:
-        StatementError: the schema is no record, or none of its fields has a type that KSQL knows.
+        StatementError: the schema is not a record, or none of its fields has a type that KSQL knows.
     """
     parsed = json.loads(schema)
     named: dict[str, Any] = {}
@@ -180,7 +180,7 @@ def to_ksql(value: Any, schema: Any, type_: SqlType, path: str) -> Any:
         path: where it stands, for the error.
 
     Raises:
-        StatementError: a value of this schema is no value of the type.
+        StatementError: a value of this schema is not a value of the type.
     """
     if isinstance(schema, list):
         branches = [branch for branch in schema if branch != "null"]

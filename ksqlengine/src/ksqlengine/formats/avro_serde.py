@@ -75,13 +75,14 @@ class AvroSerde(Serde):
             # A null that no record is around is a null message.
             there = whole.is_not_null()
             messages = iter(self.write(frame.filter(there)))
-            return [next(messages) if one else None for one in there]
+            return [next(messages) if is_there else None for is_there in there]
         wanted = avro_codec.arrow_schema(record)
         series = [frame[column.name] for column in self.columns]
         # A schema of the user's own may have more fields than there are columns, and defaults for what is missing.
         series += [pl.repeat(None, len(frame), dtype=pl.Null, eager=True)] * (len(wanted) - len(series))
         arrays = [
-            _arrow(one, field.type, default) for one, field, default in zip(series, wanted, self._defaults, strict=True)
+            _arrow(column, field.type, default)
+            for column, field, default in zip(series, wanted, self._defaults, strict=True)
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
         return list(avro_codec.encode(batch, record, schema_id))
@@ -182,10 +183,11 @@ class _Defaults:
         """Return the defaults of a field of an Avro record."""
         branches = field["type"] if isinstance(field["type"], list) else [field["type"]]
         record = next(
-            (one for one in branches if isinstance(one, dict) and one.get("type") == "record"), {"fields": ()}
+            (branch for branch in branches if isinstance(branch, dict) and branch.get("type") == "record"),
+            {"fields": ()},
         )
         fields = tuple(map(cls.of, record["fields"]))
-        return cls(field.get("default"), fields if any(one != cls() for one in fields) else ())
+        return cls(field.get("default"), fields if any(defaults != cls() for defaults in fields) else ())
 
     def fill(self, array: pa.Array) -> pa.Array:
         """Return the values with the defaults in place of nulls."""
@@ -193,7 +195,7 @@ class _Defaults:
             return pc.fill_null(array, pa.scalar(self.value, array.type)) if array.null_count else array
         if not self.fields or not pa.types.is_struct(array.type):
             return array
-        children = [one.fill(array.field(place)) for place, one in enumerate(self.fields)]
+        children = [defaults.fill(array.field(place)) for place, defaults in enumerate(self.fields)]
         return pa.StructArray.from_arrays(children, [field.name for field in array.type], mask=array.is_null())
 
 

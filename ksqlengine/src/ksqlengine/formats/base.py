@@ -1,6 +1,6 @@
 """What the formats have in common: a serde reads and writes some columns, of keys or of values, in one format.
 
-A reader tells bad messages apart with their reason and never lets one of them move or spoil another. A format that reads
+A reader reports bad messages with their reason and never lets one of them shift or spoil another. A format that reads
 keys says of single bytes whether they are a key, so that a key's bytes are checked once however often it comes.
 """
 

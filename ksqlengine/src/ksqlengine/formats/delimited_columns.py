@@ -1,6 +1,6 @@
 """Separated values to columns and back, many lines at once; what has quotes or isn't plainly written is read line by line.
 
-The rules are those of ksqlDB's DELIMITED format, which reads and writes with Commons CSV (`formats.DelimitedSerde`).
+The rules are those of ksqlDB's DELIMITED format, which reads and writes with Commons CSV (`formats.delimited.DelimitedSerde`).
 """
 
 from __future__ import annotations

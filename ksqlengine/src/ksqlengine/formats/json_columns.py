@@ -1,7 +1,7 @@
 """JSON objects to columns, many at once, where they are written as the columns' types say.
 
-Arrow's JSON reader is strict: a number is no text, a text no number, a fraction no integer. So what it reads is what ksqlDB's
-looser rules would give, and what it refuses is left to those rules, message by message (`formats.JsonSerde`).
+Arrow's JSON reader is strict: a number is not a text, a text not a number, a fraction not an integer. So what it reads is what
+ksqlDB's looser rules would give, and what it refuses is left to those rules, message by message (`formats.json.JsonSerde`).
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def value_from_text(text: str, type_: SqlType) -> Any:
         try:
             return _decimal(Decimal(text.strip()), type_)
         except InvalidOperation as error:
-            raise ValueError(f"{text!r} is no {type_}") from error
+            raise ValueError(f"{text!r} is not a {type_}") from error
     if type_.name in _ISO_TEXT:
         return _from_number(int(text), type_) if text.lstrip("-").isdigit() else _ISO_TEXT[type_.name](text)
     if type_.name in _LIMITS:

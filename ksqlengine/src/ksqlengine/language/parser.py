@@ -196,7 +196,7 @@ def _check_depth(tree: Tree[Token], statement: ParsedStatement) -> None:
             raise NotSupportedError(f"A statement that is nested more than {_DEEPEST} levels deep").with_statement(
                 statement.text
             )
-        level = [child for one in level for child in one.children if isinstance(child, Tree)]
+        level = [child for node in level for child in node.children if isinstance(child, Tree)]
 
 
 def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseError:
@@ -208,7 +208,9 @@ def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseErr
     else:
         text = str(token)
     expected = set(error.accepts or error.expected)
-    following = next((one for one in statement.tokens if (one.start_pos or 0) > (token.start_pos or 0)), None)
+    following = next(
+        (candidate for candidate in statement.tokens if (candidate.start_pos or 0) > (token.start_pos or 0)), None
+    )
     # ANTLR's "extraneous input", of which ksqlDB makes this message: the next token would have been right here.
     extraneous = following is not None and following.type in expected
     if token.type in RESERVED and "IDENTIFIER" in expected and extraneous:

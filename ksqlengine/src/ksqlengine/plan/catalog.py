@@ -267,7 +267,7 @@ def check_replaceable(existing: Source, new: Source) -> None:
     ]
     reason = _schema_issue(existing.schema, new.schema)
     if reason is not None:
-        schemas = [schema_text(one.schema, one.kind) for one in (existing, new)]
+        schemas = [schema_text(source.schema, source.kind) for source in (existing, new)]
         issues.append(
             f"DataSource '`{name}`' has schema = {schemas[0]} which is not upgradeable to {schemas[1]}. ({reason})"
         )
@@ -285,8 +285,8 @@ def _topic_text(source: Source) -> str:
 
 def _schema_issue(before: Schema, after: Schema) -> str | None:
     def changed(old: tuple[Column, ...], new: tuple[Column, ...], word: str = "") -> str:
-        missing = [one for place, one in enumerate(old) if place >= len(new) or new[place] != one]
-        return ", ".join(f"`{one.name}` {one.type}{word}" for one in missing)
+        missing = [column for place, column in enumerate(old) if place >= len(new) or new[place] != column]
+        return ", ".join(f"`{column.name}` {column.type}{word}" for column in missing)
 
     keys = changed(before.key, after.key, " KEY") or changed(after.key, before.key, " KEY")
     if keys:

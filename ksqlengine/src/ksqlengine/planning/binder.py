@@ -80,7 +80,7 @@ def arithmetic_type(operator: str, left: SqlType, right: SqlType) -> SqlType:
     names = left.name, right.name
     if not all(name in _NUMBER_NAMES for name in names):
         if NULL in (left, right):
-            shown = " and ".join("null" if one == NULL else str(one) for one in (left, right))
+            shown = " and ".join("null" if type_ == NULL else str(type_) for type_ in (left, right))
             raise StatementError(f"Arithmetic on types {shown} are not supported.")
         raise StatementError(f"Unsupported arithmetic types. {' '.join(names)}")
     if "DOUBLE" in names:
@@ -381,7 +381,7 @@ class Binder:
     def _call(self, node: ast.FunctionCall, function: Function) -> TypedExpression:
         arguments = self._arguments(node, function)
         types = [
-            LambdaType(parameters=tuple(one.type for one in argument.parameters), result=argument.body.type)
+            LambdaType(parameters=tuple(parameter.type for parameter in argument.parameters), result=argument.body.type)
             if isinstance(argument, Lambda)
             else argument.type
             for argument in arguments
@@ -449,7 +449,7 @@ class Binder:
                 for position, bound in enumerate(plain)
             )
             if fits and isinstance(parameter, LambdaType) and len(parameter.parameters) == len(argument.parameters):
-                return tuple(substituted(one, bindings, NULL) for one in parameter.parameters)
+                return tuple(substituted(nested, bindings, NULL) for nested in parameter.parameters)
         shown = ", ".join("LAMBDA" if bound is None else str(bound.type) for bound in plain)
         raise StatementError(f"Function '{function.name}' does not accept parameters ({shown}).")
 

@@ -146,8 +146,8 @@ class CatalogChanger:
 
     def _set_paused(self, query_id: str | None, verb: str, *, paused: bool) -> CatalogChange:
         catalog, ids = self._catalog, self._query_ids(query_id)
-        for one in ids:
-            catalog = catalog.with_paused(one, paused)
+        for affected_id in ids:
+            catalog = catalog.with_paused(affected_id, paused)
         command = f"{verb}/{query_id or 'ALL'}/execute"
         return CatalogChange(catalog, command, f"Query {verb}d.", paused=dict.fromkeys(ids, paused))
 

@@ -68,11 +68,11 @@ class Aggregation:
         self.of_table = planner.first.kind is SourceKind.TABLE
         if self.of_table and self.window is not None:
             raise StatementError("Windowing not supported for table aggregations.")
-        self.group_by = tuple(self._grouping(one) for one in group_by)
+        self.group_by = tuple(self._grouping(expression) for expression in group_by)
         if not self.group_by:
             raise StatementError("GROUP BY needs at least one expression.")
-        for place, one in enumerate(self.group_by):
-            if one in self.group_by[:place]:
+        for place, expression in enumerate(self.group_by):
+            if expression in self.group_by[:place]:
                 raise StatementError(f"Duplicate GROUP BY expression: {planner.scope.qualified(group_by[place])}")
         # Bounds of this query's own windows; below a join ksqlDB doesn't know them.
         own = WINDOW_BOUNDS if self.window is not None and not planner.scope.is_join else ()
@@ -153,17 +153,19 @@ class Aggregation:
         """Return the input keyed by the grouping, and the key columns."""
         step = self.step
         current = [column.name for column in step.schema.key]
-        wanted = [one.name if isinstance(one, ast.ColumnReference) else None for one in self.group_by]
+        wanted = [
+            expression.name if isinstance(expression, ast.ColumnReference) else None for expression in self.group_by
+        ]
         if current == wanted and not self.of_table:
             return step, [(column.name, column.type) for column in step.schema.key]
         bound = [self.planner.bind(expression, step) for expression in self.group_by]
         generator = AliasGenerator([*self.planner.frame_types(step)])
         columns = [
-            one.name if isinstance(one, ColumnExpression) and one.name not in PSEUDO_TYPES else generator.column()
-            for one in bound
+            key.name if isinstance(key, ColumnExpression) and key.name not in PSEUDO_TYPES else generator.column()
+            for key in bound
         ]
-        keys = tuple(SelectItem(name, one) for name, one in zip(columns, bound, strict=True))
-        key_columns = tuple(Column(name, one.type) for name, one in zip(columns, bound, strict=True))
+        keys = tuple(SelectItem(name, key) for name, key in zip(columns, bound, strict=True))
+        key_columns = tuple(Column(name, key.type) for name, key in zip(columns, bound, strict=True))
         values = self._needed_values(step, set(columns))
         key_format = holding(self.planner.first.key_format, key_columns)
         suffix, value_format = "Aggregate-GroupBy-repartition", self.planner.first.value_format.bare()
@@ -181,7 +183,9 @@ class Aggregation:
         Raises:
             StatementError: one can't.
         """
-        lasting = [*dict.fromkeys(one.function for one in self.calls.values() if not AGGREGATES[one.function].undoes)]
+        lasting = [
+            *dict.fromkeys(call.function for call in self.calls.values() if not AGGREGATES[call.function].undoes)
+        ]
         if lasting:
             raise StatementError(
                 f"The aggregation function{'s' if len(lasting) > 1 else ''} {joined_words(lasting)} cannot be applied to a table "

@@ -57,8 +57,8 @@ class PersistentQueryPlanner(QueryPlanner):
         query = self.query
         if query.limit is not None:
             raise NotSupportedError("LIMIT in a persistent query")
-        sources = [one.source for one in self.scope.sources]
-        if any(one.kind is SourceKind.TABLE and one.key_window is not None for one in sources):
+        sources = [source.source for source in self.scope.sources]
+        if any(source.kind is SourceKind.TABLE and source.key_window is not None for source in sources):
             raise StatementError("KSQL does not support persistent queries on windowed tables.")
         if query.window is not None and query.group_by is None:
             raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
@@ -137,8 +137,8 @@ class PersistentQueryPlanner(QueryPlanner):
                 partitioning = self.query.partition_by
                 self._keys_missing(
                     "partitioning expression" if partitioning is not None else "key column",
-                    [str(self.scope.qualified(one)) for one in partitioning or ()]
-                    or [str(one) for one in key_expressions],
+                    [str(self.scope.qualified(expression)) for expression in partitioning or ()]
+                    or [str(expression) for expression in key_expressions],
                 )
             if len(selected) > 1:
                 names = sorted(items[index].name for index in selected)
@@ -181,8 +181,8 @@ class PersistentQueryPlanner(QueryPlanner):
                 raise StatementError(WINDOWED_REPARTITION)
             if not self.query.partition_by:
                 raise StatementError("PARTITION BY requires at least one expression")
-            resolved = [self._partitioning(one) for one in self.query.partition_by]
-            if any(isinstance(one, ast.NullLiteral) for one in resolved):
+            resolved = [self._partitioning(expression) for expression in self.query.partition_by]
+            if any(isinstance(expression, ast.NullLiteral) for expression in resolved):
                 if len(resolved) > 1:
                     raise StatementError("Cannot PARTITION BY multiple columns including NULL")
                 return []
@@ -212,11 +212,15 @@ class PersistentQueryPlanner(QueryPlanner):
             return items
         expressions = self._key_expressions(step)
         old = {column.name for column in step.schema.key}
-        computed = [one for one in expressions if not isinstance(one, ast.ColumnReference) or one.name in PSEUDO_TYPES]
+        computed = [
+            expression
+            for expression in expressions
+            if not isinstance(expression, ast.ColumnReference) or expression.name in PSEUDO_TYPES
+        ]
         new = [
-            ResolvedItem(self.partition_name(one), one)
-            for one in computed
-            if all(item.expression != one for item in items)
+            ResolvedItem(self.partition_name(expression), expression)
+            for expression in computed
+            if all(item.expression != expression for item in items)
         ]
         moved = [
             item
@@ -252,7 +256,7 @@ class PersistentQueryPlanner(QueryPlanner):
     def _join_key_missing(self) -> None:
         names = []
         for name in self.joins.key_choices or (self.joins.synthetic_key or "",):
-            owner = next((one for one in self.scope.sources if name.startswith(f"{one.alias}_")), None)
+            owner = next((source for source in self.scope.sources if name.startswith(f"{source.alias}_")), None)
             names.append(f"{owner.alias}.{name.removeprefix(f'{owner.alias}_')}" if owner else name)
         self._keys_missing("join expression", names, "or")
 

@@ -55,7 +55,7 @@ class QueryPlanner:
         self.scope = self._sources()
         self.first = self.scope.sources[0].source
         self.windowed_source = self.first.key_window is not None
-        taken = {name for one in self.scope.sources for name in one.types()}
+        taken = {name for source in self.scope.sources for name in source.types()}
         self.aliases = AliasGenerator(taken)
         self.joins = JoinPlanner(query, self.scope, self.bind)
         self._check_aggregates_without_group()
@@ -67,7 +67,7 @@ class QueryPlanner:
         found: list[AliasedSource] = []
         for relation in relations:
             source = self.catalog.source(relation.name)
-            if any(one.source.name == source.name for one in found):
+            if any(known.source.name == source.name for known in found):
                 first = found[0].source.name
                 raise StatementError(
                     f"N-way joins do not support multiple occurrences of the same source. Source: '{source.name}'."
@@ -83,7 +83,7 @@ class QueryPlanner:
 
     @staticmethod
     def _check_value_formats(sources: list[AliasedSource], clause: str) -> None:
-        plain = ", ".join(one.alias for one in sources if one.source.value_format.name == "KAFKA")
+        plain = ", ".join(source.alias for source in sources if source.source.value_format.name == "KAFKA")
         if plain:
             raise StatementError(
                 f"Source(s) {plain} are using the 'KAFKA' value format. This format does not yet support {clause}."
@@ -100,7 +100,7 @@ class QueryPlanner:
                     if not self.persistent and self.query.emit is not None:
                         return
                     check_grouped(
-                        [one.expression for one in self.query.select if isinstance(one, ast.SelectColumn)], ()
+                        [item.expression for item in self.query.select if isinstance(item, ast.SelectColumn)], ()
                     )
                     call = str(node).replace("(*)", "(ROWTIME)")  # what ksqlDB counts for COUNT(*)
                     raise StatementError(
@@ -128,8 +128,8 @@ class QueryPlanner:
     def typed(self, node: Node) -> Node:
         """Return an expression whose CASTs have the types that CREATE TYPE names stand for."""
 
-        def change(one: Any) -> Any:
-            return replace(one, type=self.catalog.resolve_type(one.type)) if isinstance(one, ast.Cast) else one
+        def change(node: Any) -> Any:
+            return replace(node, type=self.catalog.resolve_type(node.type)) if isinstance(node, ast.Cast) else node
 
         return rewrite(node, change)
 
@@ -203,7 +203,7 @@ class QueryPlanner:
             )
 
     def _star(self, item: ast.SelectAll, step: Step) -> list[str]:
-        if item.qualifier is not None and all(item.qualifier != one.alias for one in self.scope.sources):
+        if item.qualifier is not None and all(item.qualifier != source.alias for source in self.scope.sources):
             raise StatementError(f"'{item.qualifier}' is not a valid stream/table name or alias.")
         if not self.scope.is_join:
             bounds = list(WINDOW_BOUNDS) if self.windowed_source and not self.persistent else []
@@ -214,10 +214,10 @@ class QueryPlanner:
             ]
         partitioned = shows_pseudo_columns(self.query)
         names = [
-            self.scope.frame_name(one.alias, column.name)
-            for one in self.scope.sources
-            if item.qualifier in (None, one.alias)
-            for column in in_star(one.source, partitioned=partitioned)
+            self.scope.frame_name(source.alias, column.name)
+            for source in self.scope.sources
+            if item.qualifier in (None, source.alias)
+            for column in in_star(source.source, partitioned=partitioned)
         ]
         key = self.joins.synthetic_key
         synthetic = [key] if key and item.qualifier is None else []
@@ -335,7 +335,7 @@ def outside_aggregates(
         parameters: of the lambdas around it.
     """
     if isinstance(part, tuple):
-        return [found for one in part for found in outside_aggregates(one, group_by, parameters)]
+        return [found for element in part for found in outside_aggregates(element, group_by, parameters)]
     if not isinstance(part, ast.Node) or part in group_by:
         return []
     if isinstance(part, ast.FunctionCall) and part.name in AGGREGATES:
@@ -345,7 +345,7 @@ def outside_aggregates(
     if isinstance(part, ast.Lambda):
         return outside_aggregates(part.body, group_by, parameters | frozenset(part.parameters))
     return [
-        found for one in fields(part) for found in outside_aggregates(getattr(part, one.name), group_by, parameters)
+        found for field in fields(part) for found in outside_aggregates(getattr(part, field.name), group_by, parameters)
     ]
 
 
@@ -357,7 +357,7 @@ def _table_calls(expression: Any) -> list[ast.FunctionCall]:
     """
     calls = [node for node in nodes(expression) if isinstance(node, ast.FunctionCall) and node.name in TABLE_FUNCTIONS]
     for call in calls:
-        inner = next((one for argument in call.arguments for one in _table_calls(argument)), None)
+        inner = next((nested for argument in call.arguments for nested in _table_calls(argument)), None)
         if inner is not None:
             raise StatementError(f"Table functions cannot be nested: {call.name}({inner.name}())")
     return calls

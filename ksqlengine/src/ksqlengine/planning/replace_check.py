@@ -31,7 +31,7 @@ _PACKAGE = "io.confluent.ksql.execution.plan"
 
 
 @dataclass(frozen=True)
-class _Part:
+class _KsqldbStep:
     """A step as ksqlDB sees it: its class there, and what must be the same; None where it may be left out or changed."""
 
     name: str
@@ -54,22 +54,22 @@ def check_upgrade(before: QueryPlan, after: QueryPlan) -> None:
     Raises:
         StatementError: it may not, in ksqlDB's words.
     """
-    _validate(_parts(before), _parts(after))
+    _validate(_ksqldb_steps(before), _ksqldb_steps(after))
 
 
-def _validate(one: Sequence[_Part], other: Sequence[_Part]) -> None:
-    first = one[0]
+def _validate(steps: Sequence[_KsqldbStep], others: Sequence[_KsqldbStep]) -> None:
+    first = steps[0]
     first.check_supported()
     if first.source:
-        _check_source(first, other)
+        _check_source(first, others)
     elif first.passive:
-        _validate(other, one[1:])
+        _validate(others, steps[1:])
     else:
-        _check_same(first, other[0])
-        _validate(one[1:], other[1:])
+        _check_same(first, others[0])
+        _validate(steps[1:], others[1:])
 
 
-def _check_source(source: _Part, other: Sequence[_Part]) -> None:
+def _check_source(source: _KsqldbStep, other: Sequence[_KsqldbStep]) -> None:
     for part in other:
         if part.source:
             _check_same(source, part)
@@ -82,36 +82,36 @@ def _check_source(source: _Part, other: Sequence[_Part]) -> None:
             )
 
 
-def _check_same(one: _Part, other: _Part) -> None:
-    values = [("class", f"class {_PACKAGE}.{one.name}", f"class {_PACKAGE}.{other.name}")]
-    if one.name == other.name:
-        values = [(name, value, (other.must_match or {})[name]) for name, value in (one.must_match or {}).items()]
+def _check_same(part: _KsqldbStep, other: _KsqldbStep) -> None:
+    values = [("class", f"class {_PACKAGE}.{part.name}", f"class {_PACKAGE}.{other.name}")]
+    if part.name == other.name:
+        values = [(name, value, (other.must_match or {})[name]) for name, value in (part.must_match or {}).items()]
     for name, value, changed in values:
         if value != changed:
             raise StatementError(
-                f"Query is not upgradeable. Plan step of type {one.name} must have matching {name}. "
+                f"Query is not upgradeable. Plan step of type {part.name} must have matching {name}. "
                 f"Values differ: {value} vs. {changed}"
             )
 
 
 # ------------------------------------------------------------------------------------------------------- plans
-def _parts(plan: QueryPlan) -> list[_Part]:
+def _ksqldb_steps(plan: QueryPlan) -> list[_KsqldbStep]:
     """Return a plan's steps from the sink down, up to the source or to one that can't be upgraded."""
-    parts: list[_Part] = []
+    steps: list[_KsqldbStep] = []
     step: Step | None = plan.root
     kind = plan.sink_kind
     while step is not None:
-        part = _part(step, kind, plan)
-        parts.append(part)
+        part = _ksqldb_step(step, kind, plan)
+        steps.append(part)
         keys = _new_keys(step) if kind is SourceKind.STREAM else []
         if keys:
-            parts.append(_Part("StreamSelectKey", {"keyExpression": ", ".join(keys)}))
+            steps.append(_KsqldbStep("StreamSelectKey", {"keyExpression": ", ".join(keys)}))
         if isinstance(step, AggregateStep):
             kind = SourceKind.STREAM
             if not isinstance(step.source, RepartitionStep):
-                parts.append(_Part("StreamGroupByKey", {}))
+                steps.append(_KsqldbStep("StreamGroupByKey", {}))
         step = _below(step) if part.upgradeable else None
-    return parts
+    return steps
 
 
 def _new_keys(step: Step) -> list[str]:
@@ -128,32 +128,32 @@ def _below(step: Step) -> Step | None:
     return None
 
 
-def _part(step: Step, kind: SourceKind, plan: QueryPlan) -> _Part:
+def _ksqldb_step(step: Step, kind: SourceKind, plan: QueryPlan) -> _KsqldbStep:
     prefix = kind.value.capitalize()
     if isinstance(step, ProjectStep | FilterStep):
-        return _Part(f"{prefix}{'Select' if isinstance(step, ProjectStep) else 'Filter'}")
+        return _KsqldbStep(f"{prefix}{'Select' if isinstance(step, ProjectStep) else 'Filter'}")
     if isinstance(step, SourceStep):
-        return _source_part(step, prefix)
+        return _source_step(step, prefix)
     if isinstance(step, RepartitionStep):
-        return _Part("StreamGroupBy", {"group by clause": _listed(str(item.expression) for item in step.keys)})
+        return _KsqldbStep("StreamGroupBy", {"group by clause": _listed(str(item.expression) for item in step.keys)})
     if isinstance(step, AggregateStep) and step.undo is None and step.window is None:
         functions = [f"{call.function}({', '.join(_arguments(call))})" for call in step.calls]
         columns = [f"`{name}`" for name in _columns(plan.root, step)]
-        return _Part(
+        return _KsqldbStep(
             "StreamAggregate",
             {"columns not part of aggregate": _listed(columns), "aggregate functions": _listed(functions)},
         )
-    return _Part(_unsupported(step), upgradeable=False)
+    return _KsqldbStep(_unsupported(step), upgradeable=False)
 
 
-def _source_part(step: SourceStep, prefix: str) -> _Part:
+def _source_step(step: SourceStep, prefix: str) -> _KsqldbStep:
     name = f"Windowed{prefix}Source" if step.key_window is not None else f"{prefix}Source"
     properties = {
         "topicName": step.topic,
         "formats": f"{step.key_format}, {step.value_format}",
         "timestampColumn": str(step.timestamp_column),
     }
-    return _Part(name, properties, source=True)
+    return _KsqldbStep(name, properties, source=True)
 
 
 def _unsupported(step: Step) -> str:
@@ -171,7 +171,7 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def _arguments(call: AggregateCall) -> list[str]:
-    constants = [str(one).lower() if isinstance(one, bool) else str(one) for one in call.constants]
+    constants = [str(constant).lower() if isinstance(constant, bool) else str(constant) for constant in call.constants]
     return [*map(str, call.arguments), *constants] or [ROWTIME]
 
 
@@ -185,7 +185,7 @@ def _columns(root: Step, aggregate: AggregateStep) -> list[str]:
     selected = [*_expressions(root, aggregate, ProjectStep), *_expressions(root, aggregate, FilterStep)]
     read = [name for expression in selected for name in _referenced(expression)]
     filtered = [name for expression in _expressions(source, None, FilterStep) for name in _referenced(expression)]
-    return list(dict.fromkeys([one for name in read for one in made.get(name, (name,))] + filtered))
+    return list(dict.fromkeys([column for name in read for column in made.get(name, (name,))] + filtered))
 
 
 def _expressions(top: Step, bottom: Step | None, kind: type[Step]) -> list[Expression]:

@@ -27,11 +27,11 @@ def rewrite(node: Node, change: Callable[[Any], Any]) -> Node:
     if not isinstance(node, ast.Node) or not is_dataclass(node):
         return node
     changed = {}
-    for one in fields(node):
-        value = getattr(node, one.name)
+    for part in fields(node):
+        value = getattr(node, part.name)
         new = rewrite(value, change)
         if new is not value:
-            changed[one.name] = new
+            changed[part.name] = new
     return cast(Node, change(replace(node, **changed) if changed else node))
 
 
@@ -42,8 +42,8 @@ def nodes(node: Any) -> Iterable[ast.Node]:
             yield from nodes(part)
     elif isinstance(node, ast.Node):
         yield node
-        for one in fields(node):
-            yield from nodes(getattr(node, one.name))
+        for part in fields(node):
+            yield from nodes(getattr(node, part.name))
 
 
 def located(position: Position) -> str:
@@ -91,19 +91,23 @@ class Scope:
 
     def types(self) -> dict[str, SqlType]:
         """Return the frame's columns."""
-        return {self.frame_name(one.alias, name): type_ for one in self.sources for name, type_ in one.types().items()}
+        return {
+            self.frame_name(source.alias, name): type_
+            for source in self.sources
+            for name, type_ in source.types().items()
+        }
 
     def sources_of(self, reference: ast.ColumnReference) -> list[AliasedSource]:
         """Return the sources that a reference may mean."""
         return [
-            one
-            for one in self.sources
-            if (reference.qualifier is None or reference.qualifier == one.alias) and reference.name in one.types()
+            source
+            for source in self.sources
+            if (reference.qualifier is None or reference.qualifier == source.alias) and reference.name in source.types()
         ]
 
     def clashes(self, column: str) -> bool:
         """Return whether several sources have a column of this name."""
-        return sum(column in one.types() for one in self.sources) > 1
+        return sum(column in source.types() for source in self.sources) > 1
 
     def resolve(self, expression: Node, clause: str, extra: Iterable[str] = ()) -> Node:
         """Return an expression whose column references are names of the frame.
@@ -121,7 +125,7 @@ class Scope:
         def change(node: Any) -> Any:
             if not isinstance(node, ast.ColumnReference):
                 return node
-            named = {None, *(one.alias for one in self.sources)}
+            named = {None, *(source.alias for source in self.sources)}
             if node.name in known and node.qualifier in named and not self.sources_of(node):
                 return ast.ColumnReference(node.name, position=node.position)
             return self._resolved(node, clause)
@@ -138,13 +142,13 @@ class Scope:
         return outside_lambdas(expression, change)
 
     def _resolved(self, node: ast.ColumnReference, clause: str) -> ast.ColumnReference:
-        if node.qualifier is not None and all(node.qualifier != one.alias for one in self.sources):
+        if node.qualifier is not None and all(node.qualifier != source.alias for source in self.sources):
             raise StatementError(f"'{node.qualifier}' is not a valid stream/table name or alias.")
         found = self.sources_of(node)
         if not found:
             raise StatementError(f"{located(node.position)}: {clause} column '{node}' cannot be resolved.")
         if len(found) > 1:
-            options = joined_words(sorted(f"{one.alias}.{node.name}" for one in found), "or")
+            options = joined_words(sorted(f"{source.alias}.{node.name}" for source in found), "or")
             raise StatementError(f"{located(node.position)}: Column '{node.name}' is ambiguous. Could be {options}.")
         return ast.ColumnReference(self.frame_name(found[0].alias, node.name), position=node.position)
 
@@ -161,7 +165,9 @@ def outside_lambdas(expression: Node, change: Callable[[Any], Any]) -> Node:
             return node if node.qualifier is None and node.name in names else change(node)
         if not isinstance(node, ast.Node):
             return node
-        parts = {one.name: protected(getattr(node, one.name), names) for one in fields(node) if one.name != "position"}
+        parts = {
+            part.name: protected(getattr(node, part.name), names) for part in fields(node) if part.name != "position"
+        }
         return replace(node, **parts)
 
     return cast(Node, protected(expression, frozenset()))

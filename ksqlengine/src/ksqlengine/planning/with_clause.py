@@ -385,7 +385,7 @@ def _has_other_keys(type_: SqlType) -> bool:
         return type_.key != STRING or _has_other_keys(type_.value)
     if isinstance(type_, ArrayType):
         return _has_other_keys(type_.element)
-    return isinstance(type_, StructType) and any(_has_other_keys(one) for _, one in type_.fields)
+    return isinstance(type_, StructType) and any(_has_other_keys(field_type) for _, field_type in type_.fields)
 
 
 def listed(columns: Sequence[Column], side: str) -> str:
@@ -421,7 +421,7 @@ def _unfit(columns: tuple[Column, ...], format_: Format, side: str) -> str | Non
             return f"The 'KAFKA' format only supports a single field. Got: {listed(columns, side)}"
         unfit = next((column for column in columns if column.type not in _KAFKA_TYPES), None)
     elif format_.name == "DELIMITED":
-        unfit = next((one for one in columns if isinstance(one.type, ArrayType | MapType | StructType)), None)
+        unfit = next((column for column in columns if isinstance(column.type, ArrayType | MapType | StructType)), None)
     elif format_.name == "AVRO":
         is_single = len(columns) == 1 and (side == "key" or format_.wrap_single is False)
         return avro.unfit_type(columns[0].type) if is_single else avro.unfit(columns)

@@ -111,17 +111,17 @@ def _whole_characters(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [_whole_characters(one) for one in value]
-    return {name: _whole_characters(one) for name, one in value.items()} if isinstance(value, dict) else value
+        return [_whole_characters(item) for item in value]
+    return {name: _whole_characters(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def spread(given: Sequence[pl.Series]) -> list[pl.Series]:
     """Return columns of one length, of which some may be constants: they have one row for all."""
-    height = min((len(one) for one in given if len(one) != 1), default=1)
-    return [one if len(one) == height else one.new_from_index(0, height) for one in given]
+    height = min((len(series) for series in given if len(series) != 1), default=1)
+    return [series if len(series) == height else series.new_from_index(0, height) for series in given]
 
 
-_SIGN_TURNED = bytes(one ^ 0x80 for one in range(256))
+_SIGN_TURNED = bytes(byte ^ 0x80 for byte in range(256))
 
 
 def in_java_order(values: pl.Expr, type_: SqlType) -> pl.Expr:
@@ -368,7 +368,7 @@ def java_text(value: Any, type_: SqlType) -> str:  # noqa: PLR0911 - one case a 
     if value is None:
         return "null"
     if isinstance(type_, ArrayType):
-        return "[" + ", ".join(java_text(one, type_.element) for one in value) + "]"
+        return "[" + ", ".join(java_text(item, type_.element) for item in value) + "]"
     if isinstance(type_, MapType):
         entries = in_hash_order(value, type_.key)
         pairs = (f"{java_text(e[KEY_FIELD], type_.key)}={java_text(e[VALUE_FIELD], type_.value)}" for e in entries)

@@ -168,6 +168,6 @@ def as_decimal(type_: SqlType) -> SqlType:
 
 def common_decimal(types: Sequence[SqlType]) -> DecimalType:
     """Return the DECIMAL that holds the numbers of whole types and DECIMALs; a column may not have room for its digits."""
-    decimals = [one for one in map(as_decimal, types) if isinstance(one, DecimalType)]
-    scale = max(one.scale for one in decimals)
-    return DecimalType(precision=max(one.precision - one.scale for one in decimals) + scale, scale=scale)
+    decimals = [decimal for decimal in map(as_decimal, types) if isinstance(decimal, DecimalType)]
+    scale = max(decimal.scale for decimal in decimals)
+    return DecimalType(precision=max(decimal.precision - decimal.scale for decimal in decimals) + scale, scale=scale)

@@ -187,7 +187,7 @@ def columnar_pattern(pattern: str) -> tuple[str, str] | None:
 
 
 @dataclass
-class Fields:
+class TimeFields:
     """What a text gave: numbers by pattern letter (``M`` for ``L``, ``y`` for ``u``) and the zone's text."""
 
     numbers: dict[str, int] = field(default_factory=dict)
@@ -285,13 +285,13 @@ class JavaPattern:
         """Return a time as text; the zone is the time's own."""
         return _format_parts(self.parts, moment)
 
-    def parse(self, text: str) -> Fields:
+    def parse(self, text: str) -> TimeFields:
         """Return the fields that a text gives.
 
         Raises:
             PatternError: the text doesn't follow the pattern.
         """
-        fields = Fields()
+        fields = TimeFields()
         position = _parse_parts(self.parts, text, 0, fields)
         if position < len(text):
             raise PatternError(f"Text '{text}' could not be parsed, unparsed text found at index {position}")
@@ -308,10 +308,10 @@ def _format_parts(parts: _Parts, moment: datetime) -> str:
     return "".join(texts)
 
 
-def _parse_parts(parts: _Parts, text: str, position: int, fields: Fields) -> int:
+def _parse_parts(parts: _Parts, text: str, position: int, fields: TimeFields) -> int:
     for index, part in enumerate(parts):
         if isinstance(part, tuple):
-            attempt = Fields(dict(fields.numbers), fields.zone)
+            attempt = TimeFields(dict(fields.numbers), fields.zone)
             try:
                 position = _parse_parts(part, text, position, attempt)
             except PatternError:
@@ -418,7 +418,7 @@ def _format_zone(letter: str, count: int, moment: datetime) -> str:
     return f"{sign}{hour_text}{minute_text}" if count in (2, 4) else f"{sign}{hour_text}:{minute_text}"
 
 
-def _parse(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:  # noqa: PLR0911 - one case a kind
+def _parse(part: _Part, text: str, position: int, fields: TimeFields, adjacent: bool) -> int:  # noqa: PLR0911 - one case a kind
     if not part.letter:
         if not text.startswith(part.text, position):
             raise _unparsed(text, position)
@@ -445,7 +445,7 @@ def _unparsed(text: str, position: int) -> PatternError:
     return PatternError(f"Text '{text}' could not be parsed at index {position}")
 
 
-def _parse_number(part: _Part, text: str, position: int, fields: Fields, adjacent: bool) -> int:
+def _parse_number(part: _Part, text: str, position: int, fields: TimeFields, adjacent: bool) -> int:
     letter, count = part.letter, part.count
     fixed = adjacent or letter == "S" or (count > 1 and letter not in "yu") or (letter in "yu" and count == 2)
     most = count if fixed else 10
@@ -463,7 +463,7 @@ def _parse_number(part: _Part, text: str, position: int, fields: Fields, adjacen
     return match.end()
 
 
-def _parse_name(text: str, position: int, names: tuple[str, ...], letter: str, count: int, fields: Fields) -> int:
+def _parse_name(text: str, position: int, names: tuple[str, ...], letter: str, count: int, fields: TimeFields) -> int:
     for number, name in enumerate(names, start=1):
         wanted = name if count > _TEXT_COUNT else name[:3]
         if text[position : position + len(wanted)].lower() == wanted.lower():  # ksqlDB's patterns ignore case
@@ -484,7 +484,7 @@ _ZONE_TEXT = re.compile(
 )
 
 
-def _parse_zone(text: str, position: int, fields: Fields) -> int:
+def _parse_zone(text: str, position: int, fields: TimeFields) -> int:
     match = _ZONE_TEXT.match(text, position)
     if match is None:
         raise _unparsed(text, position)

@@ -98,7 +98,7 @@ def _key(value: Any) -> Any:
         return tuple(map(_key, value))
     if isinstance(value, float):
         return repr(value)  # NaN equals itself in Java, and -0.0 isn't 0.0
-    return tuple((name, _key(one)) for name, one in value.items()) if isinstance(value, dict) else value
+    return tuple((name, _key(item)) for name, item in value.items()) if isinstance(value, dict) else value
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -252,18 +252,18 @@ _FAILED = "__FAILED"
 
 def _outside(lambdas: Sequence[Lambda]) -> list[str]:
     """Return the columns of the row that lambdas' bodies read, and the parameters of lambdas around them."""
-    own = {variable.name for one in lambdas for variable in one.parameters}
+    own = {variable.name for lambda_ in lambdas for variable in lambda_.parameters}
     inner = {
         variable.name
-        for one in lambdas
-        for node in walk(one.body)
+        for lambda_ in lambdas
+        for node in walk(lambda_.body)
         if isinstance(node, Lambda)
         for variable in node.parameters
     }
     names = {
         node.name
-        for one in lambdas
-        for node in walk(one.body)
+        for lambda_ in lambdas
+        for node in walk(lambda_.body)
         if isinstance(node, ColumnExpression) or (isinstance(node, LambdaVariable) and node.name not in own | inner)
     }
     return sorted(names)
@@ -274,7 +274,7 @@ def _over_rows(columns: list[pl.Expr], compute: Callable[[pl.DataFrame], pl.Seri
     names = [column.meta.output_name() for column in columns]
 
     def run(given: Sequence[pl.Series]) -> pl.Series:
-        return compute(pl.DataFrame([one.alias(name) for name, one in zip(names, spread(given), strict=True)]))
+        return compute(pl.DataFrame([series.alias(name) for name, series in zip(names, spread(given), strict=True)]))
 
     return pl.map_batches(columns, run, return_dtype=type_, is_elementwise=True)
 
@@ -290,9 +290,9 @@ def _laid_out(frame: pl.DataFrame, variables: Sequence[LambdaVariable], *, is_ma
     )
 
 
-def _evaluated(rows: pl.DataFrame, one: Lambda) -> pl.DataFrame:
+def _evaluated(rows: pl.DataFrame, lambda_: Lambda) -> pl.DataFrame:
     """Return rows with what a lambda gives (_RESULT) and whether it fails (_FAILED)."""
-    body = one.body.compile()
+    body = lambda_.body.compile()
     failed = [failure.condition for failure in body.failures if not failure.contained]
     return rows.with_columns(
         body.value.alias(_RESULT), pl.any_horizontal(pl.lit(False), *failed).fill_null(False).alias(_FAILED)
@@ -320,7 +320,7 @@ def _transform(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
     type_ = call.type.polars
 
     def compute(frame: pl.DataFrame) -> pl.Series:
-        parts = [_evaluated(_laid_out(frame, one.parameters, is_map=is_map), one) for one in lambdas]
+        parts = [_evaluated(_laid_out(frame, lambda_.parameters, is_map=is_map), lambda_) for lambda_ in lambdas]
         failed = pl.concat([part.filter(_FAILED).select(_ROW) for part in parts])
         if not is_map:
             return _gathered(frame, parts[0].select(_ROW, pl.col(_RESULT).alias(_LIST)), failed, type_)
@@ -340,25 +340,25 @@ def _unfit(entries: pl.DataFrame, also: pl.Expr) -> pl.DataFrame:
 
 
 def _filter(call: TypedCall, values: list[pl.Expr]) -> pl.Expr:
-    (one,) = _lambdas(call)
+    (predicate,) = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
     type_ = call.type.polars
 
     def compute(frame: pl.DataFrame) -> pl.Series:
-        rows = _evaluated(_laid_out(frame, one.parameters, is_map=is_map), one)
+        rows = _evaluated(_laid_out(frame, predicate.parameters, is_map=is_map), predicate)
         kept = rows.filter(_RESULT).select(_ROW, _LIST)
         failed = rows.filter(pl.col(_FAILED) | pl.col(_RESULT).is_null()).select(_ROW)
         if is_map:
             failed = pl.concat([failed, _unfit(kept, pl.lit(False))])
         return _gathered(frame, kept, failed, type_)
 
-    return _over_rows([values[0].alias(_LIST), *map(pl.col, _outside([one]))], compute, type_)
+    return _over_rows([values[0].alias(_LIST), *map(pl.col, _outside([predicate]))], compute, type_)
 
 
 def _reduce(call: TypedCall, values: list[pl.Expr], *, failures: bool = False) -> pl.Expr:
-    (one,) = _lambdas(call)
+    (reducer,) = _lambdas(call)
     is_map = isinstance(call.arguments[0].type, MapType)
-    state, *elements = one.parameters
+    state, *elements = reducer.parameters
 
     def compute(frame: pl.DataFrame) -> pl.Series:
         frame = frame.with_columns(pl.lit(False).alias(_FAILED))
@@ -371,7 +371,7 @@ def _reduce(call: TypedCall, values: list[pl.Expr], *, failures: bool = False) -
                 pl.col(_STATE).alias(state.name),
                 *(part.alias(variable.name) for part, variable in zip(parts, elements, strict=True)),
             )
-            step = _evaluated(given, one).select(pl.col(_RESULT).cast(call.type.polars), _FAILED)
+            step = _evaluated(given, reducer).select(pl.col(_RESULT).cast(call.type.polars), _FAILED)
             there = lengths > index
             frame = frame.with_columns(
                 pl.when(there).then(step[_RESULT]).otherwise(pl.col(_STATE)).alias(_STATE),
@@ -380,7 +380,7 @@ def _reduce(call: TypedCall, values: list[pl.Expr], *, failures: bool = False) -
         return frame.select(_FAILED if failures else pl.when(~pl.col(_FAILED)).then(pl.col(_STATE))).to_series()
 
     items = _entries_in_order(call, values[0]) if is_map else values[0]
-    columns = [items.alias(_LIST), values[1].cast(call.type.polars).alias(_STATE), *map(pl.col, _outside([one]))]
+    columns = [items.alias(_LIST), values[1].cast(call.type.polars).alias(_STATE), *map(pl.col, _outside([reducer]))]
     result = _over_rows(columns, compute, pl.Boolean() if failures else call.type.polars)
     return pl.when(values[1].is_not_null()).then(result)
 

@@ -108,7 +108,7 @@ def _format(
         letters: the pattern letters that such values have; None for all.
     """
 
-    def one(row: dict[str, Any]) -> str | None:
+    def text_of_row(row: dict[str, Any]) -> str | None:
         value, pattern, *rest = row.values()
         if value is None or pattern is None or None in rest:
             return None
@@ -126,7 +126,7 @@ def _format(
         translated = polars_pattern(pattern) if known and pattern is not None else None
         if translated is not None and _literal(call, 2) in ("UTC", "Z", "GMT"):
             return values[0].dt.strftime(translated)
-        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, one, pl.String())
+        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, text_of_row, pl.String())
 
     return build
 
@@ -181,12 +181,12 @@ def _parse_time(text: str, pattern: str) -> time:
 
 
 def _row_parser(parse: Callable[..., Any], type_: pl.DataType) -> Callable[[list[pl.Expr]], pl.Expr]:
-    def one(row: dict[str, Any]) -> Any:
+    def value_of_row(row: dict[str, Any]) -> Any:
         arguments = list(row.values())
         return None if None in arguments else _parsed(parse, *arguments)
 
     def build(values: list[pl.Expr]) -> pl.Expr:
-        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, one, type_)
+        return by_row({f"argument_{index}": value for index, value in enumerate(values)}, value_of_row, type_)
 
     return build
 
@@ -219,7 +219,7 @@ def _columnar(texts: pl.Expr, pattern: str, parse: Callable[..., Any], type_: pl
         if not rest.any():
             return found
         return found.scatter(
-            rest.arg_true(), pl.Series([_parsed(parse, one, pattern) for one in given.filter(rest)], dtype=type_)
+            rest.arg_true(), pl.Series([_parsed(parse, text, pattern) for text in given.filter(rest)], dtype=type_)
         )
 
     return pl.map_batches([plain, texts], with_rest, return_dtype=type_, is_elementwise=True)

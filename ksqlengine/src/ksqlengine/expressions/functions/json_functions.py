@@ -67,7 +67,7 @@ def write_json(value: Any) -> str:
     if isinstance(value, Mapping):
         return (
             "{"
-            + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{write_json(one)}" for key, one in value.items())
+            + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{write_json(item)}" for key, item in value.items())
             + "}"
         )
     if isinstance(value, list):
@@ -188,9 +188,9 @@ def _concat(*texts: str) -> str:
     parsed = [parse_json(text) for text in texts]
     if len(parsed) == 1:
         return write_json(parsed[0])
-    if all(isinstance(one, dict) for one in parsed):
-        return write_json({key: value for one in parsed for key, value in one.items()})
-    return write_json([item for one in parsed for item in (one if isinstance(one, list) else [one])])
+    if all(isinstance(part, dict) for part in parsed):
+        return write_json({key: value for part in parsed for key, value in part.items()})
+    return write_json([item for part in parsed for item in (part if isinstance(part, list) else [part])])
 
 
 row_by_row("JSON_CONCAT", _CATEGORY, "JSON objects or arrays joined.", (STRING, STRING), STRING, _concat, variadic=True)
@@ -202,7 +202,7 @@ def json_value(value: Any, type_: SqlType) -> Any:  # noqa: PLR0911 - one case a
     if value is None:
         return None
     if isinstance(type_, ArrayType):
-        return [json_value(one, type_.element) for one in value]
+        return [json_value(item, type_.element) for item in value]
     if isinstance(type_, MapType):
         entries = {str(entry[KEY_FIELD]): json_value(entry[VALUE_FIELD], type_.value) for entry in value}
         return dict(sorted(entries.items()))

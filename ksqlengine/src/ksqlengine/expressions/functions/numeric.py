@@ -67,7 +67,7 @@ def _log(base: pl.Expr, value: pl.Expr) -> pl.Expr:
 
 
 def _power(base: pl.Expr, exponent: pl.Expr) -> pl.Expr:
-    """Return Java's Math.pow, to which 1 to the power of what is no number or infinite is no number."""
+    """Return Java's Math.pow, to which 1 to the power of NaN or an infinity is NaN."""
     endless = exponent.is_nan() | (exponent.is_infinite() & (base.abs() == 1))
     return pl.when(endless & base.is_not_null()).then(pl.lit(math.nan)).otherwise(base.pow(exponent))
 
@@ -191,7 +191,7 @@ def _extreme(
 
 def _chosen(of_row: Callable[..., Decimal], values: Iterable[Decimal | None], type_: DecimalType) -> Decimal | None:
     """Return the largest or smallest number of a row, NULL where no column has room for it beside the others' decimals."""
-    given = [Decimal(one) for one in values if one is not None]
+    given = [Decimal(value) for value in values if value is not None]
     found = of_row(given) if given else None
     return found if found is not None and type_.fits(found) else None
 
