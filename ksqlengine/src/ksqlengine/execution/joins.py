@@ -77,7 +77,7 @@ class JoinWindowing:
         return None if found is None else found[0]
 
     def resume_time(self, partition: int) -> int:
-        """Return the stream time to go on with after reading again from `needed_offset`: the one before that record."""
+        """Return the stream time to continue with after reading again from `needed_offset`: the one before that record."""
         found = self.needed.get(partition)
         return self.times[partition] if found is None else found[1]
 
@@ -167,8 +167,8 @@ class StreamStreamJoin:
     def _without_key(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the results of rows without a key."""
         left, right = self._columns
-        side = {**dict.fromkeys(left, LEFT), **dict.fromkeys(right, RIGHT)}
-        own = [pl.when(pl.col(SIDE) == one).then(name).alias(name) for name, one in side.items()]
+        sides = {**dict.fromkeys(left, LEFT), **dict.fromkeys(right, RIGHT)}
+        own = [pl.when(pl.col(SIDE) == side).then(name).alias(name) for name, side in sides.items()]
         return rows.select(*own, *PSEUDO_COLUMNS, KEY, INDEX)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:

@@ -39,7 +39,7 @@ class Keys:
         """Begin without keys.
 
         Args:
-            valid: says whether bytes are a key of the topic's key format; asked once a key.
+            valid: says whether bytes are a key of the topic's key format; asked once per key.
         """
         self._valid = valid
         self._by_partition: dict[int, _Codes] = {}
@@ -100,14 +100,14 @@ class Keys:
         return len(self.keys) > 2 * self._noted_live + _SLACK_KEYS
 
     def note_live(self, live: int) -> None:
-        """Note how many keys are in use, so that the next count waits until there are twice as many."""
+        """Note how many keys are in use, so the next count waits until there are twice as many."""
         self._noted_live = live
 
     def compact(self, live: Mask) -> Ints:
         """Keep only live codes, renumbered in order.
 
         Args:
-            live: one flag a code.
+            live: one flag per code.
 
         Returns:
             the new code of each old one, `ABSENT` where it is gone.

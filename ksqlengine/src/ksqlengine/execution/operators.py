@@ -93,7 +93,7 @@ class ChangelogState(Protocol):
         ...
 
     def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
-        """Restore states, one a key and window; return what the operators behind must see of them."""
+        """Restore states, one per key and window; return what the operators behind must see of them."""
         ...
 
 

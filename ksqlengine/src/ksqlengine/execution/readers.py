@@ -1,4 +1,4 @@
-"""Records of a topic to rows: keys, values, headers and event times; records that can't be read are told apart."""
+"""Records of a topic to rows: keys, values, headers and event times; records that can't be read are kept apart."""
 
 from __future__ import annotations
 
@@ -171,11 +171,13 @@ class SourceReader:
         headers = dict(step.headers)
         self._headers = {name: key for name, key in headers.items() if name in needed}
         values = [column for column in step.schema.value if column.name not in own and column.name not in headers]
-        # A DELIMITED column is known by its place alone, so that all of them are read.
+        # A DELIMITED column is known by its place alone, so all of them are read.
         whole = step.value_format.name == "DELIMITED"
         wanted = [column for column in values if whole or column.name in needed or column.name == self._time]
         wanted = wanted or values[:1]  # a message must be read to be known as good
-        self._value = serde(step.value_format, [Column(_field(step, one.name), one.type) for one in wanted], schemas)
+        self._value = serde(
+            step.value_format, [Column(_field(step, column.name), column.type) for column in wanted], schemas
+        )
         self._names = [column.name for column in wanted]
         self._key_columns = any(column.name in needed or column.name == self._time for column in step.schema.key)
         if step.key_window is not None:  # the bounds of a windowed key are read with its columns
@@ -215,7 +217,7 @@ class SourceReader:
         self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, rejects: dict[int, str]
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         if self._time is not None:
-            frame = self._with_time(frame, self._time)
+            frame = with_time(frame, self._time, self.step.timestamp_format)
         if self._own_pseudo:
             frame = frame.with_columns(pl.col(name).alias(alias) for alias, name in self._own_pseudo.items())
         self._check_times(frame, rows, rejects)
@@ -290,17 +292,7 @@ class SourceReader:
         frame = frame.hstack(columns if whole else columns[rows])
         if self.step.key_window is None:
             return frame
-        return frame.with_columns(one.gather(rows) for one in self.key.bounds(batch.key))
-
-    def _with_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
-        time = pl.col(column)
-        if frame.schema[column] == pl.String:
-            time = timestamps_of(time, self.step.timestamp_format or "")
-        time = time.cast(pl.Int64)
-        for name in (DELETED, VALUELESS):
-            if name in frame.columns:
-                time = pl.when(name).then(ROWTIME).otherwise(time)
-        return frame.with_columns(time.alias(ROWTIME))
+        return frame.with_columns(bound.gather(rows) for bound in self.key.bounds(batch.key))
 
     def _check_times(self, frame: pl.DataFrame, rows: Ints, rejects: dict[int, str]) -> None:
         times = frame[ROWTIME]
@@ -326,3 +318,21 @@ class SourceReader:
             )
             for row in sorted(rejects)
         ]
+
+
+def with_time(frame: pl.DataFrame, column: str, text_format: str | None) -> pl.DataFrame:
+    """Return rows with their time from a column (a record without a value keeps its own); null where the column gives none.
+
+    Args:
+        frame: rows.
+        column: gives the time: a number of ms, a TIMESTAMP or text.
+        text_format: pattern of the column's values where they are text.
+    """
+    time = pl.col(column)
+    if frame.schema[column] == pl.String:
+        time = timestamps_of(time, text_format or "")
+    time = time.cast(pl.Int64)
+    for name in (DELETED, VALUELESS):
+        if name in frame.columns:
+            time = pl.when(name).then(ROWTIME).otherwise(time)
+    return frame.with_columns(time.alias(ROWTIME))

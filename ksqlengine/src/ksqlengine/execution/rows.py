@@ -31,11 +31,11 @@ class Rows:
         return len(self._frame)
 
     def put(self, codes: Ints, frame: pl.DataFrame, deleted: Mask | None = None) -> None:
-        """Set the rows of codes; of several rows with one code the last one counts.
+        """Set the rows of codes; of several rows with the same code the last one counts.
 
         Args:
             codes: codes ≥ 0.
-            frame: one row a code.
+            frame: one row per code.
             deleted: rows that delete their code rather than set it.
         """
         if not len(codes):

@@ -44,7 +44,7 @@ KEYLESS = 2  # added to the side of a join's row that has no key
 class SinkSpec:
     """What a stage writes: topic, columns, formats, and the column that gives the records' timestamps where there is one.
 
-    `hands_on_keys` says that keys are the source's own: one whose columns are all null is no key.
+    `hands_on_keys` says that keys are the source's own: a key whose columns are all null is not a key.
     """
 
     topic: str

@@ -193,13 +193,13 @@ class TableTableJoin(_TableState):
         deleted = frame[DELETED].to_numpy()
         timed = frame.with_columns(pl.col(ROWTIME).alias("__TIME0"), pl.col(ROWTIME).alias("__TIME1"))
         versions = [_Versions(self.tables[side], codes, sides == side) for side in (LEFT, RIGHT)]
-        there = [one.exists(one.now, deleted) for one in versions]
-        was = [one.exists(one.before, deleted) for one in versions]
+        there = [version.exists(version.now, deleted) for version in versions]
+        was = [version.exists(version.before, deleted) for version in versions]
         own_was = np.where(sides == LEFT, was[LEFT], was[RIGHT])
         comes, exists = self._rules(sides, there, own_was)
         parts = [
-            one.take(one.now, there[side], self.tables[side], timed, self._names[side])
-            for side, one in enumerate(versions)
+            version.take(version.now, there[side], self.tables[side], timed, self._names[side])
+            for side, version in enumerate(versions)
         ]
         other_times = pl.max_horizontal(pl.col(ROWTIME), "__TIME0", "__TIME1").alias(ROWTIME)
         joined = pl.concat([*parts, frame.select(*PSEUDO_COLUMNS, KEY)], how="horizontal").with_columns(
@@ -236,7 +236,7 @@ class TableRegrouping(_TableState):
 
         Args:
             columns: names and types of what is handed on, the grouping included.
-            keys: the grouping's columns; a row in which one is null is in no group.
+            keys: the grouping's columns; a row in which any of them is null is in no group.
             undo: name of the Boolean column that marks rows: TRUE or NULL to be taken out, FALSE to be put in.
         """
         super().__init__()
@@ -270,7 +270,7 @@ class TableRegrouping(_TableState):
         grouped = both.filter(pl.all_horizontal(pl.col(self._keys).is_not_null())).sort(
             INDEX, ~pl.col(self._undo), maintain_order=True
         )
-        same = pl.all_horizontal(pl.col(one) == pl.col(one).shift(-1) for one in (INDEX, *self._keys))
+        same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(-1) for name in (INDEX, *self._keys))
         replaced = pl.when(~(pl.col(self._undo) & same.fill_null(False))).then(self._undo)
         return grouped.with_columns(replaced.alias(self._undo)).drop(INDEX)
 
@@ -291,7 +291,7 @@ class TableRegrouping(_TableState):
         return changed.hstack(self._rows.take(found)).with_columns(pl.Series(DELETED, found < 0))
 
     def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
-        """Take up rows, one a key; return nothing that HAVING would look at."""
+        """Restore rows, one per key; return nothing that HAVING would look at."""
         self._rows.put(states[KEY].to_numpy(), states.select(self._names))
         return pl.DataFrame()
 
@@ -342,8 +342,8 @@ class TableAggregate(ChangingGroups):
             rows.filter(chosen).group_by(*self._keys, maintain_order=True).agg(*self._own, *functions)
             for chosen, functions in ((undone, self._aggregates.undo), (~undone, self._aggregates.partial))
         ]
-        told = pl.concat([rows.filter(undone)[self._undo], rows.filter(~undone)[self._undo]]).is_not_null()
-        return self._absorb(pl.concat(parts)).filter(told)
+        reported = pl.concat([rows.filter(undone)[self._undo], rows.filter(~undone)[self._undo]]).is_not_null()
+        return self._absorb(pl.concat(parts)).filter(reported)
 
     def settle(self, results: pl.DataFrame) -> pl.DataFrame:
         """Return what is to be written of results that have been through HAVING (see `ChangingGroups.settle`)."""

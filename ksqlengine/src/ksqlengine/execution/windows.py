@@ -99,8 +99,8 @@ class TimeWindowing:
             limit = self.times[partition] - self.window.grace_ms - self.window.size_ms
             while starts and starts[0] <= limit:
                 closed.append((partition, heappop(starts)))
-        for one in closed:
-            del self.first_offsets[one]
+        for where in closed:
+            del self.first_offsets[where]
         return closed
 
     def needed_offset(self, partition: int) -> int | None:
@@ -108,14 +108,14 @@ class TimeWindowing:
         return min((self.first_offsets[partition, start] for start in self._starts.get(partition, ())), default=None)
 
     def put_back(self, states: pl.DataFrame) -> None:
-        """Take up the windows of states that are kept elsewhere: no offset is needed for them."""
+        """Restore the windows of states that are kept elsewhere: no offset is needed for them."""
         for partition, start in states.select(ROWPARTITION, WINDOWSTART).unique(maintain_order=True).iter_rows():
             if (partition, start) not in self.first_offsets:
                 self.first_offsets[partition, start] = -1
                 heappush(self._starts.setdefault(partition, []), start)
 
     def resume_time(self, partition: int) -> int:
-        """Return the stream time to go on with after reading again from `needed_offset`: the one reached."""
+        """Return the stream time to continue with after reading again from `needed_offset`: the one reached."""
         return self.times[partition]
 
     def open_partitions(self) -> list[int]:
@@ -158,7 +158,7 @@ class _Bucket:
 class FinalWindows:
     """Windowed aggregate with EMIT FINAL: a window's groups come out once, when it closes.
 
-    Rows gather unaggregated until a window is due or many are there; then they are grouped in one go into partial states a
+    Rows gather unaggregated until a window is due or many are there; then they are grouped at once into partial states per
     window, which are merged when the window closes, or when they have doubled (so memory follows the open groups).
     """
 
@@ -189,7 +189,7 @@ class FinalWindows:
         due = self.windowing.due()
         if due or self._pending_rows >= _PENDING_ROWS:
             self._flush()
-        parts = [part for one in due if one in self._buckets for part in self._buckets.pop(one).parts]
+        parts = [part for where in due if where in self._buckets for part in self._buckets.pop(where).parts]
         if not parts:
             return self.empty()
         return self._results(self._merge(parts))
@@ -254,7 +254,7 @@ class FinalWindows:
 
 
 class ChangingGroups:
-    """Aggregate with EMIT CHANGES, in windows or for ever: each group that a frame changed comes out, once a frame."""
+    """Aggregate with EMIT CHANGES, in windows or over all time: each group that a frame changed comes out, once per frame."""
 
     def __init__(
         self, window: Window | None, aggregates: Aggregates, states: Mapping[str, pl.DataType], counters: Counters
@@ -262,7 +262,7 @@ class ChangingGroups:
         """Begin without groups.
 
         Args:
-            window: None to aggregate for ever.
+            window: None to aggregate over all time.
             aggregates: the functions.
             states: types of the state columns.
             counters: where losses are counted.
@@ -297,7 +297,7 @@ class ChangingGroups:
         return self._absorb(frame.group_by(*self._keys, maintain_order=True).agg(*self._own, *self._aggregates.partial))
 
     def _absorb(self, partial: pl.DataFrame) -> pl.DataFrame:
-        """Merge partial states, one a group, into the groups' states; return the groups' results."""
+        """Merge partial states, one per group, into the groups' states; return the groups' results."""
         slots = self._slots_of(partial)
         before = self._rows.find(slots)
         old = self._rows.take(before[before >= 0])
@@ -318,10 +318,10 @@ class ChangingGroups:
             return results
         slots = results[SLOT].to_numpy()
         shown = ~results[DELETED].to_numpy()
-        told = shown | self._shown_at(slots)
+        reported = shown | self._shown_at(slots)
         self._shown[slots] = shown
         again = self._seen_before(results)
-        return results.filter(pl.Series(told if again is None else told & ~again)).drop(SLOT)
+        return results.filter(pl.Series(reported if again is None else reported & ~again)).drop(SLOT)
 
     def _shown_at(self, slots: Ints) -> Mask:
         """Return whether the groups' last results passed HAVING, with room for the groups."""
@@ -356,8 +356,8 @@ class ChangingGroups:
         states = self._rows.take(self._rows.find(slots)).with_columns(pl.lit(False).alias(DELETED))
         taken = np.isin(states[ROWPARTITION].to_numpy(), wanted)
         self._changed = [slots[~taken]] if not taken.all() else []
-        gone = [one for one in self._forgotten if one[0] in wanted]
-        self._forgotten = [one for one in self._forgotten if one[0] not in wanted]
+        gone = [group for group in self._forgotten if group[0] in wanted]
+        self._forgotten = [group for group in self._forgotten if group[0] not in wanted]
         if not gone:
             return states.filter(pl.Series(taken))
         names = (ROWPARTITION, WINDOWSTART, KEY)
@@ -367,7 +367,7 @@ class ChangingGroups:
         )
 
     def put_back(self, states: pl.DataFrame) -> pl.DataFrame:
-        """Take up groups' states, one a group (see `take_changed`); return the groups' results."""
+        """Restore groups' states, one per group (see `take_changed`); return the groups' results."""
         if self.windowing is not None:
             self.windowing.put_back(states)
         slots = self._slots_of(states)
@@ -394,7 +394,7 @@ class ChangingGroups:
         if self.windowing is not None:
             self.windowing.forget(partition)
         self.seen_before.pop(partition, None)
-        self._forgotten = [one for one in self._forgotten if one[0] != partition]
+        self._forgotten = [group for group in self._forgotten if group[0] != partition]
         for where in [where for where in self._by_window if where[0] == partition]:
             self._remove(where)
 

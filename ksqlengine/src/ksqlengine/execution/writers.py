@@ -11,9 +11,8 @@ import pyarrow as pa
 from kafkakit import avro_codec
 from kafkakit.partitioning import partitions_of
 from ksqlengine.execution.operators import DELETED, HEADERS, SIDE, TIME, VALUELESS
-from ksqlengine.execution.readers import SchemaLookup
+from ksqlengine.execution.readers import SchemaLookup, with_time
 from ksqlengine.execution.stages import JOIN_KEY, KEYLESS, SinkSpec
-from ksqlengine.expressions.functions.datetime import timestamps_of
 from ksqlengine.formats.factory import serde
 from ksqlengine.plan.steps import ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART, Window, WindowKind
 
@@ -108,20 +107,13 @@ class SinkWriter:
 
     def _with_own_time(self, frame: pl.DataFrame, column: str) -> pl.DataFrame:
         """Take the records' timestamps from a column; rows where it gives none are left out, as in ksqlDB."""
-        time = pl.col(column)
-        if frame.schema[column] == pl.String:
-            time = timestamps_of(time, self.spec.timestamp_format or "")
-        time = time.cast(pl.Int64)
-        for name in (DELETED, VALUELESS):
-            if name in frame.columns:
-                time = pl.when(name).then(ROWTIME).otherwise(time)
-        return frame.with_columns(time.alias(ROWTIME)).filter(pl.col(ROWTIME) >= 0)
+        return with_time(frame, column, self.spec.timestamp_format).filter(pl.col(ROWTIME) >= 0)
 
 
 def _headers_of(frame: pl.DataFrame) -> list[list[tuple[str, bytes | None]]] | None:
     if HEADERS not in frame.columns:
         return None
-    return [[(one["KEY"], one["VALUE"]) for one in row or ()] for row in frame[HEADERS].to_list()]
+    return [[(header["KEY"], header["VALUE"]) for header in row or ()] for row in frame[HEADERS].to_list()]
 
 
 def _windowed_keys(keys: list[bytes | None], frame: pl.DataFrame, window: Window) -> list[bytes | None]:

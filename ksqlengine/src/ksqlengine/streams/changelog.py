@@ -1,12 +1,12 @@
 """A query's state as records of its changelog topic, from which a restart restores it.
 
 What an operator remembers for longer than its source topic may keep records (the groups of an aggregate, the rows of a table
-that is grouped) goes into a compacted topic of the query's own, in the transaction that commits the offsets: a record a group
+that is grouped) goes into a compacted topic of the query's own, in the transaction that commits the offsets: a record per group
 that changed, its last state as the value, none once the group is forgotten. The topic's partitions are those of the stage's
 source. Source: Kafka Streams' changelog topics (KIP-892's sections on transactional state describe why both go together).
 
 A key is the group's key, followed by the start of its window where there is one (Kafka Streams' ``WindowKeySchema``). A value is
-Avro behind the registry's five bytes, whose id is made of the schema itself: states of another engine version are told apart.
+Avro behind the registry's five bytes, whose id is made of the schema itself: states of another engine version are recognized.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class StateSerde:
         self._decoder = avro_codec.Decoder(self._schema, self._writer)
 
     def write(self, states: pl.DataFrame) -> list[bytes]:
-        """Return the values of states, one a row."""
+        """Return the values of states, one per row."""
         plain = states.select(pl.col(name).cast(type_) for name, type_ in self._plain.items())
         columns = [_viewed(plain[name], type_) for name, type_ in zip(plain.columns, self._named.values(), strict=True)]
         batch = pa.RecordBatch.from_arrays([column.to_arrow() for column in columns], names=list(self._named))
         return avro_codec.encode(batch, self._schema, self._id)
 
     def read(self, values: Sequence[bytes]) -> pl.DataFrame:
-        """Return the states of values, one a row.
+        """Return the states of values, one per row.
 
         Raises:
             ChangelogError: a value is none of these states.

@@ -129,7 +129,7 @@ class StageClients:
 
         An assignment that comes while it is closed would freeze the process: librdkafka's ``assign`` then never returns
         (confluentinc/librdkafka issue 4884), and confluent-kafka holds Python's lock over it. Freed, a client calls nothing
-        back. The group isn't told, and needn't be: a static member keeps its partitions.
+        back. The group isn't notified, and needn't be: a static member keeps its partitions.
         """
         del self.group
 

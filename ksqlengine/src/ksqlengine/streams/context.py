@@ -94,7 +94,7 @@ class AssignmentLostError(KsqlEngineError):
 
 
 class UndeliveredError(KsqlEngineError):
-    """Results could not be written, so that the positions may not be committed."""
+    """Results could not be written, so the positions may not be committed."""
 
 
 class ForgottenRecordsError(KsqlEngineError):

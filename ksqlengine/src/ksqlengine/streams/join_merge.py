@@ -1,7 +1,7 @@
 """Puts both sides of a join into the join's own topic, in the order in which they are joined.
 
 Kafka gives no order between two topics. So one stage reads both, takes whichever record's event time is next (as far as the
-topics go), and writes them into one topic; the join reads that topic alone. Thus the order is decided once, exactly once is
+topics go), and writes them into one topic; the join reads that topic alone. So the order is decided once, exactly once is
 the same transaction as everywhere, and a restart joins the same records in the same order again.
 
 Source: Kafka Streams' ``PartitionGroup``, which takes the record with the lowest time of those at hand.

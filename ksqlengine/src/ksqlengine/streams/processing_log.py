@@ -1,7 +1,7 @@
 """The processing log: records that a query could not process, as ksqlDB writes them.
 
 Source: ksqlDB's processing log, types 0 (DESERIALIZATION_ERROR) and 1 (RECORD_PROCESSING_ERROR) of its
-``ProcessingLogMessageSchema``. The topic gets one JSON object a record, written in the query's own transactions, so that each bad
+``ProcessingLogMessageSchema``. The topic gets one JSON object per record, written in the query's own transactions, so each bad
 record is logged once.
 """
 
