@@ -47,7 +47,7 @@ from heartwatch.settings import load_settings
 from heartwatch.web.operations import Operations, Order
 from heartwatch.web.prefect_api import PrefectApi
 from kafkakit.waiting import wait_until
-from ksqlengine.client.rest_client import Ksqldb, StatementError
+from ksqlengine.client.rest_client import Ksqldb, StatementRefusedError
 
 _QUERY = re.compile(r"query: (\{.*?\}),")
 _AT_ONCE = 10
@@ -269,7 +269,7 @@ def _wait(condition: Callable[[], bool], what: str) -> None:
 
 def prepare(pipeline: Pipeline) -> None:
     """Deploy the pipeline by a small run of all of it, where it isn't there yet."""
-    with suppress(StatementError):
+    with suppress(StatementRefusedError):
         pipeline.count()
         return
     deploy(Console(quiet=True))

@@ -266,7 +266,7 @@ class Migrations:
         """Apply a migration and wait until its queries run, or take it back.
 
         Raises:
-            ksqlengine.client.rest_client.StatementError: a statement is wrong.
+            ksqlengine.client.rest_client.StatementRefusedError: a statement is wrong.
             ksqlengine.client.rest_client.KsqldbError: a query doesn't run, or no server is ready.
         """
         migration = next(one for one in self._migrations if one.file == change.resource)

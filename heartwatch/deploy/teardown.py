@@ -23,7 +23,7 @@ from heartwatch.settings import PostgresSettings, S3Settings
 from kafkakit.admin import KafkaAdmin
 from kafkakit.registry import Registry
 from kafkakit.waiting import wait_until
-from ksqlengine.client.rest_client import Ksqldb, Query, Source, quoted
+from ksqlengine.client.rest_client import Ksqldb, QueryInfo, SourceInfo, quoted
 
 _POLL_SECONDS = 0.2
 _SLOT_SECONDS = 30
@@ -161,20 +161,20 @@ def tear_down(plan: Plan, teardown: Teardown, report: Callable[[str], None] = la
             ) from error
 
 
-def order_sources(sources: Iterable[Source], footprint: Footprint) -> list[Source]:
+def order_sources(sources: Iterable[SourceInfo], footprint: Footprint) -> list[SourceInfo]:
     """Return the streams and tables of a version, last created first; those made by hand on its topics before all."""
     order = {name: index for index, name in enumerate(footprint.sources)}
     mine = [source for source in sources if source.name in order or source.topic in footprint.topics]
     return sorted(mine, key=lambda source: order.get(source.name, len(order)), reverse=True)
 
 
-def queries_of(sources: Iterable[Source], ksqldb: Ksqldb) -> list[str]:
+def queries_of(sources: Iterable[SourceInfo], ksqldb: Ksqldb) -> list[str]:
     """Return the ids of the queries that read or write streams and tables, newest first."""
     ids = set()
     for source in sources:
         description = ksqldb.describe(source.name)
         ids |= {*description.read_queries, *description.write_queries}
-    present: list[Query] = ksqldb.queries()
+    present: list[QueryInfo] = ksqldb.queries()
     return [query.query_id for query in reversed(present) if query.query_id in ids]
 
 

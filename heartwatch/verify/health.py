@@ -10,7 +10,7 @@ from heartwatch.connect import ConnectorStatus
 from heartwatch.events import Wrong
 from heartwatch.monitoring import ConnectorRestarts
 from kafkakit.admin import PartitionReplicas
-from ksqlengine.client.rest_client import Query
+from ksqlengine.client.rest_client import QueryInfo
 
 _SHOWN = 5
 _RUNNING_QUERY = {"RUNNING", "PAUSED"}
@@ -96,7 +96,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if 10 < number % 100 < 14 else ends.get(number % 10, 'th')}"
 
 
-def judge_queries(queries: Iterable[Query]) -> list[HealthFinding]:
+def judge_queries(queries: Iterable[QueryInfo]) -> list[HealthFinding]:
     """Return one finding per query; a query that neither runs nor is paused is wrong."""
     return [
         HealthFinding("query", query.query_id, query.state)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from heartwatch.analytic import Analytic
 from heartwatch.settings import Settings
 from heartwatch.web.readings.base import REQUEST_SECONDS
-from ksqlengine.client.rest_client import Ksqldb, Query, StatementError, Statistics
+from ksqlengine.client.rest_client import Ksqldb, QueryInfo, StatementRefusedError, Statistics
 from ksqlengine.internal_names import query_group
 
 
@@ -29,7 +29,7 @@ class KsqlReading:
 
     servers: Mapping[str, bool]
     version: str
-    queries: tuple[Query, ...]
+    queries: tuple[QueryInfo, ...]
     stream: Statistics | None
     table: Statistics | None
     groups: tuple[str, ...]
@@ -65,6 +65,6 @@ class KsqlReader:
 
     def _statistics(self, name: str) -> Statistics | None:
         # KSQL keeps names as the migrations give them, unquoted: in capitals.
-        with suppress(StatementError):
+        with suppress(StatementRefusedError):
             return self._ksqldb.describe(name.upper()).statistics
         return None

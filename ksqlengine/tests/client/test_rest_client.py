@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ksqlengine.client.rest_client import Ksqldb, KsqldbError, KsqldbUnavailableError, StatementError, quoted
+from ksqlengine.client.rest_client import Ksqldb, KsqldbError, KsqldbUnavailableError, StatementRefusedError, quoted
 from ksqlengine.client.settings import KsqldbSettings
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -94,7 +94,7 @@ def test_execute_waits_for_a_queued_command():
 
 
 def test_a_refused_statement_keeps_code_reason_and_text():
-    with pytest.raises(StatementError) as caught:
+    with pytest.raises(StatementRefusedError) as caught:
         ksqldb(lambda request: httpx.Response(400, json=STATEMENT_ERROR)).execute("DROP X;")
     error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
     assert (error.error_code, error.reason, error.statement) == (40001, "line 1:8: no table", "DROP X;")
@@ -102,7 +102,7 @@ def test_a_refused_statement_keeps_code_reason_and_text():
 
 
 def test_a_command_that_fails_while_carried_out_is_an_error():
-    with pytest.raises(StatementError, match="done"):
+    with pytest.raises(StatementRefusedError, match="done"):
         ksqldb(lambda request: httpx.Response(200, json=[command("ERROR")])).execute("CREATE …;")
 
 
@@ -168,7 +168,7 @@ def test_a_statement_that_another_client_s_has_ended_is_sent_again():
 
 def test_statements_of_which_some_were_carried_out_are_not_sent_again():
     answers = [httpx.Response(500, json={**FENCED, "entities": [command("SUCCESS")]})]
-    with pytest.raises(StatementError, match="newer producer"):
+    with pytest.raises(StatementRefusedError, match="newer producer"):
         ksqldb(lambda _: answers.pop(0)).execute("CREATE …; CREATE …;")
 
 
@@ -176,7 +176,7 @@ def test_a_server_that_refuses_for_another_reason_is_not_asked_again():
     answers = [
         httpx.Response(500, json={**FENCED, "message": "The retention period of the window store must be larger"})
     ]
-    with pytest.raises(StatementError, match="retention period"):
+    with pytest.raises(StatementRefusedError, match="retention period"):
         ksqldb(lambda _: answers.pop(0)).execute("CREATE …;")
 
 

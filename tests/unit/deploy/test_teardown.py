@@ -5,11 +5,11 @@ from typing import Any, cast
 
 from heartwatch.deploy.plan import deletions
 from heartwatch.deploy.teardown import Clients, Footprint, Teardown, groups_of, order_sources, tear_down
-from ksqlengine.client.rest_client import Query, Source, StatementError
+from ksqlengine.client.rest_client import QueryInfo, SourceInfo, StatementRefusedError
 
 
-def source(name: str, topic: str, kind: str = "STREAM") -> Source:
-    return Source(name, kind, topic, "KAFKA", "AVRO", False)
+def source(name: str, topic: str, kind: str = "STREAM") -> SourceInfo:
+    return SourceInfo(name, kind, topic, "KAFKA", "AVRO", False)
 
 
 def test_readers_go_before_what_they_read():
@@ -42,13 +42,13 @@ class Ksqldb:
     def __init__(self) -> None:
         self.running = ["CTAS_1"]
 
-    def queries(self) -> list[Query]:
-        return [Query(one, "RUNNING", (), (), "") for one in self.running]
+    def queries(self) -> list[QueryInfo]:
+        return [QueryInfo(one, "RUNNING", (), (), "") for one in self.running]
 
     def execute(self, sql: str) -> list[Any]:
         query = sql.removeprefix("TERMINATE ").rstrip(";")
         if query not in self.running:
-            raise StatementError(40001, f"Unknown queryId: {query}", sql)
+            raise StatementRefusedError(40001, f"Unknown queryId: {query}", sql)
         self.running.remove(query)
         return []
 

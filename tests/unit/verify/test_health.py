@@ -18,7 +18,7 @@ from heartwatch.verify.health import (
     judge_workers,
 )
 from kafkakit.admin import PartitionReplicas
-from ksqlengine.client.rest_client import Query
+from ksqlengine.client.rest_client import QueryInfo
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CALM = timedelta(minutes=30)
@@ -63,7 +63,7 @@ def test_restarts_are_forgotten_after_a_calm_while() -> None:
     ("state", "event"), [("RUNNING", None), ("PAUSED", None), ("ERROR", "heartwatch.query.failed")]
 )
 def test_a_query_in_error_is_wrong(state: str, event: str | None) -> None:
-    (found,) = judge_queries([Query("Q", state, (), (), "")])
+    (found,) = judge_queries([QueryInfo("Q", state, (), (), "")])
     assert found.event == event
 
 

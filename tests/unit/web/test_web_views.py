@@ -32,7 +32,7 @@ from heartwatch.web.readings.postgres import PostgresReading, Proof
 from heartwatch.web.readings.prefect import FlowRun, PrefectReading, WorkerState
 from heartwatch.web.readings.traces import Trace
 from heartwatch.web.watching import Health, Watch
-from ksqlengine.client.rest_client import Query, Statistics
+from ksqlengine.client.rest_client import QueryInfo, Statistics
 
 EVIL = "<script>alert('x')</script>"
 QUIET = Series((0,) * 150, (0,) * 150, (0,) * 150)
@@ -49,7 +49,7 @@ def snapshot() -> Snapshot:
         health=(Health("Kafka", True, 0.0), Health("Connect", False, 1_700_000_000.0, EVIL)),
         kafka=KafkaReading(sample, ("127.0.0.1:1",), (TopicShape(EVIL, 8, 1, 0),)),
         ksql=KsqlReading(
-            {EVIL: True}, "1", (Query(EVIL, "ERROR", (), (EVIL,), ""),), Statistics(5), Statistics(0, 0, 3), ()
+            {EVIL: True}, "1", (QueryInfo(EVIL, "ERROR", (), (EVIL,), ""),), Statistics(5), Statistics(0, 0, 3), ()
         ),
         connectors=(ConnectorStatus(EVIL, "RUNNING", "", (TaskStatus(0, "FAILED", ""),)),),
         prefect=PrefectReading((WorkerState(EVIL, EVIL, False, None),), (run,), {"verify-sink": run}, 2, 3),

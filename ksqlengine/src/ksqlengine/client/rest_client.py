@@ -43,7 +43,7 @@ class KsqldbUnavailableError(KsqldbError):
     """No KSQL server could be reached."""
 
 
-class StatementError(KsqldbError):
+class StatementRefusedError(KsqldbError):
     """A server refused a statement.
 
     Attributes:
@@ -64,7 +64,7 @@ class StatementError(KsqldbError):
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server says of itself. `embedded` tells HeartWatch's engine from ksqlDB."""
+    """What a server says of itself. `embedded` distinguishes this package's server from ksqlDB."""
 
     url: str
     version: str
@@ -74,7 +74,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceInfo:
     """A stream or table: name, kind (STREAM, TABLE), topic, formats, and whether its key is windowed."""
 
     name: str
@@ -86,7 +86,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Query:
+class QueryInfo:
     """A persistent query: id, state (RUNNING, PAUSED, ERROR), the streams or tables and topics it writes, and its SQL."""
 
     query_id: str
@@ -121,7 +121,7 @@ class Statistics:
 class SourceDescription:
     """What DESCRIBE … EXTENDED says of a stream or table."""
 
-    source: Source
+    source: SourceInfo
     partitions: int
     replication: int
     statement: str
@@ -231,7 +231,7 @@ class Ksqldb:
             after: sequence number of the command that must have been carried out before.
 
         Raises:
-            StatementError: a statement is wrong.
+            StatementRefusedError: a statement is wrong.
             KsqldbUnavailableError: no server is ready, or it went away while it had the statements.
             KsqldbError: a statement wasn't carried out in time.
         """
@@ -256,7 +256,7 @@ class Ksqldb:
             variables: values for ``${name}`` in the statements.
 
         Raises:
-            StatementError: a statement is wrong.
+            StatementRefusedError: a statement is wrong.
             KsqldbUnavailableError: no server is ready, or it went away while it had the statements.
         """
         body = {"ksql": sql, "streamsProperties": dict(properties or {}), "sessionVariables": dict(variables or {})}
@@ -274,7 +274,7 @@ class Ksqldb:
             variables: values for ``${name}`` in it.
 
         Raises:
-            StatementError: the query is wrong.
+            StatementRefusedError: the query is wrong.
             KsqldbError: the server ended it with an error, or none is ready.
         """
         body = {"sql": sql, "properties": dict(properties or {}), "sessionVariables": dict(variables or {})}
@@ -291,14 +291,14 @@ class Ksqldb:
             properties: streams properties of the statement.
 
         Raises:
-            StatementError: the statement is wrong.
+            StatementRefusedError: the statement is wrong.
             KsqldbError: no server is ready.
         """
         body = {"ksql": sql, "streamsProperties": dict(properties or {})}
         with self._lines("/query", body, {}, "print the topic") as lines:
             yield lines
 
-    def streams(self) -> list[Source]:
+    def streams(self) -> list[SourceInfo]:
         """Return all streams.
 
         Raises:
@@ -306,7 +306,7 @@ class Ksqldb:
         """
         return [_source(item, "STREAM") for item in self._show("SHOW STREAMS;", "streams")]
 
-    def tables(self) -> list[Source]:
+    def tables(self) -> list[SourceInfo]:
         """Return all tables.
 
         Raises:
@@ -314,14 +314,14 @@ class Ksqldb:
         """
         return [_source(item, "TABLE") for item in self._show("SHOW TABLES;", "tables")]
 
-    def queries(self) -> list[Query]:
+    def queries(self) -> list[QueryInfo]:
         """Return all persistent queries.
 
         Raises:
             KsqldbUnavailableError: no server is ready.
         """
         return [
-            Query(
+            QueryInfo(
                 query_id=item["id"],
                 state=_state(item),
                 sinks=tuple(item.get("sinks", ())),
@@ -339,13 +339,13 @@ class Ksqldb:
             name: as SHOW STREAMS and SHOW TABLES give it.
 
         Raises:
-            StatementError: there is none of this name.
+            StatementRefusedError: there is none of this name.
             KsqldbUnavailableError: no server is ready.
         """
         found = self._show(f"DESCRIBE {quoted(name)} EXTENDED;", "sourceDescription")
         return _description(found)
 
-    def wait_query(self, query_id: str, timeout_seconds: float = 60) -> Query:
+    def wait_query(self, query_id: str, timeout_seconds: float = 60) -> QueryInfo:
         """Wait until a persistent query runs.
 
         Raises:
@@ -353,7 +353,7 @@ class Ksqldb:
         """
         state = ""
 
-        def running() -> Query | None:
+        def running() -> QueryInfo | None:
             nonlocal state
             found = next((query for query in self.queries() if query.query_id == query_id), None)
             state = found.state if found is not None else "not there"
@@ -390,7 +390,7 @@ class Ksqldb:
             ),
         )
         if status["status"] == "ERROR":
-            raise StatementError(0, str(status["message"]), statement)
+            raise StatementRefusedError(0, str(status["message"]), statement)
         return CommandResult(
             statement=statement,
             message=str(status["message"]),
@@ -474,7 +474,7 @@ class _NoServerError(KsqldbUnavailableError):
     """No server took the request: it may be repeated."""
 
 
-class _FencedError(StatementError):
+class _FencedError(StatementRefusedError):
     """The server took another client's statement instead of this one: it may be repeated."""
 
 
@@ -519,7 +519,7 @@ def _answer(response: httpx.Response, operation: str) -> Any:
     if isinstance(body, dict) and "statementText" in body:
         # What was answered for the request's earlier statements was carried out: only a request without is repeated.
         fenced = _FENCED in str(body["message"]) and not body.get("entities")
-        raise (_FencedError if fenced else StatementError)(
+        raise (_FencedError if fenced else StatementRefusedError)(
             int(body.get("error_code", 0)), str(body["message"]), str(body["statementText"])
         )
     message = body.get("message", body) if isinstance(body, dict) else body
@@ -527,8 +527,8 @@ def _answer(response: httpx.Response, operation: str) -> Any:
     raise KsqldbError(f"can't {operation}: {message} ({code})")
 
 
-def _source(item: Mapping[str, Any], kind: str) -> Source:
-    return Source(
+def _source(item: Mapping[str, Any], kind: str) -> SourceInfo:
+    return SourceInfo(
         name=item["name"],
         kind=kind,
         topic=item["topic"],
@@ -546,7 +546,7 @@ def _state(item: Mapping[str, Any]) -> str:
 
 
 def _description(found: Mapping[str, Any]) -> SourceDescription:
-    source = Source(
+    source = SourceInfo(
         name=found["name"],
         kind=found["type"],
         topic=found["topic"],

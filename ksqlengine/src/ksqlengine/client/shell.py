@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ksqlengine.client.rest_client import Ksqldb, KsqldbError, ResultRows, StatementError
+from ksqlengine.client.rest_client import Ksqldb, KsqldbError, ResultRows, StatementRefusedError
 from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import KEYWORDS, ParsedStatement, split_statements, substitute
 from ksqlengine.language.parser import prepare
-from ksqlengine.types.errors import StatementError as SyntaxRefusal
+from ksqlengine.types.errors import StatementError
 
 _RETRY_SECONDS = 5  # how long a file of statements waits for a server
 _LEAVE, _HELP = {"exit", "quit"}, "help"
@@ -111,7 +111,7 @@ class Shell:
         """Return a statement's tree; None for what only the server may know, so that the server says what is wrong."""
         try:
             return prepare(parsed, self._variables).statement
-        except SyntaxRefusal:
+        except StatementError:
             return None
 
     def _select(self, sql: str, is_push: bool) -> None:
@@ -228,10 +228,10 @@ def run_shown(shell: Shell, console: Console, sql: str) -> bool:
     """Run statements and print what is wrong as ksqlDB's own prompt does; tell whether all went well."""
     try:
         shell.run(sql)
-    except StatementError as error:
+    except StatementRefusedError as error:
         console.print(error.reason, style="red", markup=False)
         return False
-    except (SyntaxRefusal, KsqldbError, OSError) as error:
+    except (StatementError, KsqldbError, OSError) as error:
         console.print(str(error), style="red", markup=False)
         return False
     return True

@@ -268,7 +268,7 @@ class Responses:
             shown = [{"arguments": _arguments(accepts), "returnType": "", "description": description}]
             kind = "AGGREGATE"
         return {
-            "@type": "describe_function", "name": name, "description": description, "author": "HeartWatch", "version": "",
+            "@type": "describe_function", "name": name, "description": description, "author": "ksqlengine", "version": "",
             "path": "internal", "functions": shown, "type": kind,
         }  # fmt: skip
 

@@ -56,7 +56,7 @@ class RecordedSchemas:
 
 
 @dataclass(frozen=True)
-class Position:
+class GroupPosition:
     """Where a group is in a partition: its committed offset (0 without one), and between which offsets that lies."""
 
     first: int
@@ -93,7 +93,7 @@ class Resources:
         found = self.kafka.offsets({topic for topic, _ in wanted}, "latest", committed=True)
         return {one: found[one] for one in wanted}
 
-    def positions(self, topic: str, groups: Sequence[str]) -> dict[str, dict[int, Position]]:
+    def positions(self, topic: str, groups: Sequence[str]) -> dict[str, dict[int, GroupPosition]]:
         """Return where groups are in a topic, by group and partition.
 
         Raises:
@@ -104,7 +104,7 @@ class Resources:
             committed = {group: offsets.committed(group, topic) for group in groups}
         return {
             group: {
-                partition: Position(
+                partition: GroupPosition(
                     first, end, reached[topic, partition].offset if (topic, partition) in reached else 0
                 )
                 for (_, partition), (first, end) in sorted(spans.items())
