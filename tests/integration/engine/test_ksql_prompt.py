@@ -12,6 +12,7 @@ from engine_process import EngineProcess
 from rich.console import Console
 
 from heartwatch.ksql.commands import app
+from ksqlengine import cli
 from ksqlengine.client.rest_client import Ksqldb
 from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.client.shell import Shell, run_shown
@@ -81,3 +82,22 @@ def test_piped_statements_run_as_a_file_s(
     assert left.value.code == code
     assert "Stream" in shown.out, "what comes before the refused statement has run"
     assert ("mismatched input" in shown.err) == bool(code)
+
+
+def test_ksqlengine_s_own_command_takes_the_server_s_address(
+    engines: Callable[[str], EngineProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    url = engines("engine").start().url
+    file = tmp_path / "statements.sql"
+    file.write_text("SHOW STREAMS; SELECT;")
+    monkeypatch.setattr("sys.stdin", io.StringIO("SHOW STREAMS;"))
+    for arguments, code in ((["shell"], 0), (["run", str(file)], 1)):
+        with pytest.raises(SystemExit) as left:
+            cli.main([*arguments, "--server", url])
+        shown = capsys.readouterr()
+        assert left.value.code == code
+        assert "Stream" in shown.out
+        assert ("mismatched input" in shown.err) == bool(code)

@@ -1,0 +1,6 @@
+CREATE STREAM orders (customer STRING KEY, amount INT) WITH (KAFKA_TOPIC='orders', VALUE_FORMAT='JSON');
+CREATE TABLE totals AS
+  SELECT customer, COUNT(*) AS orders, SUM(amount) AS total
+  FROM orders WINDOW TUMBLING (SIZE 1 HOUR, GRACE PERIOD 0 SECONDS)
+  GROUP BY customer
+  EMIT FINAL;
