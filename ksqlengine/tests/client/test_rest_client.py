@@ -24,8 +24,8 @@ STATEMENT_ERROR = {
 }
 
 
-def ksqldb(handler: Handler, urls: Sequence[str] = ("http://one",)) -> Ksqldb:
-    return Ksqldb(KsqldbSettings(urls=list(urls)), retry_seconds=0.2, transport=httpx.MockTransport(handler))
+def ksqldb(handler: Handler, urls: Sequence[str] = ("http://one",), retry_seconds: float = 0.2) -> Ksqldb:
+    return Ksqldb(KsqldbSettings(urls=list(urls)), retry_seconds=retry_seconds, transport=httpx.MockTransport(handler))
 
 
 def command(status: str, query_id: str | None = None, sequence: int = 7) -> dict[str, Any]:
@@ -207,8 +207,17 @@ NO_LAG = {
 
 
 def test_a_pull_query_that_comes_too_early_is_sent_again():
+    not_yet = {
+        "@type": "statement_error",
+        "error_code": 40001,
+        "message": "Error starting pull query: Materialized data for key ['a']-Optional.empty is not available yet. "
+        "Please try again later.",
+        "statementText": "SELECT * FROM t WHERE k = 'a';",
+        "entities": [],
+    }
     answers = [
         httpx.Response(503, json=NO_LAG),
+        httpx.Response(400, json=not_yet),
         httpx.Response(
             200, text='{"queryId":"q","columnNames":["K","N"],"columnTypes":["STRING","BIGINT"]}\n["a",1]\n'
         ),
@@ -217,7 +226,7 @@ def test_a_pull_query_that_comes_too_early_is_sent_again():
     def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=INFO) if request.url.path == "/info" else answers.pop(0)
 
-    with ksqldb(handler).select("SELECT * FROM t WHERE k = 'a';") as result:
+    with ksqldb(handler, retry_seconds=10).select("SELECT * FROM t WHERE k = 'a';") as result:
         assert (result.names, list(result.rows)) == (("K", "N"), [["a", 1]])
 
 

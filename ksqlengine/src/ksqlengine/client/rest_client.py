@@ -29,6 +29,7 @@ MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 
 _NOT_READY = 503
+_NOT_YET = "is not available yet. Please try again later."  # 400 to a pull query whose table has only just been made
 _FENCED = "newer producer with the same transactionalId"
 _FENCED_SECONDS = 30.0  # at most so long another client's statements keep this one's from being taken
 _POLL_SECONDS = 0.1
@@ -409,7 +410,8 @@ class Ksqldb:
     def _lines(self, path: str, body: Any, headers: Mapping[str, str], operation: str) -> Iterator[Iterator[str]]:
         """Send a request whose answer comes line by line without end.
 
-        A server that has only just made a table answers 503 to a pull query on it, until it knows how far its state is.
+        A server that has only just made a table answers 503 or "not available yet" to a pull query on it, until it knows how far
+        its state is.
         """
         self.info()  # finds a server that is ready
         url = self._settings.urls[self._preferred].rstrip("/")
@@ -486,7 +488,7 @@ def _entered(stack: ExitStack, stream: AbstractContextManager[httpx.Response], o
             stack.push(opened.pop_all())
             return response
         response.read()
-    if response.status_code == _NOT_READY:
+    if response.status_code == _NOT_READY or _NOT_YET in response.text:
         raise _NoServerError(f"can't {operation}: the server is not ready: {response.text[:500]}; try it again later")
     _answer(response, operation)
     raise AssertionError("an answer that isn't a success is raised")
