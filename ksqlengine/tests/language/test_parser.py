@@ -176,7 +176,7 @@ class TestVariables:
         assert variables == {}
 
     def test_an_unknown_variable_is_an_error_outside_texts(self) -> None:
-        with pytest.raises(StatementError, match="nope"):
+        with pytest.raises(StatementError, match=r"\$\{NOPE\}"):
             parse_statements("SELECT * FROM ${nope};")
         (one,) = parse_statements("SELECT '${nope}' FROM a;")
         assert one.text == "SELECT '${nope}' FROM a;"

@@ -51,7 +51,7 @@ def test_what_stands_for_a_placeholder(sql: str, rendered: str) -> None:
         ("${x}'b'", "b", "part of a word"),
         ("SELECT `a ${x}`;", "b", "1:11: variable 'x' can't be a part of the quoted identifier '`a ${x}`'"),
         ('"${x}"', "b", "quoted identifier"),
-        ("a\n  ${n-a}", "b", "2:3: token recognition error at: '$'"),
+        ("a\n  ${n-a}", "b", "2:3: '$' can't stand here"),
     ],
 )
 def test_what_cannot_be_replaced(sql: str, value: str | None, message: str) -> None:

@@ -137,6 +137,35 @@ def test_numbers_and_switches_are_taken_as_text(tmp_path: Path) -> None:
     assert variables["variables"] == [{"name": "number", "value": "7"}]
 
 
+@pytest.mark.parametrize(
+    ("sql", "variables", "answer"),
+    [
+        ("UNSET 'nope';", {}, (400, "Unknown property: nope", "UNSET 'nope';")),
+        ("UNSET '${p}';", {"p": "nope"}, (400, "Unknown property: nope", "UNSET 'nope';")),
+        ("UNSET 'auto.offset.reset';", {}, (200, None, None)),
+        ("UNSET 'ksql.streams.auto.offset.reset';", {}, (200, None, None)),
+        (
+            "UNDEFINE nope;",
+            {},
+            (200, "Cannot undefine variable 'nope' which was never defined", "UNDEFINE nope;"),
+        ),
+        ("DEFINE a = '1'; UNDEFINE a;", {}, (200, None, None)),
+    ],
+)
+def test_what_is_unset_and_undefined(
+    sql: str, variables: dict[str, str], answer: tuple[int, str | None, str | None], tmp_path: Path
+) -> None:
+    engine = real_engine(tmp_path)
+    engine.ready = True
+    body = orjson.dumps({"ksql": sql, "sessionVariables": variables})
+    status, text = asyncio.run(request(Server(engine, "here"), "/ksql", body))
+    found = orjson.loads(text)
+    entity = (found[0] if found else {}) if status == 200 else found
+    assert (status, entity.get("message"), entity.get("statementText")) == answer
+    if status == 200 and found:
+        assert entity["@type"] == "warning_entity"
+
+
 class AwayFromKafka(Engine):
     """Can't be started."""
 

@@ -23,8 +23,8 @@ from rich.table import Table
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError, ResultRows, StatementRefusedError
 from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.language import ast
-from ksqlengine.language.lexer import KEYWORDS, ParsedStatement, split_statements, substitute
-from ksqlengine.language.parser import prepare
+from ksqlengine.language.lexer import KEYWORDS, ParsedStatement, split_statements
+from ksqlengine.language.parser import PreparedStatement, prepare
 from ksqlengine.types.errors import StatementError
 
 _RETRY_SECONDS = 5  # how long a file of statements waits for a server
@@ -85,9 +85,9 @@ class Shell:
             self._run_one(parsed)
 
     def _run_one(self, parsed: ParsedStatement) -> None:
-        statement = self._parsed(parsed)
-        text = substitute(parsed, self._variables).text
-        match statement:
+        prepared = self._prepared(parsed)
+        text = parsed.text if prepared is None else prepared.text
+        match None if prepared is None else prepared.statement:
             case ast.SetProperty(name, value):
                 self._properties[name] = value
                 self._console.print(f"{name} is set to {value!r} for this session", markup=False)
@@ -95,7 +95,8 @@ class Shell:
                 self._properties.pop(name, None)
                 self._console.print(f"{name} is no longer set", markup=False)
             case ast.DefineVariable() | ast.UndefineVariable():
-                return
+                if prepared is not None and prepared.warning:
+                    self._console.print(prepared.warning, style="yellow", markup=False)
             case ast.RunScript(path):
                 self.run(Path(path).expanduser().read_text(encoding="utf-8"))
             case ast.QueryStatement(query):
@@ -107,10 +108,10 @@ class Shell:
                 for entity in self._ksqldb.entities(text, self._properties, self._variables):
                     show(entity, self._console)
 
-    def _parsed(self, parsed: ParsedStatement) -> ast.Statement | None:
-        """Return a statement's tree; None for what only the server may know, so that the server says what is wrong."""
+    def _prepared(self, parsed: ParsedStatement) -> PreparedStatement | None:
+        """Return a statement with its tree; None for what only the server may know, so that the server says what is wrong."""
         try:
-            return prepare(parsed, self._variables).statement
+            return prepare(parsed, self._variables)
         except StatementError:
             return None
 

@@ -1,4 +1,4 @@
-"""KSQL text to tokens, split into statements, with variables replaced.
+"""KSQL text to tokens, split into statements.
 
 The token rules are those of ksqlDB's SqlBase grammar: keywords in any case, identifiers upper-cased unless quoted, comments
 dropped. A keyword that may also name something becomes an identifier in the parser's `identifier` rule.
@@ -7,7 +7,7 @@ dropped. A keyword that may also name something becomes an identifier in the par
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,9 @@ def tokenize(sql: str) -> Iterator[Token]:
     for match in _TOKEN.finditer(sql):
         kind, text, start = match.lastgroup or "", match.group(), match.start()
         if kind == "UNRECOGNIZED":
-            raise ParseError(f"token recognition error at: {text!r}", Position(line, start - line_start + 1))
+            position = Position(line, start - line_start + 1)
+            message = f"Syntax Error\nSyntax error at or near '{text}' at line {position}"
+            raise ParseError(message, position, _statement_at(sql, start))
         if kind != "SKIP":
             yield _token(kind, text, start, line, start - line_start + 1)
         newlines = text.count("\n")
@@ -100,6 +102,12 @@ def _token(kind: str, text: str, start: int, line: int, column: int) -> Token:
     elif kind == "IDENTIFIER" and text.upper() in KEYWORDS:
         kind = text.upper()
     return Token(kind, text, start, line, column, line, column + len(text), start + len(text))
+
+
+def _statement_at(sql: str, index: int) -> str:
+    """Return the statement around a character that can't be read, from the semicolon before to the one behind."""
+    end = sql.find(";", index)
+    return sql[sql.rfind(";", 0, index) + 1 : end + 1 if end >= 0 else len(sql)].strip()
 
 
 def split_statements(sql: str) -> list[ParsedStatement]:
@@ -120,66 +128,6 @@ def split_statements(sql: str) -> list[ParsedStatement]:
         position = Position(last.line or 1, last.end_column or 1)
         raise ParseError("missing ';' at '<EOF>'", position, sql[tokens[0].start_pos :])
     return statements
-
-
-def substitute(statement: ParsedStatement, variables: Mapping[str, str]) -> ParsedStatement:
-    """Replace ``${name}`` where ksqlDB does: as an identifier or a literal, and inside string literals.
-
-    Raises:
-        ParseError: a name outside a string is not defined, or its value is neither an identifier nor a literal.
-    """
-    if not statement.tokens or "${" not in statement.text:
-        return statement
-    base = statement.tokens[0].start_pos or 0
-    parts, position = [], 0
-    for token in statement.tokens:
-        start = (token.start_pos or 0) - base
-        replaced = _replacement(token, variables, statement.text)
-        parts += [statement.text[position:start], replaced]
-        position = start + len(token)
-    text = "".join([*parts, statement.text[position:]])
-    return statement if text == statement.text else split_statements(text)[0]
-
-
-def _replacement(token: Token, variables: Mapping[str, str], statement: str) -> str:
-    if token.type == "STRING":
-        return substitute_text(str(token), variables)
-    if token.type != "VARIABLE":
-        return str(token)
-    value = variables.get(token[2:-1], str(token))
-    if not _VALUE.fullmatch(value):
-        position = Position(token.line or 1, token.column or 1)
-        message = (
-            f"Illegal argument at {position}. Identifier names cannot start with '@' and may only contain alphanumeric "
-            f"values and '_'. Got: '{value}'"
-        )
-        raise ParseError(message, position, statement)
-    return value
-
-
-_VALUE = re.compile(
-    r"""'(?:[^']|'')*' | "[A-Za-z_][A-Za-z0-9_@]*" | `[A-Za-z_][A-Za-z0-9_@]*` | [A-Za-z_][A-Za-z0-9_@]*
-    | [+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?""",
-    re.VERBOSE,
-)
-_IN_TEXT = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_@]*)\}")
-
-
-def substitute_text(text: str, variables: Mapping[str, str]) -> str:
-    """Replace ``${name}`` inside a string literal; unknown names stay, ``$${name}`` gives ``${name}``."""
-
-    def replace(match: re.Match[str]) -> str:
-        if match.group().startswith("$$"):
-            return match.group()[1:]
-        value = variables.get(match.group(1))
-        return match.group() if value is None else _sanitized(value)
-
-    return _IN_TEXT.sub(replace, text)
-
-
-def _sanitized(value: str) -> str:
-    quoted = len(value) > 1 and value[0] == value[-1] == "'"
-    return (value[1:-1] if quoted else value).replace("'", "''")
 
 
 class TokenLexer(Lexer):

@@ -30,9 +30,9 @@ from ksqlengine.language.lexer import (
     ParsedStatement,
     TokenLexer,
     split_statements,
-    substitute,
     tokenize,
 )
+from ksqlengine.language.variables import location, substitute
 from ksqlengine.types.errors import NotSupportedError, ParseError, Position, StatementError
 from ksqlengine.types.sqltypes import (
     BIGINT,
@@ -75,10 +75,11 @@ BIGINT_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class PreparedStatement:
-    """A statement ready to be analysed: its text (variables replaced, with the semicolon) and its tree."""
+    """A statement ready to be analysed: its text (variables replaced, with the semicolon), its tree, and what to warn of."""
 
     text: str
     statement: ast.Statement
+    warning: str | None = None
 
 
 @cache
@@ -129,25 +130,31 @@ def prepare(parsed: ParsedStatement, variables: MutableMapping[str, str]) -> Pre
     Raises:
         StatementError: the text is not KSQL, or a variable is unknown.
     """
-    replaced = substitute(_with_variable_name(parsed), variables)
+    replaced = substitute(_with_variable_name(parsed), variables, _lark())
     statement = cast(ast.Statement, _build(replaced, "single_statement"))
     if isinstance(statement, ast.DefineVariable):
         variables[statement.name] = statement.value
-    elif isinstance(statement, ast.UndefineVariable):
-        variables.pop(statement.name, None)
+    elif isinstance(statement, ast.UndefineVariable) and variables.pop(statement.name, None) is None:
+        message = f"Cannot undefine variable '{statement.name}' which was never defined"
+        return PreparedStatement(replaced.text, statement, message)
     return PreparedStatement(replaced.text, statement)
 
 
 def _with_variable_name(parsed: ParsedStatement) -> ParsedStatement:
-    """Return DEFINE or UNDEFINE with its variable as an identifier: keywords may name variables."""
-    if (
-        len(parsed.tokens) < 2
-        or parsed.tokens[0].type not in ("DEFINE", "UNDEFINE")
-        or parsed.tokens[1].type not in KEYWORDS
-    ):
+    """Return DEFINE or UNDEFINE with its variable as an identifier: keywords may name variables, quoted identifiers may not.
+
+    Raises:
+        ParseError: the name or the value is of another kind.
+    """
+    if len(parsed.tokens) < 2 or parsed.tokens[0].type not in ("DEFINE", "UNDEFINE"):
         return parsed
-    name = parsed.tokens[1].update(type="IDENTIFIER")
-    return ParsedStatement(parsed.text, (parsed.tokens[0], name, *parsed.tokens[2:]))
+    name = parsed.tokens[1].update(type="IDENTIFIER") if parsed.tokens[1].type in KEYWORDS else parsed.tokens[1]
+    tokens = (parsed.tokens[0], name, *parsed.tokens[2:])
+    for token, wanted in zip(tokens[1:4:2], ("IDENTIFIER", "STRING"), strict=False):
+        if token.type != wanted:
+            position = Position(token.line or 1, token.column or 1)
+            raise ParseError(f"Syntax Error\nExpecting {wanted}", position, parsed.text)
+    return ParsedStatement(parsed.text, tokens)
 
 
 def parse_expression(text: str) -> ast.SyntaxExpression:
@@ -300,8 +307,9 @@ class _Builder(Transformer[Token, Any]):
     def source_name(self, meta: Meta, children: list[str]) -> str:
         if not all(character.isascii() and (character.isalnum() or character in "_-") for character in children[0]):
             raise StatementError(
-                f"Illegal argument at {_position(meta)}. Source names may only contain alphanumeric values, '_' or '-'. "
-                f"Got: '{children[0]}'"
+                f"Illegal argument at {location(meta.line, meta.column)}. Source names may only contain alphanumeric values, "
+                f"'_' or '-'. Got: '{children[0]}'",
+                str(children[0]),
             )
         return children[0]
 

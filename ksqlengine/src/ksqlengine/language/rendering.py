@@ -8,6 +8,7 @@ that could end or change the statement. Comments stay as they are.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,17 @@ _LITERAL_WORDS = frozenset({"TRUE", "FALSE", "NULL"})
 _QUOTED_NAMES = frozenset({"QUOTED_IDENTIFIER", "BACKQUOTED_IDENTIFIER"})
 # Two tokens of these kinds without a space between them become one word when a placeholder is replaced.
 _NOT_WORDS = re.compile(r"[^\w@`\"'$]")
+
+
+def render_json(text: str, variables: Mapping[str, str]) -> str:
+    """Replace ``${name}`` in the strings of a JSON text; unknown names stay, ``$${name}`` gives ``${name}``."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        return json.dumps(variables[match[1]])[1:-1] if match[1] in variables else match[0]
+
+    return _IN_TEXT.sub(replace, text)
 
 
 class RenderingError(KsqlEngineError):
@@ -106,8 +118,8 @@ def _found(sql: str) -> list[Placeholder]:
     try:
         tokens = list(tokenize(sql))
     except ParseError as error:
-        message = error.message.removeprefix(f"line {error.position}: ")
-        raise RenderingError(error.position, "", None, f"{message}; correct the text") from error
+        character = sql.splitlines()[error.position.line - 1][error.position.column - 1 :][:1]
+        raise RenderingError(error.position, "", None, f"{character!r} can't stand here; correct the text") from error
     return [found for token in tokens for found in _placeholders_of(token, sql)]
 
 

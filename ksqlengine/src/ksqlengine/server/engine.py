@@ -32,11 +32,12 @@ from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
 from ksqlengine.server.inserts import Inserter, row_of
 from ksqlengine.server.pull_push import RunningTransientQuery
-from ksqlengine.server.responses import Responses, current_status
+from ksqlengine.server.responses import Responses, current_status, warning
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import (
     RequestSession,
     canonical,
+    check_name,
     engine_defaults,
     query_options,
     with_changes,
@@ -262,14 +263,19 @@ class Engine:
             self._inserter.insert(*self.analyzer(session.properties).insert_values(node))
             return None
         if self._change_session(node, session):
-            return None
+            return None if statement.warning is None else warning(statement)
         return self._responses.answer(statement, session)
 
     def _change_session(self, node: ast.Statement, session: RequestSession) -> bool:
-        """Carry out SET, UNSET, DEFINE and UNDEFINE; False for any other statement."""
+        """Carry out SET, UNSET, DEFINE and UNDEFINE; False for any other statement.
+
+        Raises:
+            StatementError: there is no property of this name, or its value is wrong.
+        """
         if isinstance(node, ast.SetProperty):
             session.properties = with_changes(session.properties, {node.name: node.value})
         elif isinstance(node, ast.UnsetProperty):
+            check_name(node.name)
             name, defaults = canonical(node.name), self.config.properties
             kept = {one: value for one, value in session.properties.items() if one != name}
             session.properties = kept | ({name: defaults[name]} if name in defaults else {})

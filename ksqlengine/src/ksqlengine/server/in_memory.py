@@ -294,6 +294,7 @@ class InMemoryEngine:
             case ast.SetProperty(name, value):
                 self.properties = session_properties.with_changes(self.properties, {name: value})
             case ast.UnsetProperty(name):
+                session_properties.check_name(name)
                 name = session_properties.canonical(name)
                 kept = {one: value for one, value in self.properties.items() if one != name}
                 self.properties = kept | {one: value for one, value in self.defaults.items() if one == name}

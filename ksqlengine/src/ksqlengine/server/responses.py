@@ -375,6 +375,13 @@ _LOSSES: Mapping[str, Any] = {
 }
 
 
+def warning(statement: PreparedStatement) -> Entity:
+    """Return the answer to a statement that did nothing, with the reason."""
+    return {
+        "@type": "warning_entity", "statementText": statement.text, "message": statement.warning, "warnings": [],
+    }  # fmt: skip
+
+
 def _named(values: Mapping[str, str]) -> list[Entity]:
     return [{"name": name, "value": value} for name, value in sorted(values.items())]
 

@@ -106,17 +106,26 @@ def canonical(name: str) -> str:
     return bare if bare in PROPERTIES else name
 
 
+def check_name(name: str) -> None:
+    """Check that there is a property of a name.
+
+    Raises:
+        StatementError: there is none.
+    """
+    if canonical(name) not in PROPERTIES and not name.startswith(_STREAMS_PREFIX) and name not in _WITHOUT_EFFECT:
+        raise StatementError(f"Unknown property: {name}")
+
+
 def check(name: str, value: str) -> None:
     """Check a property.
 
     Raises:
         StatementError: it is unknown, or the value is wrong.
     """
+    check_name(name)
     found = PROPERTIES.get(canonical(name))
-    if found is None and (name.startswith(_STREAMS_PREFIX) or name in _WITHOUT_EFFECT):
-        return
     if found is None:
-        raise StatementError(f"Unknown property: {name}")
+        return
     if not found.is_right(value):
         raise StatementError(f"Invalid value {value} for configuration {name}")
     if name == _THROW_ON_INVALID and value.lower() == "true":

@@ -17,8 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ksqlengine.errors import KsqlEngineError
-from ksqlengine.language.lexer import substitute_text
-from ksqlengine.language.rendering import RenderingError, render
+from ksqlengine.language.rendering import RenderingError, render, render_json
 
 STATEMENTS, INPUT, OUTPUT, VARIABLES = "statements.sql", "input.json", "output.json", "variables.json"
 _MIGRATIONS = "V*__*.sql"
@@ -280,7 +279,7 @@ def _there(path: Path) -> Path | None:
 def _json(path: Path, variables: Mapping[str, str] | None = None) -> Any:
     text = read_text(path)
     try:
-        return parse_json(substitute_text(text, variables) if variables else text)
+        return parse_json(render_json(text, variables) if variables else text)
     except ValueError as error:
         raise CaseFileError(f"file {str(path)!r} is not JSON: {error}; mend it") from error
 

@@ -1,0 +1,210 @@
+"""Variables of a session: where ``${name}`` may stand in a statement, and what is put there.
+
+Source: ksqlDB's ``VariableSubstitutor``. A statement is parsed with its variables first: one may stand for an identifier or
+for a literal, nowhere else, so never for a number in a WINDOW clause, in LIMIT or in a type. What its value must be follows from
+where it stands. Then the text is replaced, in string literals too, and parsed again. (Files that are rendered before they are sent
+are `ksqlengine.language.rendering`'s.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from lark import Lark, Token
+from lark.parsers.lalr_interactive_parser import InteractiveParser
+
+from ksqlengine.language.lexer import KEYWORDS, OPERATORS, ParsedStatement, split_statements
+from ksqlengine.types.errors import ParseError, Position, StatementError
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*")
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?[dDfF]?\s*")
+_IN_TEXT = re.compile(r"\$?\$\{([^{}]*)\}")
+_MOST_EXPECTED = 3  # ksqlDB doesn't list more of what it would have taken
+
+# Terminals that only an identifier, only a literal, and only a whole number of a clause begin with.
+_OF_IDENTIFIERS, _OF_LITERALS, _OF_NUMBERS = "BACKQUOTED_IDENTIFIER", "TRUE", "INTEGER_VALUE"
+_MAKE_IT_AN_IDENTIFIER = frozenset({"LPAR", "DOT", "STRING", "LAMBDA_ARROW"})
+# A string literal after these is not looked through for variables.
+_BEFORE_PLAIN_STRINGS = frozenset({"ESCAPE", "SCRIPT", "IDENTIFIER", "DATE", "TIME", "TIMESTAMP", "DECIMAL"})
+
+
+def substitute(statement: ParsedStatement, variables: Mapping[str, str], grammar: Lark) -> ParsedStatement:
+    """Replace a statement's variables; nothing is replaced where none is defined.
+
+    Args:
+        statement: with its variables as tokens.
+        variables: values by name.
+        grammar: ksqlDB's, with the start ``single_statement``.
+
+    Raises:
+        StatementError: a variable stands where none may, is unknown, or has a value that can't stand there.
+    """
+    if "${" not in statement.text:
+        return statement
+    roles = _roles(statement, grammar) if any(token.type == "VARIABLE" for token in statement.tokens) else {}
+    if not variables:
+        return _as_identifiers(statement, roles)
+    text = _replaced(statement.text, _Values(statement, variables, roles).replacements)
+    return statement if text == statement.text else split_statements(text)[0]
+
+
+def location(line: int, column: int) -> str:
+    """Return a place as ksqlDB's ``NodeLocation`` prints it."""
+    return f"Line: {line}, Col: {column}"
+
+
+# ------------------------------------------------------------------------------------------- where they stand
+def _roles(statement: ParsedStatement, grammar: Lark) -> dict[int, str]:
+    """Return for each variable, by its place among the tokens, which terminal it stands for: IDENTIFIER or TRUE (a literal).
+
+    Raises:
+        ParseError: one stands where neither may. Another mistake is left to whoever parses the statement.
+    """
+    parser = grammar.parse_interactive(start="single_statement")
+    roles = {}
+    for number, token in enumerate(statement.tokens):
+        fed = token
+        if token.type == "VARIABLE":
+            roles[number] = _role(parser, statement, number)
+            fed = token.update(type=roles[number])
+        elif fed.type not in parser.choices():
+            break
+        parser.feed_token(fed)
+    later = range(len(roles) and max(roles) + 1, len(statement.tokens))
+    return roles | {number: "IDENTIFIER" for number in later if statement.tokens[number].type == "VARIABLE"}
+
+
+def _role(parser: InteractiveParser, statement: ParsedStatement, number: int) -> str:
+    accepted = parser.accepts()
+    is_literal = _OF_LITERALS in accepted or _is_schema_id(statement, number)
+    is_identifier = _OF_IDENTIFIERS in accepted and (is_literal or _OF_NUMBERS not in accepted)
+    if is_identifier and is_literal:
+        following = statement.tokens[number + 1].type if number + 1 < len(statement.tokens) else ""
+        return "IDENTIFIER" if following in _MAKE_IT_AN_IDENTIFIER else _OF_LITERALS
+    if is_identifier:
+        return "IDENTIFIER"
+    if is_literal:
+        return _OF_LITERALS if _OF_LITERALS in accepted else _OF_NUMBERS
+    raise _misplaced(statement, number, accepted)
+
+
+def _is_schema_id(statement: ParsedStatement, number: int) -> bool:
+    return statement.tokens[0].type == "ASSERT" and statement.tokens[number - 1].type == "ID"
+
+
+def _misplaced(statement: ParsedStatement, number: int, accepted: set[str]) -> ParseError:
+    token, before = statement.tokens[number], statement.tokens[number - 1].type if number else ""
+    position = Position(token.line or 1, token.column or 1)
+    if _within_cast(statement.tokens[:number]) or before == "MINUS":
+        said = f"Syntax error at or near '{token}' at line {position}"
+    elif _OF_NUMBERS in accepted:
+        said = "" if "MINUS" in accepted else "Expecting {'STRING', INTEGER_VALUE}"
+    else:
+        words = sorted(map(_shown, accepted))
+        said = "" if len(words) > _MOST_EXPECTED else "Expecting " + (words[0] if len(words) == 1 else _listed(words))
+    return ParseError(f"Syntax Error\n{said}", position, statement.text)
+
+
+def _within_cast(before: tuple[Token, ...]) -> bool:
+    """Say whether a CAST's bracket is open: ksqlDB looks ahead through the whole of it."""
+    opened: list[bool] = []
+    for previous, token in pairwise(before):
+        if token.type == "LPAR":
+            opened.append(previous.type == "CAST")
+        elif token.type == "RPAR" and opened:
+            opened.pop()
+    return any(opened)
+
+
+def _listed(words: list[str]) -> str:
+    return "{" + ", ".join(words) + "}"
+
+
+def _shown(terminal: str) -> str:
+    if terminal == "$END":
+        return "';'"
+    symbol = next((text for text, name in OPERATORS.items() if name == terminal), None)
+    return f"'{symbol or terminal}'" if symbol or terminal in KEYWORDS else terminal
+
+
+def _as_identifiers(statement: ParsedStatement, roles: Mapping[int, str]) -> ParsedStatement:
+    """Return a statement whose variables are names like others: ksqlDB replaces nothing where no variable is defined."""
+    if any(role != "IDENTIFIER" for role in roles.values()):
+        raise StatementError("Failed to prepare statement: not yet implemented", statement.text)
+    tokens = (
+        token.update(type=roles[number]) if number in roles else token for number, token in enumerate(statement.tokens)
+    )
+    return ParsedStatement(statement.text, tuple(tokens))
+
+
+# ---------------------------------------------------------------------------------------- what is put in place
+@dataclass
+class _Values:
+    """Checks a statement's variables in their order and keeps what stands for each: the first place decides."""
+
+    statement: ParsedStatement
+    variables: Mapping[str, str]
+    roles: Mapping[int, str]
+    replacements: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for number, token in enumerate(self.statement.tokens):
+            if number in self.roles:
+                name = str(token[2:-1])
+                value = self.variables.get(name, str(token))
+                is_identifier = self.roles[number] == "IDENTIFIER"
+                (self._check_identifier if is_identifier else self._check_literal)(value, token)
+                self.replacements.setdefault(name, value if is_identifier else _sanitized(value))
+            elif token.type == "STRING" and not self._is_plain(number):
+                for name in _names(str(token)):
+                    if name in self.variables:
+                        self.replacements.setdefault(name, _sanitized(self.variables[name]))
+
+    def _is_plain(self, number: int) -> bool:
+        return number > 0 and self.statement.tokens[number - 1].type in _BEFORE_PLAIN_STRINGS
+
+    def _check_identifier(self, value: str, token: Token) -> None:
+        if not value:
+            raise StatementError(
+                "Exception while preparing statement: String index out of range: 0", self.statement.text
+            )
+        quoted = value[0] == value[-1] and value[0] in '"`'
+        if not _IDENTIFIER.fullmatch(value[1:-1] if quoted else value):
+            raise self._illegal(
+                token,
+                f" Identifier names cannot start with '@' and may only contain alphanumeric values and '_'. Got: '{value}'",
+            )
+
+    def _check_literal(self, value: str, token: Token) -> None:
+        is_text = len(value) > 1 and value[0] == value[-1] == "'"
+        if not is_text and value.lower() not in ("true", "false") and not _NUMBER.fullmatch(value):
+            raise self._illegal(token, f" Got: '{value}'")
+
+    def _illegal(self, token: Token, reason: str) -> StatementError:
+        where = location(token.line or 1, token.column or 1)
+        return StatementError(f"Illegal argument at {where}.{reason}", self.statement.text)
+
+
+def _names(text: str) -> list[str]:
+    return [match[1].partition(":-")[0] for match in _IN_TEXT.finditer(text) if not match[0].startswith("$$")]
+
+
+def _replaced(text: str, values: Mapping[str, str]) -> str:
+    """Replace ``${name}`` and ``${name:-default}`` in a text; unknown names stay, ``$${name}`` gives ``${name}``."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match[0].startswith("$$"):
+            return match[0][1:]
+        name, separator, default = match[1].partition(":-")
+        return values.get(name, default if separator else match[0])
+
+    return _IN_TEXT.sub(replace, text)
+
+
+def _sanitized(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return "'" + value[1:-1].replace("''", "'").replace("'", "''") + "'"
+    return value.replace("'", "''")
