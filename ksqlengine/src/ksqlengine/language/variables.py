@@ -1,9 +1,9 @@
 """Variables of a session: where ``${name}`` may stand in a statement, and what is put there.
 
-Source: ksqlDB's ``VariableSubstitutor``. A statement is parsed with its variables first: one may stand for an identifier or
-for a literal, nowhere else, so never for a number in a WINDOW clause, in LIMIT or in a type. What its value must be follows from
-where it stands. Then the text is replaced, in string literals too, and parsed again. (Files that are rendered before they are sent
-are `ksqlengine.language.rendering`'s.)
+Source: ksqlDB's ``VariableSubstitutor``. A statement is parsed with its variables first: one may stand for an identifier or for a
+literal, nowhere else, so never for a number in a WINDOW clause, in LIMIT or in a type. What its value must be follows from where
+it stands. Then the text is replaced, in string literals too, and parsed again. Files that are rendered before they are sent are
+another thing: `ksqlengine.language.rendering`.
 """
 
 from __future__ import annotations
