@@ -6,21 +6,20 @@ run again: only what differs is changed, and a failed run leaves what was there.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from heartwatch.deploy.plan import Plan
-from tasks.deploy import Target, deploy_stage
+from heartwatch.deploy.target import Target
+from tasks.deploy import deploy_stage
 
 
 @flow(name="deploy-connect")
-def deploy_connect(
-    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
-    dry_run: Annotated[bool, Field(description="show the plan and change nothing")] = False,
-) -> Plan:
+def deploy_connect(target: Target | None = None, dry_run: bool = False) -> Plan:
     """Deploy the connectors; one that Connect finds wrong is refused with the reason for each field.
+
+    Args:
+        target: Pipeline version to deploy: analytic, version and KSQL variables. Empty: as the settings say.
+        dry_run: Show the plan and change nothing.
 
     Returns:
         the changes that were made; in a dry run, those that would be made.

@@ -6,10 +6,7 @@ and no change. When a stage fails, the stages before it are taken back too, so t
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import Flow, flow
-from pydantic import Field
 
 from flows.deploy_connect import deploy_connect
 from flows.deploy_ksql import deploy_ksql
@@ -17,7 +14,8 @@ from flows.deploy_schemas import deploy_schemas
 from flows.deploy_topics import deploy_topics
 from heartwatch.deploy.pipeline import Stage
 from heartwatch.deploy.plan import DeployError, Plan
-from tasks.deploy import Target, take_back_stage
+from heartwatch.deploy.target import Target
+from tasks.deploy import take_back_stage
 
 _STAGES: dict[Stage, Flow[..., Plan]] = {
     "topics": deploy_topics,
@@ -28,11 +26,12 @@ _STAGES: dict[Stage, Flow[..., Plan]] = {
 
 
 @flow(name="deploy-pipeline")
-def deploy_pipeline(
-    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
-    dry_run: Annotated[bool, Field(description="show the plans and change nothing")] = False,
-) -> Plan:
+def deploy_pipeline(target: Target | None = None, dry_run: bool = False) -> Plan:
     """Deploy all stages, or none.
+
+    Args:
+        target: Pipeline version to deploy: analytic, version and KSQL variables. Empty: as the settings say.
+        dry_run: Show the plans and change nothing.
 
     Returns:
         the changes that were made; in a dry run, those that would be made.

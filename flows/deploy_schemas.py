@@ -5,21 +5,20 @@ Requires: the schema registry. Safe to run again: only what differs is changed, 
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from heartwatch.deploy.plan import Plan
-from tasks.deploy import Target, deploy_stage
+from heartwatch.deploy.target import Target
+from tasks.deploy import deploy_stage
 
 
 @flow(name="deploy-schemas")
-def deploy_schemas(
-    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
-    dry_run: Annotated[bool, Field(description="show the plan and change nothing")] = False,
-) -> Plan:
+def deploy_schemas(target: Target | None = None, dry_run: bool = False) -> Plan:
     """Register the schemas; an incompatible one is refused.
+
+    Args:
+        target: Pipeline version to deploy: analytic, version and KSQL variables. Empty: as the settings say.
+        dry_run: Show the plan and change nothing.
 
     Returns:
         the changes that were made; in a dry run, those that would be made.

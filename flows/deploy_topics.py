@@ -5,21 +5,20 @@ Requires: Kafka. Safe to run again: only what differs is changed, and a failed r
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from heartwatch.deploy.plan import Plan
-from tasks.deploy import Target, deploy_stage
+from heartwatch.deploy.target import Target
+from tasks.deploy import deploy_stage
 
 
 @flow(name="deploy-topics")
-def deploy_topics(
-    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
-    dry_run: Annotated[bool, Field(description="show the plan and change nothing")] = False,
-) -> Plan:
+def deploy_topics(target: Target | None = None, dry_run: bool = False) -> Plan:
     """Create and reconfigure topics; a change that would break keys is refused.
+
+    Args:
+        target: Pipeline version to deploy: analytic, version and KSQL variables. Empty: as the settings say.
+        dry_run: Show the plan and change nothing.
 
     Returns:
         the changes that were made; in a dry run, those that would be made.

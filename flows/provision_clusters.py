@@ -6,17 +6,14 @@ replaces machines that died.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow, get_run_logger, pause_flow_run
 from prefect.input import RunInput
-from pydantic import Field
 
+from heartwatch.clusters.provision import ProvisionPlan
 from heartwatch.clusters.spec import ClusterSpec
-from tasks.aws import ProvisionPlan, apply_plan, discard_plan, plan_clusters
+from tasks.clusters import apply_plan, discard_plan, plan_clusters
 
-Credentials = Annotated[str | None, Field(description="AwsCredentials block; None: the environment")]
-_HOUR, _POLL = 3_600, 3
+_HOUR, _POLL = 3_600, 3  # seconds
 
 
 class Approval(RunInput):
@@ -28,11 +25,20 @@ class Approval(RunInput):
 @flow(name="provision-clusters", flow_run_name="provision-{clusters.stack_name}")
 def provision_clusters(
     clusters: ClusterSpec = ClusterSpec(),  # noqa: B008  frozen
-    dry_run: Annotated[bool, Field(description="show the plan and its price, change nothing")] = True,
-    ask: Annotated[bool, Field(description="wait for a person's approval before applying the plan")] = True,
-    credentials: Credentials = None,
+    dry_run: bool = True,
+    ask: bool = True,
+    credentials: str | None = None,
 ) -> ProvisionPlan:
     """Plan the clusters; without `dry_run`, and when somebody approves, apply the plan.
+
+    Args:
+        clusters: Which clusters, and their machines: numbers, instance types, disks.
+        dry_run: Show the plan and its price, and change nothing.
+        ask: Wait for a person's approval before the plan is applied, one hour at most.
+        credentials: Name of an `AwsCredentials` block in Prefect. Empty: the credentials of the worker's environment.
+
+    Returns:
+        the plan, applied or not.
 
     Raises:
         ClustersError: a type or region is unknown, or AWS refused.

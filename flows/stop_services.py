@@ -7,19 +7,25 @@ from __future__ import annotations
 
 from prefect import flow, unmapped
 
-from flows.provision_clusters import Credentials
 from heartwatch.clusters.environment import start_waves
 from heartwatch.clusters.remote_commands import CommandOutcome
 from heartwatch.clusters.spec import ClusterName
-from tasks.aws import find_fleet, publish_outcomes, stop_machine
+from tasks.machines import find_fleet, publish_outcomes, stop_machine
 
 
 @flow(name="stop-services", flow_run_name="stop-{clusters.stack_name}")
 def stop_services(
     clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
-    credentials: Credentials = None,
+    credentials: str | None = None,
 ) -> list[CommandOutcome]:
     """Stop every service on the machines that run; one that fails doesn't keep the others from stopping.
+
+    Args:
+        clusters: Which clusters: analytic, version and AWS region.
+        credentials: Name of an `AwsCredentials` block in Prefect. Empty: the credentials of the worker's environment.
+
+    Returns:
+        what the stop script did on each machine.
 
     Raises:
         ClustersError: a service could not be stopped, or AWS refused.

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from prefect import flow, unmapped
 
-from flows.provision_clusters import Credentials
 from heartwatch.clusters.remote_commands import CommandOutcome
 from heartwatch.clusters.spec import ClusterName
-from tasks.aws import find_fleet, publish_outcomes, sync_machine, upload_release
+from tasks.machines import find_fleet, publish_outcomes, sync_machine, upload_release
 
 
 @flow(name="sync-clusters", flow_run_name="sync-{clusters.stack_name}")
 def sync_clusters(
     clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
-    credentials: Credentials = None,
+    credentials: str | None = None,
 ) -> list[CommandOutcome]:
     """Bring every machine to the same release.
+
+    Args:
+        clusters: Which clusters: analytic, version and AWS region.
+        credentials: Name of an `AwsCredentials` block in Prefect. Empty: the credentials of the worker's environment.
+
+    Returns:
+        what the sync script did on each machine.
 
     Raises:
         ClustersError: machines are gone, a script failed, or AWS refused.

@@ -6,22 +6,25 @@ unless `dry_run` is false. Safe to run again: a second run goes on where one fai
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
 from heartwatch.deploy.plan import Plan
-from tasks.deploy import Target, apply_teardown, plan_teardown, publish_plan
+from heartwatch.deploy.target import Target
+from tasks.deploy import apply_teardown, plan_teardown, publish_plan
 
 
 @flow(name="teardown-pipeline")
 def teardown_pipeline(
-    target: Annotated[Target | None, Field(description="pipeline version; None: the settings'")] = None,
-    iceberg_tables: Annotated[bool, Field(description="remove the sink's tables and their files too")] = False,
-    dry_run: Annotated[bool, Field(description="show the plan and remove nothing")] = True,
+    target: Target | None = None,
+    iceberg_tables: bool = False,
+    dry_run: bool = True,
 ) -> Plan:
     """Remove queries, streams, tables, connectors, subjects, topics and, when asked for, Iceberg tables.
+
+    Args:
+        target: Pipeline version to remove: analytic, version and KSQL variables. Empty: as the settings say.
+        iceberg_tables: Remove the sink's tables and their files too.
+        dry_run: Show the plan and remove nothing.
 
     Returns:
         what was removed; in a dry run, what would be.

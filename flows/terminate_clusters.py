@@ -5,23 +5,27 @@ Requires: AWS credentials.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from prefect import flow
-from pydantic import Field
 
-from flows.provision_clusters import Credentials
 from heartwatch.clusters.spec import ClusterName
-from tasks.aws import delete_clusters, list_resources
+from tasks.clusters import delete_clusters, list_resources
 
 
 @flow(name="terminate-clusters", flow_run_name="terminate-{clusters.stack_name}")
 def terminate_clusters(
     clusters: ClusterName = ClusterName(),  # noqa: B008  frozen
-    dry_run: Annotated[bool, Field(description="show what would be removed, change nothing")] = True,
-    credentials: Credentials = None,
+    dry_run: bool = True,
+    credentials: str | None = None,
 ) -> list[dict[str, str]]:
     """Show what belongs to the clusters and, without `dry_run`, remove it.
+
+    Args:
+        clusters: Which clusters: analytic, version and AWS region.
+        dry_run: Show what would be removed, and change nothing.
+        credentials: Name of an `AwsCredentials` block in Prefect. Empty: the credentials of the worker's environment.
+
+    Returns:
+        the stack's resources.
 
     Raises:
         AwsError: AWS refused.

@@ -40,7 +40,8 @@ HeartWatchError
 ├── NotHealthyError             platform.services: a part isn't healthy, or not yet
 ├── ClustersError               clusters: the EC2 clusters
 │   ├── SpecError               what was asked for is impossible
-│   └── AwsError                AWS refused, or could not be reached
+│   ├── AwsError                AWS refused, or could not be reached
+│   └── MachinesError           machines are gone, or a script failed on some
 └── (web)
     ├── AccessError             web.access: somebody may not do what was asked for
     │   └── TooManyTriesError

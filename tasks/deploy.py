@@ -12,49 +12,21 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
-from pydantic import BaseModel, Field
 
-from heartwatch.connect import ConnectError, InvalidConnectorError
 from heartwatch.deploy import pipeline
 from heartwatch.deploy.pipeline import Stage
 from heartwatch.deploy.plan import Plan, apply, take_back
+from heartwatch.deploy.retries import may_pass
+from heartwatch.deploy.target import Target
 from heartwatch.deploy.teardown import tear_down
-from heartwatch.postgres import PostgresError
-from heartwatch.settings import Settings, load_settings
-from kafkakit.admin import KafkaClientError
-from kafkakit.registry import IncompatibleSchemaError, RegistryError
-from ksqlengine.client.rest_client import KsqldbUnavailableError
 from tasks.artifacts import publish_table
-
-_PASSING = (KafkaClientError, RegistryError, ConnectError, KsqldbUnavailableError, PostgresError)
-_LASTING = (InvalidConnectorError, IncompatibleSchemaError)
-
-
-class Target(BaseModel):
-    """Which pipeline version is meant; None takes what the settings say."""
-
-    analytic: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]*$", description="folder name under ksql/ and schemas/")
-    version: int | None = Field(None, ge=1, le=9_999, description="in every resource name")
-    variables: dict[str, str] | None = Field(None, description="overrides of the analytic's KSQL variables")
-
-    def settings(self) -> Settings:
-        """Return the settings with this target.
-
-        Raises:
-            heartwatch.settings.SettingsError: they can't be used.
-        """
-        settings = load_settings()
-        chosen = {name: value for name, value in self.model_dump().items() if value is not None}
-        return settings.model_copy(update={"pipeline": settings.pipeline.model_copy(update=chosen)})
 
 
 def _may_pass(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Repeat what failed because a system could not be asked; a wrong file or a refused change stays wrong."""
     try:
         state.result()
     except Exception as error:
-        cause = error.__cause__ or error
-        return isinstance(cause, _PASSING) and not isinstance(cause, _LASTING)
+        return may_pass(error)
     return False
 
 
@@ -71,6 +43,13 @@ _OPTIONS: dict[str, Any] = {
 def plan_stage(stage: Stage, target: Target) -> Plan:
     """Compare a stage's resources with what is wanted; change nothing.
 
+    Args:
+        stage: topics, schemas, connect or ksql.
+        target: pipeline version.
+
+    Returns:
+        one change per resource, those that change nothing among them.
+
     Raises:
         heartwatch.deploy.plan.DeployError: one of the analytic's files is wrong.
     """
@@ -82,6 +61,11 @@ def plan_stage(stage: Stage, target: Target) -> Plan:
 @task(task_run_name="apply-{stage}", **_OPTIONS)
 def apply_stage(stage: Stage, target: Target, plan: Plan) -> Plan:
     """Make a plan's changes; when one fails, those before it are taken back.
+
+    Args:
+        stage: topics, schemas, connect or ksql.
+        target: pipeline version.
+        plan: what `plan_stage` gave.
 
     Returns:
         the changes that were made.
@@ -97,6 +81,11 @@ def apply_stage(stage: Stage, target: Target, plan: Plan) -> Plan:
 def take_back_stage(stage: Stage, target: Target, applied: Plan) -> str:
     """Take back the changes of a stage that was applied, because a later one failed.
 
+    Args:
+        stage: topics, schemas, connect or ksql.
+        target: pipeline version.
+        applied: the changes that were made.
+
     Returns:
         a sentence that says what is left.
     """
@@ -107,7 +96,15 @@ def take_back_stage(stage: Stage, target: Target, applied: Plan) -> str:
 
 @task(task_run_name="plan-teardown", **_OPTIONS)
 def plan_teardown(target: Target, iceberg_tables: bool) -> Plan:
-    """Find what is there of a pipeline version, in the order in which it has to go; change nothing."""
+    """Find what is there of a pipeline version, in the order in which it has to go; change nothing.
+
+    Args:
+        target: pipeline version.
+        iceberg_tables: whether the sink's tables and their files go too.
+
+    Raises:
+        heartwatch.deploy.plan.DeployError: one of the analytic's files is wrong.
+    """
     plan = pipeline.teardown(target.settings(), iceberg_tables).plan()
     get_run_logger().info("tear-down: %s", plan.summary())
     return plan
@@ -115,7 +112,12 @@ def plan_teardown(target: Target, iceberg_tables: bool) -> Plan:
 
 @task(task_run_name="apply-teardown", **_OPTIONS)
 def apply_teardown(target: Target, iceberg_tables: bool, plan: Plan) -> None:
-    """Remove what a tear-down planned; what is gone already is no error, so that a repetition goes on.
+    """Remove what a tear-down planned; what is gone already is not an error, so a repetition goes on.
+
+    Args:
+        target: pipeline version.
+        iceberg_tables: whether the sink's tables and their files go too.
+        plan: what `plan_teardown` gave.
 
     Raises:
         heartwatch.deploy.plan.DeployError: something could not be removed.
@@ -125,7 +127,7 @@ def apply_teardown(target: Target, iceberg_tables: bool, plan: Plan) -> None:
 
 
 def publish_plan(name: str, plan: Plan, dry_run: bool) -> None:
-    """Show a plan as a table, one row a resource.
+    """Show a plan as a table, one row per resource.
 
     Args:
         name: what is planned; lowercase letters, digits and dashes.
@@ -138,6 +140,11 @@ def publish_plan(name: str, plan: Plan, dry_run: bool) -> None:
 
 def deploy_stage(stage: Stage, target: Target, dry_run: bool) -> Plan:
     """Plan a stage, show the plan and, unless it is a dry run, apply it.
+
+    Args:
+        stage: topics, schemas, connect or ksql.
+        target: pipeline version.
+        dry_run: whether nothing is to be changed.
 
     Returns:
         the changes that were made; in a dry run, those that would be made.

@@ -2,7 +2,8 @@
 
 ClustersError
 ├── SpecError           what was asked for is impossible: unknown instance type, region without prices
-└── AwsError            AWS refused or could not be reached
+├── AwsError            AWS refused or could not be reached
+└── MachinesError       machines are gone, or a script failed on some
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class SpecError(ClustersError):
 
 class AwsError(ClustersError):
     """AWS refused or could not be reached."""
+
+
+class MachinesError(ClustersError):
+    """Machines are gone, or a script failed on some; the message names each."""
 
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}

@@ -42,7 +42,7 @@ def exceptions(package: str) -> Iterator[type[BaseException]]:
 @pytest.mark.parametrize("package", ROOTS)
 def test_every_exception_derives_from_the_root_of_its_package(package: str) -> None:
     found = list(exceptions(package))
-    assert found
+    assert found or package == "tasks", "the tasks have none of their own today"
     assert [one for one in found if not issubclass(one, ROOTS[package])] == []
 
 

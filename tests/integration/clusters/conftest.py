@@ -50,7 +50,7 @@ def release() -> Iterator[str]:
     """The project's files as they are now, so that nobody's edit during the rehearsal makes another release."""
     packed = pack()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.aws.pack", lambda: packed)
+        patch.setattr("heartwatch.clusters.fleet.pack", lambda: packed)
         yield packed[0]
 
 

@@ -22,11 +22,10 @@ from flows.start_services import start_services
 from flows.stop_services import stop_services
 from flows.sync_clusters import sync_clusters
 from flows.terminate_clusters import terminate_clusters
-from heartwatch.clusters.errors import AwsError
+from heartwatch.clusters.errors import AwsError, MachinesError
 from heartwatch.clusters.machines import Found, find_machines
 from heartwatch.clusters.spec import ClusterName, ClusterSpec
 from kafkakit.waiting import wait_until
-from tasks.aws import MachinesError
 
 CLUSTERS = ClusterName()
 FEW = ClusterSpec(owner="rehearsal", ksql_servers=2, producers=1)

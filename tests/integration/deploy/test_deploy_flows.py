@@ -16,8 +16,8 @@ from flows.generate_historical import generate_historical
 from flows.load_historical import load_historical
 from flows.teardown_pipeline import teardown_pipeline
 from heartwatch.deploy.plan import DeployError
+from heartwatch.deploy.target import Target
 from heartwatch.settings import Settings, load_settings
-from tasks.deploy import Target
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 
