@@ -24,7 +24,7 @@ from heartwatch.platform import processes
 from heartwatch.platform.errors import PartError, PlatformError
 from heartwatch.platform.platform import Platform
 from heartwatch.platform.state import PartState, load_secrets, read_state
-from heartwatch.verify.health import Finding, judge_partitions
+from heartwatch.verify.health import HealthFinding, judge_partitions
 from kafkakit.admin import KafkaAdmin
 from kafkakit.settings import KafkaSettings
 from kafkakit.waiting import wait_until
@@ -319,7 +319,7 @@ def test_an_interrupted_up_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not home.exists()
 
 
-def wait_for_finding(look: Callable[[], list[Finding]], resource: str) -> None:
+def wait_for_finding(look: Callable[[], list[HealthFinding]], resource: str) -> None:
     """Wait until what is found of the brokers is about one of them, or about all."""
     wait_until(lambda: [finding.resource for finding in look()] == [resource], 60, 0.05, lambda: AssertionError(look()))
 

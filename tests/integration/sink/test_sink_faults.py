@@ -19,7 +19,7 @@ from conftest import POISON, Pipe, only, places
 from heartwatch.monitoring import Monitoring
 from heartwatch.proof.findings import Kind
 from heartwatch.sink.reader import OFFSET, PARTITION
-from heartwatch.verify.health import Finding
+from heartwatch.verify.health import HealthFinding
 from heartwatch.verify.health_checks import look_at_connectors
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "s3", "connect")
@@ -72,7 +72,7 @@ def test_poison_without_tolerance_fails_the_task_which_is_restarted_so_often_and
     since = pipe.ends()
     place, last = pipe.send(1, POISON, 5)
 
-    def finding() -> Finding:
+    def finding() -> HealthFinding:
         return next(one for one in look_at_connectors(settings) if one.resource == pipe.connector)
 
     pipe.until(lambda: pipe.connect.status(pipe.connector).failed, "its task failed")
