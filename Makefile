@@ -52,7 +52,7 @@ ksql: setup ## Open a KSQL prompt on the running platform
 # Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Two at a time, the
 # longest first; beside the end-to-end tests, which are sensitive to a slow machine, only what uses one core.
 test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline integration-engine integration-machines lint
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline integration-engine integration-machines lint wheels-test
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target e2e unit
 
 lint: setup ## Run the linters and the type checker
@@ -91,7 +91,7 @@ wheels: setup ## Build the three wheels into dist/
 	@rm -f dist/*.whl
 	$(UV) build --quiet --offline --no-build-isolation --python $(BIN)/python --wheel --all-packages --out-dir dist
 
-wheels-test: wheels ## Install each wheel in an empty environment, with its extras, and run it
+wheels-test: setup ## Install each wheel in an empty environment, with its extras, and run it
 	$(BIN)/python -m pytest tests/wheels
 
 bench: setup ## Measure throughput

