@@ -55,9 +55,10 @@ test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline integration-engine integration-machines lint wheels-test
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target e2e unit
 
-lint: setup ## Run the linters and the type checker
+lint: setup ## Run the linters, the type checker and the check of who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	$(BIN)/mypy
 
 format: setup ## Format the code and sort its imports

@@ -10,7 +10,7 @@ import httpx
 
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 
 _REASON_LENGTH = 300
 

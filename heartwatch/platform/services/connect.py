@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heartwatch.platform import java
 from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, HttpPart
 from heartwatch.platform.services.kafka import java_command, render, write_logging
 from heartwatch.platform.state import write_atomically

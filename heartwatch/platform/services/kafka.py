@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from heartwatch.platform import java
 from heartwatch.platform.errors import PartError
+from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, NotHealthyError, Part
 from heartwatch.platform.state import write_atomically
 

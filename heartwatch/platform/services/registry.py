@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from heartwatch.platform import java
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, HttpPart, client
 from heartwatch.platform.services.postgres import USER
 

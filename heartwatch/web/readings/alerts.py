@@ -11,8 +11,8 @@ import numpy as np
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.settings import Settings
 from heartwatch.web.alerts import Episode, Episodes, alert_of
-from heartwatch.web.readings.base import REQUEST_SECONDS
 from heartwatch.web.readings.decoding import decoder
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.admin import QUIET, OffsetReader, Partition, UnknownTopicError, consumer_config
 from kafkakit.batch_consumer import BatchConsumer, MessageBatch, open_batch_consumer
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
 from heartwatch.web.readings.decoding import decoder
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.admin import OffsetReader
 from kafkakit.topic_reader import read_ranges
 

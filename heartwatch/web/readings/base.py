@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol, TypeVar
 
-REQUEST_SECONDS = 5.0
-"""Longest that a part may take to answer, s."""
-
 Reading_co = TypeVar("Reading_co", covariant=True)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from heartwatch.connect import Connect, ConnectorStatus, UnknownConnectorError
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 
 
 class ConnectReader:

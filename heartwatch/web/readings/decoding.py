@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.avro_codec import AvroSchema, Decoder, UnknownSchemaError, parse
 from kafkakit.registry import NotRegisteredError, Registry
 

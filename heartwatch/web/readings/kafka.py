@@ -14,7 +14,7 @@ from heartwatch.monitoring import Sample
 from heartwatch.settings import Settings
 from heartwatch.verify.stages import MOST_MARKERS, QUERY, results_stage, sink_readers, stream_stage
 from heartwatch.verify.throughput import behind
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.admin import QUIET, KafkaClientError, OffsetReader, consumer_config
 from kafkakit.topic_reader import read_ranges
 

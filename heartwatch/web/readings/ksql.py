@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from heartwatch.analytic import Analytic
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from ksqlengine.client.rest_client import Ksqldb, QueryInfo, StatementRefusedError, Statistics
 from ksqlengine.internal_names import query_group
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.registry import Registry
 
 

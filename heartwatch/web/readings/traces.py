@@ -16,8 +16,8 @@ from confluent_kafka import Consumer, TopicPartition
 from heartwatch import postgres
 from heartwatch.analytic import Analytic, PageDefinition
 from heartwatch.settings import Settings
-from heartwatch.web.readings.base import REQUEST_SECONDS
 from heartwatch.web.readings.decoding import decoder
+from heartwatch.web.timeouts import REQUEST_SECONDS
 from kafkakit.admin import QUIET, OffsetReader, consumer_config
 from kafkakit.partitioning import partitions_of
 from kafkakit.topic_reader import read_ranges

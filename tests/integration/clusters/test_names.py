@@ -9,8 +9,8 @@ import subprocess
 import pytest
 import yaml
 
-from heartwatch.platform.java import find_java
 from heartwatch.platform.packages import Packages
+from heartwatch.platform.services.java import find_java
 from heartwatch.settings import ROOT
 
 # Read by the images' start scripts, not by Kafka.
