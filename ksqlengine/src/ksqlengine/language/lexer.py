@@ -48,6 +48,7 @@ OPERATORS = {
     "*": "ASTERISK", "/": "SLASH", "%": "PERCENT", "||": "CONCAT", ":=": "ASSIGN", "->": "ARROW", "=>": "LAMBDA_ARROW",
     "(": "LPAR", ")": "RPAR", "[": "LBRACKET", "]": "RBRACKET", ",": "COMMA", ".": "DOT", ";": "SEMICOLON",
 }  # fmt: skip
+SYMBOLS = {name: text for text, name in OPERATORS.items()} | {"NEQ": "<>"}
 
 _TOKEN = re.compile(
     r"""

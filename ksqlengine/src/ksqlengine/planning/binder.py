@@ -21,16 +21,17 @@ from ksqlengine.expressions.logic import Case, Comparison, InList, IsNull, Like,
 from ksqlengine.expressions.overloads import INTERVAL, Function, LambdaType, fit, resolve, substituted
 from ksqlengine.expressions.structures import ArrayIndex, Field, MapIndex, NewArray, NewMap, NewStruct
 from ksqlengine.language import ast
-from ksqlengine.language.parser import BIGINT_MAX, INTEGER_MAX
 from ksqlengine.planning.common_type import coerced, decimal_type
 from ksqlengine.types.casts import can_cast, parse_time_text
 from ksqlengine.types.errors import NotSupportedError, ParseError, StatementError
 from ksqlengine.types.sqltypes import (
     BIGINT,
+    BIGINT_MAX,
     BOOLEAN,
     DATE,
     DOUBLE,
     INTEGER,
+    INTEGER_MAX,
     MOST_DIGITS,
     NULL,
     STRING,

@@ -9,7 +9,8 @@ from typing import Any
 
 from ksqlengine.formats import avro
 from ksqlengine.language import ast
-from ksqlengine.language.parser import UNIT_MS, parse_expression
+from ksqlengine.language.parser import parse_expression
+from ksqlengine.language.tree_builder import UNIT_MS
 from ksqlengine.plan.steps import Column, Format, Schema, SourceKind, Window, WindowKind
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import BIGINT, BYTES, DOUBLE, INTEGER, STRING, ArrayType, MapType, SqlType, StructType

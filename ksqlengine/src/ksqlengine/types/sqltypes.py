@@ -34,6 +34,8 @@ class SqlType:
 
 
 MOST_DIGITS = 38  # of a DECIMAL that Polars and Arrow hold
+INTEGER_MAX = 2**31 - 1
+BIGINT_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
