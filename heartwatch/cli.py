@@ -31,6 +31,10 @@ _COMMANDS = {
     "restart": ("heartwatch.platform.commands:restart", "Stop and start a part."),
     "clean": ("heartwatch.platform.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
     "ksql": ("heartwatch.ksql.commands:app", "Test KSQL without a broker, or talk to the running engine."),
+    "check": (
+        "heartwatch.ksql.commands:check",
+        "Check the KSQL migrations without a server: every mistake with its file, line and remedy.",
+    ),
     "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
     "packages": ("heartwatch.platform.commands:packages", "Download the pinned JVM packages, or lock them again."),
 }

@@ -41,8 +41,8 @@ from kafkakit.settings import KafkaSettings
 from ksqlengine.client.rest_client import Ksqldb, quoted
 from ksqlengine.language.rendering import RenderingError, render
 
-_FILE = re.compile(r"V(\d{6})__(.+)\.sql")
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+FILE_NAME = re.compile(r"V(\d{6})__(.+)\.sql")
+VARIABLE = re.compile(r"\$\{(\w+)\}")
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _REPLACES = re.compile(r"^--[ \t]*Replaces MD5 ([0-9a-f]{32})\b", re.MULTILINE)
 _TEXT = re.compile(r"'(?:[^']|'')*'")
@@ -113,12 +113,12 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
     """
     migrations = []
     for path in sorted(folder.glob("*.sql")):
-        shape = _FILE.fullmatch(path.name)
+        shape = FILE_NAME.fullmatch(path.name)
         if shape is None:
             raise MigrationError(f"migration {path.name!r} has a wrong name; call it V000001__what_it_does.sql")
         content = path.read_bytes()
         sql = content.decode("utf-8")
-        used = dict.fromkeys(_VARIABLE.findall(sql))
+        used = dict.fromkeys(VARIABLE.findall(sql))
         unknown = sorted(set(used) - set(variables))
         if unknown:
             raise MigrationError(

@@ -1,4 +1,7 @@
-"""The commands ``heartwatch ksql test | shell | run``: those of `ksqlengine`, with an analytic's variables and our servers."""
+"""The commands ``heartwatch check`` and ``heartwatch ksql test | shell | run``.
+
+The latter are those of `ksqlengine`, with an analytic's variables and our servers.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,26 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
     except (CaseFileError, AnalyticError) as error:
         _leave(str(error), _UNUSABLE)
     sys.exit(0 if print_results(results) else _FAILED)
+
+
+def check(analytic: str | None = None, /, *, json: bool = False) -> None:
+    """Check the KSQL migrations without a server: their variables, and whether the engine can run each statement.
+
+    Exits with 0 when nothing is found, 1 otherwise.
+
+    Args:
+        analytic: folder under ``ksql/``; all of them by default.
+        json: print the findings as a JSON list.
+    """
+    from heartwatch.ksql.check import check_analytic, known_analytics, shown, shown_as_json  # noqa: PLC0415
+
+    settings = load_settings()
+    findings = []
+    for name in [analytic] if analytic else known_analytics():
+        overrides = settings.pipeline.variables if name == settings.pipeline.analytic else {}
+        findings += check_analytic(name, overrides)
+    print(shown_as_json(findings) if json else shown(findings))
+    sys.exit(_FAILED if findings else 0)
 
 
 @app.default

@@ -114,6 +114,20 @@ def render(sql: str, variables: Mapping[str, str]) -> str:
     return "".join([*parts, sql[position:]])
 
 
+def errors(sql: str, variables: Mapping[str, str]) -> list[RenderingError]:
+    """Return what `render` would raise, of every placeholder; of a text that can't be read the first mistake only."""
+    found = []
+    try:
+        for placeholder in placeholders(sql):
+            try:
+                _text_of(placeholder, variables)
+            except RenderingError as error:
+                found.append(error)
+    except RenderingError as error:
+        return [error]
+    return found
+
+
 def _found(sql: str) -> list[Placeholder]:
     try:
         tokens = list(tokenize(sql))
