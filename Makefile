@@ -60,6 +60,7 @@ lint: setup ## Run the linters, the type checker and the check of who imports wh
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	$(BIN)/mypy
+	$(BIN)/heartwatch check
 
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix --select I
