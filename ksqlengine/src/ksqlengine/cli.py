@@ -60,7 +60,7 @@ def server(
     properties: Annotated[list[str] | None, Parameter(name="--property", negative="")] = None,
     log_level: str = "INFO",
 ) -> None:
-    """Run ksqlDB's REST API over Kafka until the process is told to stop.
+    """Run ksqlDB's REST API over Kafka until the process is asked to stop.
 
     Args:
         bootstrap_servers: Kafka brokers, host:port with commas between.

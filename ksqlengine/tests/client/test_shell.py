@@ -70,7 +70,7 @@ def test_descriptions_of_functions_and_types_are_tables() -> None:
     assert "STRUCT<ZIP INTEGER>" in types
 
 
-def test_every_query_and_what_was_asserted_are_told() -> None:
+def test_every_query_and_what_was_asserted_are_shown() -> None:
     queries = [
         {"id": name, "state": "RUNNING", "statementText": f"{name};", "fields": []} for name in ("CSAS_A", "CSAS_B")
     ]

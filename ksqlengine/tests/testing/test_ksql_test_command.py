@@ -149,7 +149,7 @@ def test_a_record_that_does_not_fit_its_topic_fails_the_case(
     assert exit_code(*write(tmp_path, [], inputs=[INPUTS[0] | {"topic": "other"}])) == 1
     assert "no stream or table reads or writes topic 'other'" in capsys.readouterr().out
     assert exit_code(*write(tmp_path, [], inputs=[INPUTS[0] | {"key": "x"}])) == 1
-    assert "'x' is no INTEGER for the KAFKA format" in capsys.readouterr().out
+    assert "'x' is not INTEGER for the KAFKA format" in capsys.readouterr().out
 
 
 SQL_TESTS = """-- tests of a filter

@@ -65,14 +65,16 @@ class InMemory:
             properties: session properties, as SET sets them; ``auto.offset.reset`` is ``earliest`` by default.
             schemas: Avro schemas that the schema registry holds, by subject.
             batch_rows: how many rows of one `insert` are processed together, at most. Of several changes of a group in a
-                batch only the last comes out, as with ksqlDB's cache; 1 gives every change, and takes some milliseconds a row.
+                batch only the last comes out, as with ksqlDB's cache; 1 gives every change, and takes some milliseconds per row.
 
         Raises:
             KsqlError: a property is unknown, or its value is wrong.
         """
         if batch_rows < 1:
             raise ValueError(f"batch_rows must be at least 1, not {batch_rows!r}")
-        texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in (schemas or {}).items()}
+        texts = {
+            name: schema if isinstance(schema, str) else json.dumps(schema) for name, schema in (schemas or {}).items()
+        }
         self._engine = InMemoryEngine(variables or {}, texts, batch_rows)
         self._engine.defaults = with_changes(_FROM_THE_BEGINNING, properties or {})
         self._engine.properties = dict(self._engine.defaults)
@@ -111,7 +113,7 @@ class InMemory:
     def _delete_topic(self, topic: str) -> None:
         self._engine.topics.pop(topic, None)
         # Places in the list stay as they are: those of paused queries are counted in it.
-        self._engine.arrivals = [one if one[0] != topic else (topic, 0, 0) for one in self._engine.arrivals]
+        self._engine.arrivals = [arrival if arrival[0] != topic else (topic, 0, 0) for arrival in self._engine.arrivals]
 
     def _catch_up(self, query: InMemoryQuery, topics: Sequence[str], since: int) -> None:
         """Give a query the records that arrived before it was created, or while it was paused, in their order."""
@@ -240,8 +242,8 @@ class InMemory:
             frame = frame_of(source, rows)
             pairs = zip(event_times(source, frame), self._records(source, frame), strict=True)
             found += [(moment, source.topic, record) for moment, record in pairs]
-        found.sort(key=lambda one: one[0])
-        for topic, group in groupby(found, key=lambda one: one[1]):
+        found.sort(key=lambda entry: entry[0])
+        for topic, group in groupby(found, key=lambda entry: entry[1]):
             self._engine.feed(topic, [record for _, _, record in group])
 
     def _is_select(self, parsed: ParsedStatement) -> bool:

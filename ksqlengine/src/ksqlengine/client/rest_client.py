@@ -222,7 +222,7 @@ class Ksqldb:
     ) -> list[CommandResult]:
         """Run statements that change something and wait until each has been carried out.
 
-        A server checks all statements of a request before it carries out the first, so that a mistake in one of them
+        A server checks all statements of a request before it carries out the first, so a mistake in one of them
         changes nothing.
 
         Args:
@@ -249,7 +249,7 @@ class Ksqldb:
     def entities(
         self, sql: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
     ) -> list[dict[str, Any]]:
-        """Run any statements but SELECT and PRINT and return the server's answers, one a statement.
+        """Run any statements but SELECT and PRINT and return the server's answers, one per statement.
 
         Args:
             sql: one or more statements.
@@ -505,7 +505,7 @@ def _rows(lines: Iterator[str]) -> Iterator[list[Any]]:
 
 
 def quoted(name: str) -> str:
-    """Return an identifier in back quotes, so that KSQL keeps its case."""
+    """Return an identifier in back quotes, so KSQL keeps its case."""
     return f"`{name.replace('`', '``')}`"
 
 

@@ -109,7 +109,7 @@ class Shell:
                     show(entity, self._console)
 
     def _prepared(self, parsed: ParsedStatement) -> PreparedStatement | None:
-        """Return a statement with its tree; None for what only the server may know, so that the server says what is wrong."""
+        """Return a statement with its tree; None for what only the server may know, so the server says what is wrong."""
         try:
             return prepare(parsed, self._variables)
         except StatementError:
@@ -226,7 +226,7 @@ def prompt(shell: Shell, console: Console, history: Path) -> None:
 
 
 def run_shown(shell: Shell, console: Console, sql: str) -> bool:
-    """Run statements and print what is wrong as ksqlDB's own prompt does; tell whether all went well."""
+    """Run statements and print what is wrong as ksqlDB's own prompt does; say whether all went well."""
     try:
         shell.run(sql)
     except StatementRefusedError as error:
@@ -331,8 +331,8 @@ def _show_function(description: Mapping[str, Any], console: Console) -> None:
     calls = [
         [
             ", ".join(
-                f"{one['name']} {one['type']}{'…' if one.get('isVariadic') else ''}".strip()
-                for one in call["arguments"]
+                f"{argument['name']} {argument['type']}{'…' if argument.get('isVariadic') else ''}".strip()
+                for argument in call["arguments"]
             ),
             call["returnType"],
             call.get("description"),
@@ -401,7 +401,7 @@ def _type_text(field: Mapping[str, Any]) -> str:
     if kind == "MAP":
         return f"MAP<STRING, {_type_text({'schema': schema['memberSchema']})}>"
     if kind == "STRUCT":
-        inner = (f"{one['name']} {_type_text(one)}" for one in schema.get("fields") or ())
+        inner = (f"{inner_field['name']} {_type_text(inner_field)}" for inner_field in schema.get("fields") or ())
         return f"STRUCT<{', '.join(inner)}>"
     parameters = schema.get("parameters")
     return f"{kind}({parameters['precision']}, {parameters['scale']})" if parameters else kind

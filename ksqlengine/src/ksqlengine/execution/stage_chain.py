@@ -109,7 +109,7 @@ class StageChain:
     @property
     def side_orders(self) -> list[SideOrder]:
         """What orders the sides of the query's joins."""
-        return [one for one in self.pipelines if not isinstance(one, Pipeline)]
+        return [pipeline for pipeline in self.pipelines if not isinstance(pipeline, Pipeline)]
 
     @property
     def last(self) -> Pipeline:

@@ -1,6 +1,6 @@
 """The command topic: every statement that changes the catalog, in order, kept in Kafka.
 
-Each engine process of a service id follows the topic and carries out what it reads, so that state survives a restart of
+Each engine process of a service id follows the topic and carries out what it reads, so state survives a restart of
 everything and several processes agree. All writers share one transactional id: beginning to write fences every other writer,
 and the writer then reads the topic to its end before it checks a statement. So a statement is checked against exactly the
 state that it will meet.
@@ -39,7 +39,7 @@ class Command:
     Attributes:
         statement: its text, variables replaced.
         properties: the session's properties that hold for it.
-        schemas: what the registry answered when it was checked, so that it means the same whenever it is carried out.
+        schemas: what the registry answered when it was checked, so it means the same whenever it is carried out.
     """
 
     statement: str
@@ -61,7 +61,7 @@ class Command:
         """Read a command.
 
         Raises:
-            ValueError: it is of a later version of the engine, or no command at all.
+            ValueError: it is of a later version of the engine, or not a command at all.
         """
         body = orjson.loads(value)
         if body.get("version") != _VERSION:

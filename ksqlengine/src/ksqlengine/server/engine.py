@@ -277,7 +277,7 @@ class Engine:
         elif isinstance(node, ast.UnsetProperty):
             check_name(node.name)
             name, defaults = canonical(node.name), self.config.properties
-            kept = {one: value for one, value in session.properties.items() if one != name}
+            kept = {kept_name: value for kept_name, value in session.properties.items() if kept_name != name}
             session.properties = kept | ({name: defaults[name]} if name in defaults else {})
         return isinstance(node, ast.SetProperty | ast.UnsetProperty | ast.DefineVariable | ast.UndefineVariable)
 

@@ -162,7 +162,9 @@ class InMemoryQuery:
     def restore_from(self, before: InMemoryQuery) -> None:
         """Restore the state of the query that this one replaces, as it would be in its changelog."""
         self.chain.internal_ends = before.chain.internal_ends
-        older = {one.stage.changelog: one for one in before.chain.pipelines if isinstance(one, Pipeline)}
+        older = {
+            pipeline.stage.changelog: pipeline for pipeline in before.chain.pipelines if isinstance(pipeline, Pipeline)
+        }
         for pipeline in self.chain.pipelines:
             if not isinstance(pipeline, Pipeline):
                 continue
@@ -296,8 +298,10 @@ class InMemoryEngine:
             case ast.UnsetProperty(name):
                 session_properties.check_name(name)
                 name = session_properties.canonical(name)
-                kept = {one: value for one, value in self.properties.items() if one != name}
-                self.properties = kept | {one: value for one, value in self.defaults.items() if one == name}
+                kept = {kept_name: value for kept_name, value in self.properties.items() if kept_name != name}
+                self.properties = kept | {
+                    default_name: value for default_name, value in self.defaults.items() if default_name == name
+                }
             case ast.AssertTopic() | ast.AssertSchema() as statement:
                 self._assert_exists(statement)
             case ast.DefineVariable() | ast.UndefineVariable():
@@ -385,4 +389,4 @@ def stored_records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredReco
     """Return records one by one; `headers` are those of records that have none of their own."""
     own: Iterable[Iterable[tuple[str, bytes | None]]] = outgoing.headers or repeat(headers, len(outgoing))
     rows = zip(outgoing.keys, outgoing.values, outgoing.timestamps, own, strict=True)
-    return [StoredRecord(key, value, timestamp, tuple(one)) for key, value, timestamp, one in rows]
+    return [StoredRecord(key, value, timestamp, tuple(own_headers)) for key, value, timestamp, own_headers in rows]

@@ -174,7 +174,7 @@ class RunningTransientQuery:
         if self._stages.chain.side_orders:
             raise NotSupportedError("A pull query that joins")
         count, is_stream = self._partitions[self._topic], self._stages.kind is SourceKind.STREAM
-        # Asked for before the ends: those of a topic that is made anew meanwhile are never taken for the old one's.
+        # Asked for before the ends: those of a topic that is made again meanwhile are never taken for the old one's.
         topic_id = "" if is_stream else self._resources.kafka.topic_id(self._topic)
         ends = self._resources.ends([(self._topic, partition) for partition in range(count)])
         wanted = {partition: end for (_, partition), end in ends.items()}
@@ -238,7 +238,7 @@ class TableRows:
         self._read_at = time.monotonic()
 
     def begin(self, ends: Mapping[int, int]) -> None:
-        """Prepare to read on; begin anew where the topic has become another one, or was read too long ago."""
+        """Prepare to read on; begin again where the topic has become another one, or was read too long ago."""
         self._new = []
         age = time.monotonic() - self._read_at
         other = set(self.positions) != set(ends) or any(ends[one] < at for one, at in self.positions.items())
@@ -303,5 +303,5 @@ def _joined(batches: list[MessageBatch]) -> MessageBatch:
         timestamp=np.concatenate([batch.timestamp for batch in batches]),
         key=key,
         value=value,
-        headers=tuple(one for batch in batches for one in batch.headers or ()) or None,
+        headers=tuple(headers for batch in batches for headers in batch.headers or ()) or None,
     )

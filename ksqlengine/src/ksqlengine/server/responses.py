@@ -107,7 +107,7 @@ class Responses:
     def _types(self) -> Entity:
         return {
             "@type": "type_list",
-            "types": {name: schema_of(one) for name, one in self._engine.catalog.types.items()},
+            "types": {name: schema_of(type_) for name, type_ in self._engine.catalog.types.items()},
         }
 
     def _sources(self, kind: SourceKind, *, extended: bool) -> Entity:
@@ -122,9 +122,9 @@ class Responses:
         if extended:
             return {
                 "@type": "queryDescriptions",
-                "queryDescriptions": [self._query_description(one) for one in running],
+                "queryDescriptions": [self._query_description(query) for query in running],
             }
-        return {"@type": "queries", "queries": [_query_item(one.query, one.status.value) for one in running]}
+        return {"@type": "queries", "queries": [_query_item(query.query, query.status.value) for query in running]}
 
     def _topics(self, *, show_all: bool, extended: bool) -> Entity:
         kafka = self._engine.resources.kafka
@@ -139,7 +139,7 @@ class Responses:
 
     def _properties(self, session: RequestSession) -> Entity:
         server = self._engine.config.properties
-        values = {name: one.default for name, one in PROPERTIES.items()} | dict(server) | session.properties
+        values = {name: property_.default for name, property_ in PROPERTIES.items()} | dict(server) | session.properties
         listed = [
             {"name": name, "scope": "KSQL", "value": value, "editable": True, "level": "QUERY"}
             for name, value in sorted(values.items())
@@ -162,7 +162,7 @@ class Responses:
     def _describe_all(self, node: ast.DescribeAll, text: str, session: RequestSession) -> Entity:
         kind = SourceKind(node.what.removesuffix("S"))
         return self._descriptions(
-            [one for one in self._engine.catalog.sources.values() if one.kind is kind], node.extended
+            [source for source in self._engine.catalog.sources.values() if source.kind is kind], node.extended
         )
 
     def _descriptions(self, sources: Iterable[Source], extended: bool = True) -> Entity:
@@ -202,22 +202,22 @@ class Responses:
 
     def _statistics(self, source: Source) -> dict[str, Entity]:
         """Return what queries counted on a stream or table, in ksqlDB's names where it has them."""
-        readers = [one for one in self._engine.queries.values() if source.name in one.query.reads]
-        writers = [one for one in self._engine.queries.values() if one.query.writes == source.name]
-        drives = [one.metrics for one in readers if source_steps(one.query.plan.root)[0].source == source.name]
-        makes = [one.metrics for one in writers]
+        readers = [query for query in self._engine.queries.values() if source.name in query.query.reads]
+        writers = [query for query in self._engine.queries.values() if query.query.writes == source.name]
+        drives = [query.metrics for query in readers if source_steps(query.query.plan.root)[0].source == source.name]
+        makes = [query.metrics for query in writers]
         counted = drives or makes
-        last = max((one.last_message_ms or 0 for one in counted), default=0)
+        last = max((metrics.last_message_ms or 0 for metrics in counted), default=0)
         values: dict[str, float] = {}
         if makes:
-            values["messages-per-sec"] = round(sum(one.produced_rate.value() for one in makes), 2)
-            values["total-messages"] = sum(one.produced for one in makes)
+            values["messages-per-sec"] = round(sum(metrics.produced_rate.value() for metrics in makes), 2)
+            values["total-messages"] = sum(metrics.produced for metrics in makes)
         if drives:
-            values["consumer-messages-per-sec"] = round(sum(one.consumed_rate.value() for one in drives), 2)
-            values["consumer-total-messages"] = sum(one.consumed for one in drives)
+            values["consumer-messages-per-sec"] = round(sum(metrics.consumed_rate.value() for metrics in drives), 2)
+            values["consumer-total-messages"] = sum(metrics.consumed for metrics in drives)
         for name, pick in _LOSSES.items():
             if counted:
-                values[name] = sum(pick(one) for one in counted)
+                values[name] = sum(pick(metrics) for metrics in counted)
         return {
             name: {"name": name, "value": value, "timestamp": last, "isError": name == "failed-messages"}
             for name, value in values.items()
@@ -226,10 +226,10 @@ class Responses:
     def _offsets(self, source: Source) -> list[Entity]:
         """Return how far the groups of the queries that read a source are."""
         groups = [
-            one.group
+            thread.group
             for running in self._engine.queries.values()
-            for one in running.threads
-            if source.name in one.stage.reads
+            for thread in running.threads
+            if source.name in thread.stage.reads
         ]
         summaries = []
         for group, positions in self._engine.resources.positions(source.topic, groups).items():
@@ -255,7 +255,7 @@ class Responses:
         if function is not None:
             shown = [
                 {
-                    "arguments": _arguments([str(one) for one in overload.parameters], overload.variadic),
+                    "arguments": _arguments([str(parameter) for parameter in overload.parameters], overload.variadic),
                     "returnType": str(overload.returns) if isinstance(overload.returns, SqlType) else "",
                     "description": function.description,
                 }
@@ -263,7 +263,7 @@ class Responses:
             ]
             kind, description = "TABLE" if name in TABLE_FUNCTIONS else "SCALAR", function.description
         else:
-            accepts = [" | ".join(one) if one else "ANY" for one in aggregate.accepts]  # type: ignore[union-attr]
+            accepts = [" | ".join(types) if types else "ANY" for types in aggregate.accepts]  # type: ignore[union-attr]
             description = aggregate.description  # type: ignore[union-attr]
             shown = [{"arguments": _arguments(accepts), "returnType": "", "description": description}]
             kind = "AGGREGATE"
@@ -315,8 +315,8 @@ class Responses:
             "ksqlHostQueryStatus": {self._engine.config.data_dir.name: status},
             "queryType": "PERSISTENT",
             "queryErrors": [
-                {"timestamp": round(time.time() * 1000), "errorMessage": one, "type": "UNKNOWN"}
-                for one in running.errors
+                {"timestamp": round(time.time() * 1000), "errorMessage": message, "type": "UNKNOWN"}
+                for message in running.errors
             ],
             "tasksMetadata": [],
             "state": status,
@@ -368,10 +368,10 @@ def current_status(text: str, command_id: str, message: str, query_id: str | Non
 
 
 _LOSSES: Mapping[str, Any] = {
-    "failed-messages": lambda one: one.failed,
-    "late-record-drop": lambda one: one.late,
-    "dropped-no-table-row": lambda one: one.without_table_row,
-    "dropped-null-key": lambda one: one.without_key,
+    "failed-messages": lambda metrics: metrics.failed,
+    "late-record-drop": lambda metrics: metrics.late,
+    "dropped-no-table-row": lambda metrics: metrics.without_table_row,
+    "dropped-null-key": lambda metrics: metrics.without_key,
 }
 
 
@@ -402,9 +402,15 @@ def _query_item(query: PersistentQuery, status: str = "RUNNING") -> Entity:
 
 
 def _function_names() -> list[Entity]:
-    scalar = [{"name": one.name, "type": "SCALAR", "category": one.category} for one in FUNCTIONS.values()]
-    aggregates = [{"name": one.name, "type": "AGGREGATE", "category": "AGGREGATE"} for one in AGGREGATES.values()]
-    tables = [{"name": one.name, "type": "TABLE", "category": one.category} for one in TABLE_FUNCTIONS.values()]
+    scalar = [
+        {"name": function.name, "type": "SCALAR", "category": function.category} for function in FUNCTIONS.values()
+    ]
+    aggregates = [
+        {"name": function.name, "type": "AGGREGATE", "category": "AGGREGATE"} for function in AGGREGATES.values()
+    ]
+    tables = [
+        {"name": function.name, "type": "TABLE", "category": function.category} for function in TABLE_FUNCTIONS.values()
+    ]
     return sorted(scalar + aggregates + tables, key=lambda item: item["name"])
 
 

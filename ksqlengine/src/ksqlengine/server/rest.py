@@ -43,7 +43,7 @@ _MOST_THREADS = 400
 
 MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
-# ksqlDB's clients compare the number with their own; the word tells which engine it is.
+# ksqlDB's clients compare the number with their own; the word says which engine it is.
 VERSION = "7.9.0-heartwatch"
 _GRACE_SECONDS = 10
 
@@ -211,7 +211,7 @@ class Server:
 
     # ------------------------------------------------------------------------------------------------ queries
     async def _query_stream(self, request: Request) -> Response:
-        """Answer a SELECT with a header and rows: one JSON value a line, or one JSON array where the client asks for JSON."""
+        """Answer a SELECT with a header and rows: one JSON value per line, or one JSON array where the client asks for JSON."""
         return await self._stream(request, "sql", "properties", lambda query: _delimited(query, _wants_json(request)))
 
     async def _query(self, request: Request) -> Response:
@@ -263,7 +263,7 @@ class Server:
         return await self._answer(request, close)
 
     async def _inserts_stream(self, request: Request) -> Response:
-        """Write rows, one JSON object a line after a first line with the target; answer each with a line."""
+        """Write rows, one JSON object per line after a first line with the target; answer each with a line."""
         try:
             self._check_ready()
             first, *rows = [line for line in (await request.body()).split(b"\n") if line.strip()]
@@ -393,7 +393,7 @@ def _error(error: KsqlError) -> Response:
 
 
 def serve(config: EngineConfig, listen: str) -> None:
-    """Run an engine and its REST API until the process is told to stop.
+    """Run an engine and its REST API until the process is asked to stop.
 
     Args:
         config: the engine's.

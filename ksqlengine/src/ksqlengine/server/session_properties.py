@@ -157,7 +157,7 @@ def engine_defaults(properties: Mapping[str, str]) -> EngineDefaults:
 
 def query_options(properties: Mapping[str, str]) -> QueryOptions:
     """Return what a query's properties come to."""
-    values = {name: one.default for name, one in PROPERTIES.items()} | dict(properties)
+    values = {name: property_.default for name, property_ in PROPERTIES.items()} | dict(properties)
     idle = int(values[IDLE_CLOSE])
     at_least_once = values["processing.guarantee"].lower() == Guarantee.AT_LEAST_ONCE.value
     return QueryOptions(

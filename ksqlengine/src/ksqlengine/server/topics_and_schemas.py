@@ -26,7 +26,7 @@ from ksqlengine.types.errors import StatementError
 
 
 class RecordedSchemas:
-    """The registry as the analyzer sees it; keeps every answer, so that a command can carry what it was checked against."""
+    """The registry as the analyzer sees it; keeps every answer, so a command can carry what it was checked against."""
 
     def __init__(self, registry: Registry, answers: Mapping[str, Any] | None = None) -> None:
         """Begin with answers of an earlier time, which are not asked for again."""
@@ -91,7 +91,7 @@ class Resources:
         """Return the end of each partition as a read_committed reader sees it."""
         wanted = list(partitions)
         found = self.kafka.offsets({topic for topic, _ in wanted}, "latest", committed=True)
-        return {one: found[one] for one in wanted}
+        return {partition: found[partition] for partition in wanted}
 
     def positions(self, topic: str, groups: Sequence[str]) -> dict[str, dict[int, GroupPosition]]:
         """Return where groups are in a topic, by group and partition.
@@ -128,12 +128,12 @@ class Resources:
 
     def _check_copartitioning(self, stage: Stage, internal: set[str]) -> None:
         joined = stage.co_partitioned if stage.arms else (stage.source, *stage.tables)
-        sources = [one for one in joined if one.topic not in internal]
-        found = self.kafka.describe([one.topic for one in sources])
-        missing = next((one.topic for one in sources if one.topic not in found), None)
+        sources = [source for source in joined if source.topic not in internal]
+        found = self.kafka.describe([source.topic for source in sources])
+        missing = next((source.topic for source in sources if source.topic not in found), None)
         if missing is not None:
             raise StatementError(f"Kafka topic does not exist: {missing}")
-        counts = {one.source: found[one.topic].partitions for one in sources}
+        counts = {source.source: found[source.topic].partitions for source in sources}
         if len(set(counts.values())) > 1:
             (first, first_count), *_ = counts.items()
             other, count = next((name, count) for name, count in counts.items() if count != first_count)
@@ -225,7 +225,7 @@ class Resources:
         all_stages = stages(plan, self._service_id)
         if stage.sink.internal:
             # A repartition topic is read together with the tables that the next stage joins.
-            reader = next(one for one in all_stages if one.source.topic == stage.sink.topic)
+            reader = next(candidate for candidate in all_stages if candidate.source.topic == stage.sink.topic)
             topic = reader.tables[0].topic if reader.tables else all_stages[0].source.topic
             like = self.kafka.describe([topic])[topic]
             return like.partitions, like.replication_factor

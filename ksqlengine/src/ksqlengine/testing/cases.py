@@ -241,7 +241,7 @@ def _variables(folder: Path) -> dict[str, Any]:
     path = folder / VARIABLES
     found = _json(path) if path.exists() else {}
     if not isinstance(found, dict):
-        raise CaseFileError(f"file {str(path)!r} must be a JSON object of variables and their values; mend it")
+        raise CaseFileError(f"file {str(path)!r} must be a JSON object of variables and their values; fix it")
     return found
 
 
@@ -281,7 +281,7 @@ def _json(path: Path, variables: Mapping[str, str] | None = None) -> Any:
     try:
         return parse_json(render_json(text, variables) if variables else text)
     except ValueError as error:
-        raise CaseFileError(f"file {str(path)!r} is not JSON: {error}; mend it") from error
+        raise CaseFileError(f"file {str(path)!r} is not JSON: {error}; fix it") from error
 
 
 def _model(model: type[Model], path: Path, variables: Mapping[str, str]) -> Model:
@@ -290,4 +290,4 @@ def _model(model: type[Model], path: Path, variables: Mapping[str, str]) -> Mode
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise CaseFileError(f"file {str(path)!r} is wrong at {where}: {first['msg']}; mend it") from error
+        raise CaseFileError(f"file {str(path)!r} is wrong at {where}: {first['msg']}; fix it") from error

@@ -136,7 +136,7 @@ def _fields_difference(expected: Any, actual: Any, type_: StructType, path: str)
         return _differs(expected, actual, path)
     left = {name: name for name in expected}
     for name, inner in type_.fields:
-        given = name if name in left else next((one for one in left if one.upper() == name.upper()), None)
+        given = name if name in left else next((other for other in left if other.upper() == name.upper()), None)
         wanted = expected[left.pop(given)] if given is not None else None
         reason = difference(wanted, actual.get(name), inner, f"{path}.{name}")
         if reason is not None:

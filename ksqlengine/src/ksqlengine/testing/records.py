@@ -1,7 +1,7 @@
 """A topic's bytes as JSON and back: what test files hold for keys and values.
 
 AVRO and JSON keys and values are JSON; DELIMITED ones are text; KAFKA ones are text or a number. This is written apart from the
-engine's own formats, so that a test finds their mistakes.
+engine's own formats, so a test finds their mistakes.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Part:
             if type_.name == "BYTES":
                 return b64decode(value, validate=True)
         except (ValueError, TypeError, struct.error) as error:
-            raise RecordError(f"{value!r} is no {type_} for the KAFKA format: {error}") from error
+            raise RecordError(f"{value!r} is not {type_} for the KAFKA format: {error}") from error
         return (value if isinstance(value, str) else json_bytes(value).decode()).encode()
 
     def _plain_value(self, data: bytes) -> Any:
@@ -212,7 +212,7 @@ def _parsed(schema: Any) -> Any:
 
 def _plain(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_plain(one) for one in schema]
+        return [_plain(branch) for branch in schema]
     if not isinstance(schema, Mapping):
         return schema
     kept = {name: value for name, value in schema.items() if name != "logicalType" or value == "decimal"}
@@ -248,7 +248,7 @@ def _datum(value: Any, schema: Any) -> Any:
     if value is None:
         return None
     if isinstance(schema, list):
-        return _datum(value, next(one for one in schema if one != "null"))
+        return _datum(value, next(branch for branch in schema if branch != "null"))
     kind = schema["type"] if isinstance(schema, Mapping) else schema
     if isinstance(kind, Mapping | list):
         return _datum(value, kind)

@@ -48,7 +48,7 @@ class Result:
 
 
 def run_case(case: Case, *, together: bool = False) -> Result:
-    """Run a test of statements, input records and output records; never raises, so that one test can't end the others.
+    """Run a test of statements, input records and output records; never raises, so one test can't end the others.
 
     Args:
         case: the test.
@@ -99,16 +99,18 @@ def _run_records(case: Case, engine: InMemoryEngine, together: bool) -> Result:
     inputs = [_stored(engine, record, number) for number, record in enumerate(case.inputs)]
     for query in engine.queries.values():
         _run_query(engine, query, inputs, together)
-    differences = [one for one in _differences(case, engine) if one is not None]
+    differences = [difference for difference in _differences(case, engine) if difference is not None]
     if not differences:
         return Result(case.name)
     rejects = [
-        f"not read: {one.topic}/{one.partition}/{one.offset}: {one.reason}"
+        f"not read: {reject.topic}/{reject.partition}/{reject.offset}: {reject.reason}"
         for query in engine.queries.values()
-        for one in query.rejects
+        for reject in query.rejects
     ]
-    details = [line for one in differences for line in (f"topic {one.topic!r}", *one.lines)]
-    return Result(case.name, _one_line("; ".join(one.summary for one in differences)), (*details, *rejects))
+    details = [line for difference in differences for line in (f"topic {difference.topic!r}", *difference.lines)]
+    return Result(
+        case.name, _one_line("; ".join(difference.summary for difference in differences)), (*details, *rejects)
+    )
 
 
 def _stored(engine: InMemoryEngine, record: Record, number: int) -> tuple[str, StoredRecord, int]:
@@ -130,8 +132,8 @@ def _run_query(
         if topic not in given
         for offset, record in enumerate(engine.topics.get(topic, ()))
     ]
-    ordered = [*(one for one in inputs if one[0] in query.topics), *derived]
-    for _, records in groupby(enumerate(ordered), lambda one: one[1][0] if together else one[0]):
+    ordered = [*(given_record for given_record in inputs if given_record[0] in query.topics), *derived]
+    for _, records in groupby(enumerate(ordered), lambda numbered: numbered[1][0] if together else numbered[0]):
         batch = [record for _, record in records]
         topic, _, offset = batch[0]
         for written in [] if query.paused else query.pipe(topic, [record for _, record, _ in batch], offset):

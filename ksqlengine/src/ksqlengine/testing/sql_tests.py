@@ -21,7 +21,7 @@ class SqlTest:
 
     Attributes:
         name: from ``--@test:``.
-        sql: its statements, after as many line ends as stand before them in the file, so that errors name the file's lines.
+        sql: its statements, after as many line ends as stand before them in the file, so errors name the file's lines.
         refusal: the error that must end it.
     """
 
