@@ -171,12 +171,12 @@ def test_a_deleted_topic_is_empty_when_it_is_made_again() -> None:
 
 def test_variables_properties_and_replaced_queries() -> None:
     running = session(
-        "DEFINE prefix = 'x_';",
-        CLICKS.replace("clicks (", "${prefix}clicks (").replace("clicks_topic", "${topic}"),
+        "DEFINE name = 'x_clicks';",
+        CLICKS.replace("clicks (", "${name} (").replace("clicks_topic", "${topic}"),
         variables={"topic": "t"},
     )
     running.insert("t", [click("ann")])
-    assert running.query("SELECT user FROM ${prefix}clicks;").rows() == [("ann",)]
+    assert running.query("SELECT user FROM ${name};").rows() == [("ann",)]
     running.execute("CREATE STREAM copy AS SELECT * FROM x_clicks WHERE page = 'home';")
     running.execute("CREATE OR REPLACE STREAM copy AS SELECT * FROM x_clicks WHERE page = 'end';")
     running.insert("t", [click("bob"), click("bob", "end")])
