@@ -22,7 +22,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status clean demo test lint format lock wheels wheels-test docs unit integration integration-pipeline integration-engine \
+.PHONY: help setup up down status clean demo test lint format modules lock wheels wheels-test docs unit integration integration-pipeline integration-engine \
 	integration-machines e2e chaos bench ksql debian-packages \
 	docker-env docker-up docker-down clusters-rehearsal
 
@@ -61,6 +61,9 @@ lint: setup ## Run the linters, the type checker and the check of who imports wh
 	$(BIN)/lint-imports --no-logo --cache-dir .cache/import-linter
 	$(BIN)/mypy
 	$(BIN)/heartwatch check
+
+modules: setup ## Write ARCHITECTURE.md's list of modules
+	$(BIN)/python docs/module_list.py
 
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix --select I
