@@ -197,6 +197,19 @@ def test_statements_are_sent_one_at_a_time():
     assert most == 1
 
 
+def test_a_statement_may_take_longer_than_a_question():
+    seconds: dict[str, float] = {}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seconds[request.url.path] = request.extensions["timeout"]["read"]
+        return httpx.Response(200, json=INFO if request.url.path == "/info" else [command("SUCCESS")])
+
+    client = ksqldb(handler)
+    client.info()
+    client.execute("CREATE …;")
+    assert seconds == {"/info": KsqldbSettings(urls=["http://one"]).request_timeout_seconds, "/ksql": 120}
+
+
 INFO = {"KsqlServerInfo": {"version": "8.2.0", "ksqlServiceId": "a", "serverStatus": "RUNNING"}}
 NO_LAG = {
     "@type": "generic_error",

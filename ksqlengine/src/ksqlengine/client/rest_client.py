@@ -31,6 +31,9 @@ ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 _NOT_READY = 503
 _NOT_YET = "is not available yet. Please try again later."  # 400 to a pull query whose table has only just been made
 _FENCED = "newer producer with the same transactionalId"
+_STATEMENT_SECONDS = (
+    120.0  # ksqlDB checks a query's whole plan before it answers: on a busy machine that takes half a minute
+)
 _FENCED_SECONDS = 30.0  # at most so long another client's statements keep this one's from being taken
 _POLL_SECONDS = 0.1
 _UNFINISHED = {"QUEUED", "PARSING", "EXECUTING"}
@@ -448,6 +451,11 @@ class Ksqldb:
                 return self._ask_any(method, path, operation, body, repeatable=repeatable)
         raise AssertionError("stamina gives at least one attempt")
 
+    def _timeout(self, repeatable: bool) -> httpx.Timeout:
+        """Return how long an answer is waited for: longer where nobody could say whether the server did what it was asked."""
+        seconds = self._settings.request_timeout_seconds
+        return httpx.Timeout(seconds, read=seconds if repeatable else max(seconds, _STATEMENT_SECONDS))
+
     def _ask_any(self, method: str, path: str, operation: str, body: Any, *, repeatable: bool) -> Any:
         """Ask the server in use, and the others in turn while they are not ready."""
         reasons = []
@@ -455,7 +463,7 @@ class Ksqldb:
             index = (self._preferred + step) % len(self._settings.urls)
             url = self._settings.urls[index].rstrip("/")
             try:
-                response = self._http.request(method, url + path, json=body)
+                response = self._http.request(method, url + path, json=body, timeout=self._timeout(repeatable))
             except httpx.TransportError as error:
                 reason = f"{url}: {type(error).__name__}: {error}"
                 if not repeatable and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
