@@ -19,14 +19,15 @@ from pathlib import Path
 import polars as pl
 import psycopg2
 
+from heartwatch.files.rejects import RejectFile
+from heartwatch.files.samples import SCHEMA
 from heartwatch.platform.platform import Platform
 from heartwatch.ranges.generate import generate_ranges, write_ranges
 from heartwatch.ranges.load import load_ranges
 from heartwatch.ranges.read import read_ranges
-from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import ROOT, load_settings
 from heartwatch.simulate.people import people_chunks
-from heartwatch.simulate.recordings import SCHEMA, Replay
+from heartwatch.simulate.replay import Replay
 from heartwatch.simulate.simulation import FaultRates, Simulation
 from heartwatch.simulate.truth import expected_windows, truth
 from heartwatch.simulate.uniform import UniformGenerator

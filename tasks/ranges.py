@@ -30,7 +30,7 @@ def write_range_file(
 
     Raises:
         heartwatch.ranges.HistoricalError: the source has no range, or a file can't be read or written.
-        heartwatch.simulate.recordings.RecordingError: a recording can't be read.
+        heartwatch.files.recordings.RecordingError: no recording can be read.
     """
     report = files.write_range_file(load_settings(), source, given, people, seed, target)
     get_run_logger().info("%d ranges written to %s, %d rejected", report.rows, report.path, report.rejected)

@@ -13,6 +13,8 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.analytic import Analytic, TopicDefinition
+from heartwatch.files.recordings import RecordingError, read_recordings
+from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.messages import Events, RawMessage
 from heartwatch.produce.run import Source
 from heartwatch.produce.shards import Shard, plan_shards, whole_shards
@@ -20,8 +22,7 @@ from heartwatch.produce.spec import RunSpec
 from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events, with_times
 from heartwatch.ranges import HistoricalError
 from heartwatch.ranges.read import read_ranges
-from heartwatch.ranges.rejects import RejectFile
-from heartwatch.simulate.recordings import RecordingError, Replay, read_recordings
+from heartwatch.simulate.replay import Replay
 from heartwatch.simulate.simulation import FaultRates, Simulation, SimulationError
 from heartwatch.simulate.uniform import UniformError, UniformGenerator
 from kafkakit import avro_codec
@@ -86,7 +87,7 @@ def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int,
         shard: the shard; a source may leave out what isn't in its partitions.
         analytic: whose events they are.
         schema_id: the registry's id of the event schema.
-        rejects: where bad rows of a file go.
+        rejects: where bad rows of a file go, and what is left out of recordings.
 
     Raises:
         SourceError: the source can't be opened.
@@ -114,7 +115,8 @@ def _open(
     if spec.source == "uniform":
         return UniformSource(UniformGenerator(schema, spec.seed), spec, event_time)
     if spec.source == "recordings":
-        replay = replay_of(spec)
+        with RejectFile(rejects) as reject_file:
+            replay = replay_of(spec, reject_file)
         return GeneratedSource(replay, spec, shard, batch_events_of(spec, replay.events_per_ms))
     return _open_file(spec, schema, event_time, rejects)
 
@@ -162,17 +164,21 @@ def simulation_of(spec: RunSpec) -> Simulation:
         raise SourceError(f"the simulator can't run: {error}") from error
 
 
-def replay_of(spec: RunSpec) -> Replay:
+def replay_of(spec: RunSpec, rejects: RejectFile | None = None) -> Replay:
     """Return the replay of recordings that a run sends.
+
+    Args:
+        spec: the run.
+        rejects: takes what is left out of the recordings.
 
     Raises:
         SourceError: the run names no recording.
-        RecordingError: one can't be read.
+        RecordingError: none can be read.
     """
     if spec.path is None:
         raise SourceError("source='recordings' needs path: a .fit, .gpx or .tcx file, or a folder of them")
     return Replay(
-        recordings=list(read_recordings(Path(spec.path)).values()),
+        recordings=list(read_recordings(Path(spec.path), rejects).values()),
         start=datetime.fromtimestamp(spec.start_ms / 1000, UTC),
         people=spec.people,
         stagger_ms=spec.stagger_ms,

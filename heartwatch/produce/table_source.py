@@ -14,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.messages import Events
 from heartwatch.produce.run import Source
-from heartwatch.ranges.rejects import RejectFile
 from kafkakit.partitioning import partitions_of
 
 _CLOSERS = 5  # people a partition: one of them surely has the row that a join needs

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import polars as pl
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.ranges import HIGHEST_HEART_RATE, LOWEST_HEART_RATE, SCHEMA, HistoricalError
-from heartwatch.ranges.rejects import RejectFile
 from heartwatch.simulate.draws import Ints
 from heartwatch.simulate.places import metres_between
 
@@ -36,7 +36,7 @@ def range_of(recording: pl.DataFrame) -> tuple[int, int] | None:
     """Return the personal range that a recording shows, or None where it shows none.
 
     Args:
-        recording: a frame of `heartwatch.simulate.recordings.read_recording`.
+        recording: a frame of `heartwatch.files.recordings.read_recording`.
     """
     still = recording["heart_rate"].to_numpy()[_still(recording)]
     if len(still) < _LEAST_SAMPLES:

@@ -10,14 +10,14 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel
 
+from heartwatch.files.recordings import read_recordings
+from heartwatch.files.rejects import RejectFile
 from heartwatch.postgres import connect
 from heartwatch.ranges.derive import derive_ranges
 from heartwatch.ranges.generate import generate_ranges, write_ranges
 from heartwatch.ranges.load import load_ranges
 from heartwatch.ranges.read import read_ranges
-from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import Settings
-from heartwatch.simulate.recordings import read_recordings
 
 RangeSource = Literal["simulator", "file", "recordings"]
 
@@ -28,7 +28,7 @@ class GenerateReport(BaseModel):
     Attributes:
         path: the file.
         rows: people in it.
-        rejected: bad rows or recordings of the source.
+        rejected: bad rows, samples or recordings of the source.
         rejects: file of these with the reasons, None when there are none.
         reasons: how many of them, by reason.
     """
@@ -120,7 +120,7 @@ def write_range_file(
 
     Raises:
         heartwatch.ranges.HistoricalError: the source has no range, or a file can't be read or written.
-        heartwatch.simulate.recordings.RecordingError: a recording can't be read.
+        heartwatch.files.recordings.RecordingError: no recording can be read.
         ValueError: the source needs a path.
     """
     path = (target or generated_file(settings)).expanduser()
@@ -144,7 +144,7 @@ def _frames(
         raise ValueError(f"source={source!r} needs a path; give the file or folder to read")
     if source == "file":
         return read_ranges(given, rejects)
-    return derive_ranges(read_recordings(given), people, rejects)
+    return derive_ranges(read_recordings(given, rejects), people, rejects)
 
 
 def load_range_file(

@@ -16,8 +16,8 @@ from psycopg2 import errors, sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.ranges import HIGHEST_HEART_RATE, LOWEST_HEART_RATE, SCHEMA, HistoricalError
-from heartwatch.ranges.rejects import RejectFile
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {table} (

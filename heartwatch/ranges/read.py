@@ -19,8 +19,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.ranges import HIGHEST_HEART_RATE, LOWEST_HEART_RATE, SCHEMA, HistoricalError
-from heartwatch.ranges.rejects import RejectFile
 
 _CHUNK_ROWS = 100_000
 _RATES = ("min_heart_rate", "max_heart_rate")

@@ -12,12 +12,12 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.platform.platform import Platform
 from heartwatch.ranges import SCHEMA, HistoricalError
 from heartwatch.ranges.generate import generate_ranges
 from heartwatch.ranges.load import LoadResult, create_table, load_ranges
 from heartwatch.ranges.read import read_ranges
-from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import load_settings
 
 pytestmark = pytest.mark.parts("postgres")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.run import Source
 from heartwatch.produce.table_source import ClosingSource, SourceError, StampedNow, TableSource, read_events
-from heartwatch.ranges.rejects import RejectFile
 from kafkakit import avro_codec
 from kafkakit.partitioning import partitions_of
 

@@ -7,10 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from heartwatch.files.recordings import SCHEMA
+from heartwatch.files.rejects import RejectFile
 from heartwatch.ranges import HistoricalError
 from heartwatch.ranges.derive import derive_ranges, range_of
-from heartwatch.ranges.rejects import RejectFile
-from heartwatch.simulate.recordings import SCHEMA
 
 
 def recording(rates: list[int], metres_a_second: float = 0.0, step_seconds: int = 1) -> pl.DataFrame:

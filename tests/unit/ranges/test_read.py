@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.ranges import SCHEMA, HistoricalError
 from heartwatch.ranges.generate import generate_ranges, write_ranges
 from heartwatch.ranges.read import count_rows, read_ranges
-from heartwatch.ranges.rejects import RejectFile
 from heartwatch.settings import ROOT
 
 ORIGINAL = ROOT.parent / "shared" / "data" / "historical_20000.jsonl"

@@ -9,10 +9,11 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from heartwatch.files.recordings import SCHEMA, RecordingError, read_recording, read_recordings, survey
 from heartwatch.ranges.derive import range_of
 from heartwatch.settings import ROOT
 from heartwatch.simulate import events, places
-from heartwatch.simulate.recordings import SCHEMA, RecordingError, Replay, read_recording, read_recordings
+from heartwatch.simulate.replay import Replay
 
 DATA = ROOT / ".cache" / "recordings" / "sweat" / "examples" / "data"
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -97,8 +98,17 @@ def test_a_file_that_is_no_recording_is_named(tmp_path: Path, name: str, content
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "overwritten", "one bit"])
-def test_a_damaged_fit_file_is_named(data: Path, tmp_path: Path, damage: str):
+@pytest.mark.parametrize(
+    ("damage", "samples", "warning"),
+    [
+        ("cut off", 1_000, "the file ends early"),
+        ("overwritten", 1_000, "the file is damaged, the rest is not read"),
+        ("one bit", 5_000, "the closing checksum is wrong"),
+    ],
+)
+def test_a_damaged_fit_file_is_read_as_far_as_it_goes(
+    data: Path, tmp_path: Path, damage: str, samples: int, warning: str
+):
     good = (data / "4801048867.fit").read_bytes()
     damaged = {
         "cut off": good[:50_000],
@@ -106,8 +116,12 @@ def test_a_damaged_fit_file_is_named(data: Path, tmp_path: Path, damage: str):
         "one bit": good[:60_000] + bytes([good[60_000] ^ 1]) + good[60_001:],
     }
     (tmp_path / "ride.fit").write_bytes(damaged[damage])
-    with pytest.raises(RecordingError, match=r"ride\.fit' can't be read"):
-        read_recording(tmp_path / "ride.fit")
+    whole = read_recording(data / "4801048867.fit")
+    [report] = survey(tmp_path / "ride.fit")
+    assert report.refused is None
+    assert report.frame.height >= samples
+    assert report.frame[:samples].equals(whole[:samples])
+    assert any(warning in found for found in report.warnings)
 
 
 GPX = """<?xml version="1.0"?><gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"

@@ -1,151 +1,24 @@
-"""Real recordings of wearables: FIT, GPX and TCX files, replayed as events.
-
-The parsers are fitdecode, gpxpy and tcxreader (python-tcxparser gives times, positions and heart rates as separate lists, which
-no longer fit together once a track point lacks one of them).
-"""
+"""Replay of recordings: people wear them again, as they were or with the position held."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from heartwatch.errors import HeartWatchError
-from heartwatch.extras import require
+from heartwatch.files.recordings import RecordingError
 from heartwatch.simulate import draws
 from heartwatch.simulate.arrays import spread
 from heartwatch.simulate.draws import Ints
 from heartwatch.simulate.events import EventBatch, record_batch
 from heartwatch.simulate.places import nearest_zipcode
 
-if TYPE_CHECKING:
-    from gpxpy.gpx import GPXTrackPoint
-
-SCHEMA = pl.Schema(
-    [
-        ("event_time", pl.Datetime("ms", "UTC")),
-        ("latitude", pl.Float64),
-        ("longitude", pl.Float64),
-        ("heart_rate", pl.Int32),
-    ]
-)
-"""Columns of a recording: when, where (degrees, WGS 84), beats a minute."""
-
-_FIT_FIELDS = ("timestamp", "position_lat", "position_long", "heart_rate")
-_SEMICIRCLE = 180 / 2**31
-_LOWEST_RATE, _HIGHEST_RATE = 20, 250
 _ENDLESS = 2**31
-_Sample = tuple[Any, Any, Any, Any]
-
-
-class RecordingError(HeartWatchError):
-    """A recording can't be read or replayed; the message names the file, the reason and the remedy."""
-
-
-def read_recording(path: Path) -> pl.DataFrame:
-    """Read a recording.
-
-    Samples without time, position or heart rate, with a heart rate outside 20 to 250, and repeated ones are left out.
-
-    Args:
-        path: a ``.fit``, ``.gpx`` or ``.tcx`` file.
-
-    Returns:
-        One row a sample, ordered by time, columns as in `SCHEMA`.
-
-    Raises:
-        RecordingError: the file can't be read, or has no complete sample.
-        MissingExtraError: the formats' parsers aren't installed.
-    """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise RecordingError(f"{path.name!r} is not a recording; the name must end in {', '.join(_READERS)}")
-    require("recordings")
-    try:
-        samples = list(reader(path))
-    except OSError as error:
-        raise RecordingError(f"recording {str(path)!r} can't be opened: {error.strerror}; check the path") from error
-    except Exception as error:  # parsers raise anything on broken bytes
-        reason = f"{type(error).__name__}: {error}"
-        raise RecordingError(f"recording {str(path)!r} can't be read: {reason}; export it again") from error
-    complete = [_at_utc(sample) for sample in samples if None not in sample and isinstance(sample[0], datetime)]
-    frame = pl.DataFrame(complete, schema=SCHEMA, orient="row")
-    good = frame.filter(pl.col("heart_rate").is_between(_LOWEST_RATE, _HIGHEST_RATE)).unique("event_time", keep="first")
-    if good.is_empty():
-        raise RecordingError(
-            f"recording {str(path)!r} has {len(samples)} samples, but none with time, position and heart rate; "
-            "give one that was made outdoors with a heart-rate sensor"
-        )
-    return good.sort("event_time")
-
-
-def read_recordings(path: Path) -> dict[str, pl.DataFrame]:
-    """Read one recording, or all of a folder in the order of their names.
-
-    Returns:
-        Frames as `read_recording` gives them, by file name.
-
-    Raises:
-        RecordingError: there is none, or one can't be read.
-    """
-    paths = sorted(file for file in path.glob("*") if file.suffix.lower() in _READERS) if path.is_dir() else [path]
-    if not paths:
-        raise RecordingError(f"{str(path)!r} has no recording; put files that end in {', '.join(_READERS)} there")
-    return {file.name: read_recording(file) for file in paths}
-
-
-def _at_utc(sample: _Sample) -> _Sample:
-    """Return a sample with its time in UTC: the formats' times are in UTC where they don't say otherwise."""
-    time, latitude, longitude, rate = sample
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC), latitude, longitude, rate
-
-
-def _read_fit(path: Path) -> Iterator[_Sample]:
-    import fitdecode  # noqa: PLC0415  of the extra `recordings`
-
-    lenient, strict = fitdecode.ErrorHandling.IGNORE, fitdecode.CrcCheck.RAISE
-    with fitdecode.FitReader(path, error_handling=lenient, check_crc=strict) as reader:
-        for message in reader:
-            if not isinstance(message, fitdecode.FitDataMessage) or message.name != "record":
-                continue
-            time, north, east, rate = (message.get_value(name, fallback=None) for name in _FIT_FIELDS)
-            place = (None, None) if north is None or east is None else (north * _SEMICIRCLE, east * _SEMICIRCLE)
-            yield time, *place, rate
-
-
-def _read_gpx(path: Path) -> Iterator[_Sample]:
-    import gpxpy  # noqa: PLC0415  of the extra `recordings`
-
-    with path.open(encoding="utf-8-sig") as file:
-        for track in gpxpy.parse(file).tracks:
-            for point in (point for segment in track.segments for point in segment.points):
-                yield point.time, point.latitude, point.longitude, _gpx_heart_rate(point)
-
-
-def _gpx_heart_rate(point: GPXTrackPoint) -> int | None:
-    """Return the rate of a track point extension, whatever version and prefix it has."""
-    for extension in point.extensions:
-        for element in extension.iter():
-            if str(element.tag).rpartition("}")[2] == "hr" and element.text:
-                return round(float(element.text))
-    return None
-
-
-def _read_tcx(path: Path) -> Iterator[_Sample]:
-    from tcxreader.tcxreader import TCXReader  # noqa: PLC0415  of the extra `recordings`
-
-    for point in TCXReader().read(str(path), only_gps=False).trackpoints:
-        yield point.time, point.latitude, point.longitude, point.hr_value
-
-
-_READERS: dict[str, Callable[[Path], Iterator[_Sample]]] = {".fit": _read_fit, ".gpx": _read_gpx, ".tcx": _read_tcx}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +29,7 @@ class Replay:
     is at `start` or up to `stagger_ms` after it; how fast they are sent is the producer's affair.
 
     Attributes:
-        recordings: frames as `read_recording` gives them.
+        recordings: frames as `heartwatch.files.recordings.read_recording` gives them.
         start: event time of the first events, with a time zone.
         people: the people 1 to `people`.
         stagger_ms: people begin this much later at most, each at another time, ms.
