@@ -239,8 +239,15 @@ class Monitoring:
     def add_latencies(self, latencies: Sequence[Latency]) -> None:
         """Keep results' latencies; a result that has one keeps it, but for another one in a topic that was made again."""
         rows = [
-            (self._pipeline, one.partition, one.offset, _time(one.at), one.since_closing_ms, one.since_window_end_ms)
-            for one in latencies
+            (
+                self._pipeline,
+                latency.partition,
+                latency.offset,
+                _time(latency.at),
+                latency.since_closing_ms,
+                latency.since_window_end_ms,
+            )
+            for latency in latencies
         ]
         insert(
             self._postgres,
@@ -302,14 +309,14 @@ class Monitoring:
         rows = [
             (
                 self._pipeline,
-                one.topic,
-                _time(one.at),
-                one.proven_rows,
-                one.wrong,
-                one.dead_letters,
-                one.waiting_seconds,
+                check.topic,
+                _time(check.at),
+                check.proven_rows,
+                check.wrong,
+                check.dead_letters,
+                check.waiting_seconds,
             )
-            for one in checks
+            for check in checks
         ]
         insert(
             self._postgres,

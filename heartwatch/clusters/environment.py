@@ -91,7 +91,7 @@ def forget_secrets(session: Session, region: str, stack: str) -> None:
 
 def roles_of(machine: Found, machines: Iterable[Found]) -> tuple[Role, ...]:
     """Return the roles that a machine plays, in the order of their start: without producer machines the brokers produce too."""
-    produces = machine.role == "broker" and not any(one.role == "producer" for one in machines)
+    produces = machine.role == "broker" and not any(other.role == "producer" for other in machines)
     return (machine.role, "producer") if produces else (machine.role,)
 
 
@@ -119,8 +119,8 @@ def machine_settings(
     """
     there = list(machines)
     service = prices.type(machine.instance_type).memory_gib * 1024 * 3 // 4
-    producers = [one.name for one in there if "producer" in roles_of(one, there)]
-    ksql = [f"http://{one.name}.heartwatch.internal:8088" for one in there if one.role == "ksql"]
+    producers = [found.name for found in there if "producer" in roles_of(found, there)]
+    ksql = [f"http://{found.name}.heartwatch.internal:8088" for found in there if found.role == "ksql"]
     settings = {
         "BIND_ADDRESS": "0.0.0.0",  # noqa: S104  the security groups decide who gets in
         "HEARTWATCH_PROFILE": "ec2",

@@ -57,7 +57,9 @@ def find_machines(session: Session, region: str, analytic: str, version: int) ->
     ]
     with explained(f"find the machines of {analytic!r} version {version}", region):
         pages = session.client("ec2", region_name=region).get_paginator("describe_instances").paginate(Filters=filters)
-        found = [_found(one) for page in pages for group in page["Reservations"] for one in group["Instances"]]
+        found = [
+            _found(instance) for page in pages for group in page["Reservations"] for instance in group["Instances"]
+        ]
     # What was replaced is listed as terminated for an hour.
     by_name = {machine.name: machine for machine in sorted(found, key=lambda machine: machine.alive)}
     return sorted(by_name.values(), key=lambda machine: (machine.role, machine.number))

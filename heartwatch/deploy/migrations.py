@@ -269,7 +269,7 @@ class Migrations:
             ksqlengine.client.rest_client.StatementRefusedError: a statement is wrong.
             ksqlengine.client.rest_client.KsqldbError: a query doesn't run, or no server is ready.
         """
-        migration = next(one for one in self._migrations if one.file == change.resource)
+        migration = next(found for found in self._migrations if found.file == change.resource)
         if change.after is None:
             drop_sources(self._ksqldb, [name for _, name in migration.sources])
             self._state.write(migration.version, None)
@@ -327,7 +327,7 @@ def plan_migration(
         return Change("migration", migration.file, "refused", reason, before, after)
     if before != after:
         change = Change("migration", migration.file, "refused", "", before, after)
-        shown = "; ".join(str(one) for one in change.differences)
+        shown = "; ".join(str(difference) for difference in change.differences)
         reason = (
             f"it was applied with other values ({shown}); deploy a new pipeline version, or tear this one down first"
         )

@@ -78,7 +78,11 @@ class Change:
 
     def row(self) -> dict[str, str]:
         """Return the change as a row of a table."""
-        shown = "" if self.action in {"unchanged", "delete"} else "; ".join(str(one) for one in self.differences)
+        shown = (
+            ""
+            if self.action in {"unchanged", "delete"}
+            else "; ".join(str(difference) for difference in self.differences)
+        )
         return {
             "action": self.action,
             "kind": self.kind,
@@ -146,7 +150,7 @@ def compare(kind: str, resource: str, before: State | None, after: State) -> Cha
     if dict(before) == dict(after):
         return Change(kind, resource, "unchanged", "is as wanted", before, after)
     change = Change(kind, resource, "update", "", before, after)
-    return replace(change, reason="differs in " + ", ".join(one.name for one in change.differences))
+    return replace(change, reason="differs in " + ", ".join(difference.name for difference in change.differences))
 
 
 def deletions(kind: str, resources: Iterable[str], reason: str) -> Plan:

@@ -94,7 +94,7 @@ class Teardown:
         removals[change.kind](change.resource)
 
     def _terminate(self, query: str) -> None:
-        if any(one.query_id == query for one in self._clients.ksqldb.queries()):
+        if any(running.query_id == query for running in self._clients.ksqldb.queries()):
             self._clients.ksqldb.execute(f"TERMINATE {query};")
 
     def _plan_ksql(self) -> Plan:
@@ -112,7 +112,7 @@ class Teardown:
         plan = deletions("connector", reversed(names), "reads or writes the version's topics")
         slots = [config["slot.name"] for config in self._footprint.connectors.values() if "slot.name" in config]
         publications = [
-            one["publication.name"] for one in self._footprint.connectors.values() if "publication.name" in one
+            config["publication.name"] for config in self._footprint.connectors.values() if "publication.name" in config
         ]
         found_slots, found_publications = find_replication(self._clients.postgres, slots, publications)
         plan += deletions("replication slot", found_slots, "would keep the database's log indefinitely")

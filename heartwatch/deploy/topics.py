@@ -98,7 +98,9 @@ class Topics:
         elif change.before is None:
             self._create(change.resource, change.after)
         else:
-            self._admin.alter_config(change.resource, {one.name: one.after for one in change.differences})
+            self._admin.alter_config(
+                change.resource, {difference.name: difference.after for difference in change.differences}
+            )
 
     def _create(self, name: str, state: Mapping[str, Any]) -> None:
         config = {key: value for key, value in state.items() if key not in {_PARTITIONS, _COPIES}}

@@ -85,7 +85,7 @@ class Replay:
     @property
     def events_per_ms(self) -> float:
         """Events of all the replay's people in a ms of event time, about."""
-        mean = sum(one.height / _period_ms(one) for one in self.recordings) / len(self.recordings)
+        mean = sum(recording.height / _period_ms(recording) for recording in self.recordings) / len(self.recordings)
         return self.people * mean
 
     def batches(self, batch_events: int = 20_000) -> ReplayBatches:

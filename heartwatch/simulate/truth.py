@@ -264,9 +264,9 @@ def score_by_window(alerts: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFram
     missed = found.misses.group_by("window_start").agg(missed=pl.len())
     wrong = found.false_alarms.group_by("window_start").agg(false_alarms=pl.len())
     counts = [must, missed, wrong]
-    windows = pl.concat([one.select("window_start") for one in counts]).unique()
-    for one in counts:
-        windows = windows.join(one, on="window_start", how="left")
+    windows = pl.concat([count.select("window_start") for count in counts]).unique()
+    for count in counts:
+        windows = windows.join(count, on="window_start", how="left")
     hits = pl.col("expected") - pl.col("missed")
     return (
         windows.with_columns(pl.exclude("window_start").fill_null(0).cast(pl.Int64))

@@ -158,13 +158,13 @@ class KafkaAdmin:
         return [
             PartitionReplicas(
                 topic.topic,
-                one.id,
-                one.leader if one.leader >= 0 else None,
-                tuple(sorted(one.replicas)),
-                tuple(sorted(one.isrs)),
+                partition.id,
+                partition.leader if partition.leader >= 0 else None,
+                tuple(sorted(partition.replicas)),
+                tuple(sorted(partition.isrs)),
             )
             for topic in self._metadata().topics.values()
-            for one in topic.partitions.values()
+            for partition in topic.partitions.values()
         ]
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicState]:
@@ -183,7 +183,10 @@ class KafkaAdmin:
                 topic = self._result(future, f"describe topic {name!r}")
             except UnknownTopicError:
                 continue
-            shapes[name] = (len(topic.partitions), min((len(one.replicas) for one in topic.partitions), default=0))
+            shapes[name] = (
+                len(topic.partitions),
+                min((len(partition.replicas) for partition in topic.partitions), default=0),
+            )
         configs = self._configs(shapes)
         return {name: TopicState(name, *shapes[name], config) for name, config in configs.items()}
 
@@ -196,11 +199,14 @@ class KafkaAdmin:
         """
         if not topics:
             return
-        new = [NewTopic(one.name, one.partitions, one.replication_factor, config=dict(one.config)) for one in topics]
+        new = [
+            NewTopic(topic.name, topic.partitions, topic.replication_factor, config=dict(topic.config))
+            for topic in topics
+        ]
         futures = self._admin.create_topics(new, operation_timeout=self._timeout, request_timeout=self._timeout)
         for name, future in futures.items():
             self._result(future, f"create topic {name!r}")
-        names = {one.name for one in topics}
+        names = {topic.name for topic in topics}
         self._wait(lambda: names <= set(self.describe(names)), f"topics {sorted(names)!r} to be created")
 
     def alter_config(self, name: str, changes: Mapping[str, str | None]) -> None:
@@ -274,10 +280,10 @@ class KafkaAdmin:
         level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         futures = self._admin.list_offsets(request, isolation_level=level, request_timeout=self._timeout)
         return {
-            (one.topic, one.partition): self._result(
-                future, f"read the {which} offset of {one.topic}/{one.partition}"
+            (place.topic, place.partition): self._result(
+                future, f"read the {which} offset of {place.topic}/{place.partition}"
             ).offset
-            for one, future in futures.items()
+            for place, future in futures.items()
         }
 
     def topic_id(self, topic: str) -> str:
@@ -305,7 +311,8 @@ class KafkaAdmin:
         request = {TopicPartition(*where): OffsetSpec.for_timestamp(timestamp_ms) for where in ends}
         futures = self._admin.list_offsets(request, request_timeout=self._timeout)
         found = {
-            one.partition: self._result(future, f"read offsets of {topic!r}").offset for one, future in futures.items()
+            place.partition: self._result(future, f"read offsets of {topic!r}").offset
+            for place, future in futures.items()
         }
         return {partition: ends[topic, partition] if offset < 0 else offset for partition, offset in found.items()}
 
@@ -471,9 +478,9 @@ class OffsetReader:
             lambda: consumer.committed(where, timeout=self._timeout), f"read the offsets of group {group!r}"
         )
         return {
-            (one.topic, one.partition): GroupOffset(one.offset, unframed(raw_metadata(one)))
-            for one in found
-            if one.error is None and one.offset >= 0
+            (committed.topic, committed.partition): GroupOffset(committed.offset, unframed(raw_metadata(committed)))
+            for committed in found
+            if committed.error is None and committed.offset >= 0
         }
 
     def close(self) -> None:

@@ -22,10 +22,11 @@ KsqlEngineError
 ├── CaseFileError               testing.cases: a test's file can't be used
 ├── RecordError                 testing.records: a record that doesn't fit its topic's format
 ├── AssertionMismatch           testing.refusals: an ASSERT is not true
+├── RowError                    api.rows: rows that a stream or table can't take
 └── KsqldbError                 client.rest_client: a server refused, or didn't answer
     ├── KsqldbUnavailableError  no server could be reached
     │   └── _NoServerError      no server took the request: it may be repeated
-    └── StatementError          the server refused a statement
+    └── StatementRefusedError   the server refused a statement
         └── _FencedError        another client's statement came first: sent again
 """
 

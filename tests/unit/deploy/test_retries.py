@@ -10,7 +10,7 @@ from heartwatch.deploy.retries import may_pass
 from heartwatch.postgres import PostgresError
 from kafkakit.admin import KafkaClientError
 from kafkakit.registry import IncompatibleSchemaError, RegistryError
-from ksqlengine.client.rest_client import KsqldbUnavailableError, StatementError
+from ksqlengine.client.rest_client import KsqldbUnavailableError, StatementRefusedError
 
 
 @pytest.mark.parametrize("kind", [KafkaClientError, RegistryError, ConnectError, KsqldbUnavailableError, PostgresError])
@@ -22,7 +22,7 @@ def test_a_system_that_could_not_be_asked_may_answer_later(kind: type[Exception]
 
 
 @pytest.mark.parametrize(
-    "kind", [InvalidConnectorError, IncompatibleSchemaError, StatementError, RefusedPlanError, ValueError]
+    "kind", [InvalidConnectorError, IncompatibleSchemaError, StatementRefusedError, RefusedPlanError, ValueError]
 )
 def test_what_is_wrong_stays_wrong(kind: type[Exception]) -> None:
     error = DeployError("the plan is refused")
