@@ -60,6 +60,8 @@ class RegistryPart(HttpPart):
             "APICURIO_DATASOURCE_JDBC_INITIAL_SIZE": "2",
             "APICURIO_DATASOURCE_JDBC_MIN_SIZE": "2",
             "APICURIO_DATASOURCE_JDBC_MAX_SIZE": "20",
+            # Confluent's serializers look for a schema in their own spelling of it, without the file's white space.
+            "APICURIO_CCOMPAT_USE_CANONICAL_HASH": "true",
             # Otherwise each connection fails one request after Postgres was restarted.
             "QUARKUS_DATASOURCE_POSTGRESQL_JDBC_VALIDATE_ON_BORROW": "true",
         }

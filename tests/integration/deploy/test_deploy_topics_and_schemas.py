@@ -95,3 +95,15 @@ def test_an_incompatible_schema_is_refused_before_anything_is_registered(files: 
     with pytest.raises(IncompatibleSchemaError, match="not BACKWARD to version 1"):
         registry.register(subject, json.dumps(content))
     assert registry.latest(subject).version == 1
+
+
+def test_a_schema_is_found_in_the_spelling_of_confluent_s_serializers(settings: Settings):
+    deployer = pipeline.deployer("schemas", settings)
+    apply(deployer.plan(), deployer)
+    analytic, registry = Analytic.of(settings.pipeline), Registry(settings.registry)
+    for topic in analytic.topics:
+        subject = f"{analytic.name(topic)}-value"
+        without_white_space = json.dumps(json.loads(analytic.schema_text(topic)), separators=(",", ":"))
+        found = registry.lookup(subject, without_white_space)
+        assert found is not None
+        assert found.schema_id == registry.latest(subject).schema_id
