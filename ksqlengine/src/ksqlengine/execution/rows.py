@@ -12,14 +12,16 @@ from ksqlengine.types.arrays import Ints, Mask
 # Rows that may be dead before a store is written again: below this, tidying costs more than it saves.
 _SLACK_ROWS = 65_536
 _MOST_CHUNKS = 16
+_PRESENT = "__PRESENT"  # stands for the columns where there are none: a frame without columns has no rows either
 
 
 class Rows:
     """The newest row of each code, as columns: rows are appended, and older versions are swept out now and then."""
 
     def __init__(self, schema: Mapping[str, pl.DataType]) -> None:
-        """Begin empty, with the columns of `schema`."""
-        self._frame = pl.DataFrame(schema=dict(schema))
+        """Begin empty, with the columns of `schema`; there may be none where only it counts which codes have a row."""
+        self._names = list(schema)
+        self._frame = pl.DataFrame(schema=dict(schema) or {_PRESENT: pl.Boolean()})
         self._row = np.full(1024, -1, dtype=np.int64)
         self._live = 0
 
@@ -35,7 +37,7 @@ class Rows:
 
         Args:
             codes: codes ≥ 0.
-            frame: one row per code.
+            frame: one row per code, with the columns.
             deleted: rows that delete their code rather than set it.
         """
         if not len(codes):
@@ -48,7 +50,8 @@ class Rows:
         before = int(np.count_nonzero(self._row[touched] >= 0))
         self._row[codes] = rows
         self._live += int(np.count_nonzero(self._row[touched] >= 0)) - before
-        self._frame = self._frame.vstack(frame.select(self._frame.columns))
+        added = frame.select(self._names) if self._names else pl.DataFrame({_PRESENT: np.ones(len(codes), dtype=bool)})
+        self._frame = self._frame.vstack(added)
         self._tidy()
 
     def find(self, codes: Ints) -> Ints:
@@ -59,7 +62,9 @@ class Rows:
         return rows
 
     def take(self, rows: Ints) -> pl.DataFrame:
-        """Return rows by their numbers (from `find`); -1 gives a row of nulls."""
+        """Return rows by their numbers (from `find`); -1 gives a row of nulls. Without columns the frame is empty."""
+        if not self._names:
+            return pl.DataFrame()
         if np.any(rows < 0):
             return self._frame.select(pl.all().gather(pl.Series(rows).replace(-1, None)))
         return self._frame[rows]
