@@ -1,7 +1,7 @@
 """Everything in order: historical data, pipeline, producers; then the proof of what came out.
 
 Requires: Kafka, the schema registry, Connect, a KSQL server, Postgres, S3, workers of the producers' pool. Safe to run again: a
-run is told from those before by where the topics ended when it began, and by its event times, which follow on theirs.
+run is distinguished from those before by where the topics ended when it began, and by its event times, which follow on theirs.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from heartwatch.settings import ROOT, Settings
 
 
 def digest() -> str:
-    """Return what tells this state of prefect.yaml and of the code from others: the server keeps the flows' parameter schemas."""
+    """Return a digest of prefect.yaml, the automations and the code: the server keeps the flows' parameter schemas."""
     packages = [find_spec(name) for name in ("flows", "tasks", "heartwatch", "ksqlengine", "kafkakit")]
     folders = [Path(folder) for package in packages if package for folder in package.submodule_search_locations or ()]
     code = [path for folder in folders for path in folder.rglob("*.py")]

@@ -36,7 +36,9 @@ def apply_automations() -> dict[str, str]:
     with get_client(sync_client=True) as client:
         files = read_automations(_values(client, settings))
         present = {
-            one.name: Automation(**one.model_dump()) for one in client.read_automations() if one.name.startswith(PREFIX)
+            automation.name: Automation(**automation.model_dump())
+            for automation in client.read_automations()
+            if automation.name.startswith(PREFIX)
         }
     done = dict.fromkeys(files.left_out, "")
     for name, reason in files.left_out.items():
@@ -54,7 +56,9 @@ def _values(client: SyncPrefectClient, settings: Settings) -> dict[str, Any]:
     flows = {flow.id: flow.name for flow in _all(client.read_flows)}
     deployments = _all(client.read_deployments)
     values: dict[str, Any] = {
-        f"deployment:{flows[one.flow_id]}/{one.name}": str(one.id) for one in deployments if one.flow_id in flows
+        f"deployment:{flows[deployment.flow_id]}/{deployment.name}": str(deployment.id)
+        for deployment in deployments
+        if deployment.flow_id in flows
     }
     values["zombie_seconds"] = settings.monitoring.zombie_seconds
     block = settings.monitoring.notification_block
@@ -103,6 +107,10 @@ def _comparable(automation: AutomationCore) -> dict[str, Any]:
 
 
 def publish_automations(done: Mapping[str, str]) -> None:
-    """Show what was done with each automation."""
+    """Show what was done with each automation.
+
+    Args:
+        done: what `apply_automations` gave.
+    """
     rows = [{"automation": name, "done": what} for name, what in sorted(done.items())]
-    publish_table("automations", rows, "What acts by itself on what the checks find.")
+    publish_table("automations", rows, "Automatic responses to what the checks find.")

@@ -134,8 +134,8 @@ def publish_plan(name: str, plan: Plan, dry_run: bool) -> None:
         plan: the plan.
         dry_run: whether it stays a plan.
     """
-    told = "A dry run: nothing was changed." if dry_run else "Only what differs is changed."
-    publish_table(name, plan.rows(), f"Plan of {name}: {plan.summary()}. {told}")
+    effect = "A dry run: nothing was changed." if dry_run else "Only what differs is changed."
+    publish_table(name, plan.rows(), f"Plan of {name}: {plan.summary()}. {effect}")
 
 
 def deploy_stage(stage: Stage, target: Target, dry_run: bool) -> Plan:

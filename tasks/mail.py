@@ -1,7 +1,7 @@
 """Prefect's block for notifications by e-mail, through any SMTP server: Prefect has none of its own.
 
-The package's entry point in the group ``prefect.collections`` has Prefect's server load this module, which sends what automations
-tell. Source of the addresses: Apprise's "Email Notifications".
+The package's entry point in the group ``prefect.collections`` has Prefect's server load this module, which sends the automations'
+notifications. Source of the addresses: Apprise's "Email Notifications".
 """
 
 from __future__ import annotations

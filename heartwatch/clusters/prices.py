@@ -83,7 +83,7 @@ def per_billion_events(hour: float, events_per_second: float) -> float:
 
 
 def cost_rows(machines: Iterable[Machine], prices: Prices, events_per_second: float) -> list[dict[str, str]]:
-    """Return a table: one row a role, and the sum, each with its price an hour and a billion events."""
+    """Return a table: one row per role, and the sum, each with its price per hour and per billion events."""
     by_role: dict[str, list[Machine]] = {}
     for machine in machines:
         by_role.setdefault(machine.role, []).append(machine)

@@ -29,7 +29,7 @@ class StackPlan:
         stack: name of the stack.
         change_set: its id; None when nothing would change.
         creates: whether the stack isn't there yet.
-        changes: one row a resource: action, resource, type, replacement.
+        changes: one row per resource: action, resource, type, replacement.
     """
 
     stack: str

@@ -23,7 +23,7 @@ class Pacer:
 
         Args:
             events_per_second: limit of the rate, events/s; None without limit.
-            speed: seconds of event time a second of wall time, 1 for real time; None as fast as possible.
+            speed: seconds of event time per second of wall time, 1 for real time; None as fast as possible.
             clock: seconds, monotonic.
             sleep: waits that many seconds.
 

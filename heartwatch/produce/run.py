@@ -29,7 +29,7 @@ class ShardOutcome:
         progress: the shard's progress at the end, over all processes that ran it.
         delivered: messages that this process committed.
         seconds: how long that took, from the first batch on.
-        stopped: it ended because it was told to.
+        stopped: it ended because it was stopped.
     """
 
     progress: ShardProgress

@@ -147,7 +147,7 @@ class ShardSender:
             queue_buffering_max_kbytes=1_048_576,
             batch_num_messages=50_000,
             batch_size=1_000_000,
-            # Commits tell of failures; an event for each delivered message would only cost.
+            # Commits report failures; an event for each delivered message would only cost.
             delivery_report_only_error=True,
         )
         self._producer = Producer(config)

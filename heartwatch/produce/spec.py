@@ -48,7 +48,7 @@ class RunSpec(BaseModel):
     ] = None
     speed: Annotated[
         float | None,
-        Field(gt=0, description="seconds of event time a second; 1 is real time, None as fast as possible"),
+        Field(gt=0, description="seconds of event time per second; 1 is real time, None as fast as possible"),
     ] = None
     close_after_ms: Annotated[
         int,

@@ -90,9 +90,9 @@ class LoadReport(BaseModel):
 
     def sentences(self) -> str:
         """Return what was done, for people."""
-        told = f" Bad rows are in {self.rejects}." if self.rejects else ""
+        where = f" Bad rows are in {self.rejects}." if self.rejects else ""
         kept = " Nobody was deleted: a bad row may be theirs." if self.kept_for_rejects else ""
-        return f"{self.read:,} ranges of {self.path.name} loaded.{told}{kept}"
+        return f"{self.read:,} ranges of {self.path.name} loaded.{where}{kept}"
 
 
 def generated_file(settings: Settings) -> Path:

@@ -130,7 +130,7 @@ def compute_day(settings: Settings, day: date, gap_seconds: float) -> pl.DataFra
 
 
 def key_of(analytic: Analytic) -> str:
-    """Return the field that tells whose a row is."""
+    """Return the field that says whose a row is."""
     return analytic.topics[analytic.stream].key
 
 

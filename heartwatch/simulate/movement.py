@@ -29,7 +29,7 @@ from heartwatch.simulate.draws import Floats, Ints
 from heartwatch.simulate.people import DAY_MINUTES
 
 Rows = NDArray[Any]
-"""A structured array: one row a person and block, or a person and slot."""
+"""A structured array: one row per person and block, or per person and slot."""
 
 BLOCK_MS = 20 * 60_000
 SLOT_MS = 5 * 60_000
@@ -121,7 +121,7 @@ class _Places:
 
 
 class Population:
-    """People as columns, with what is needed to tell what they do.
+    """People as columns, with what is needed to know what they do.
 
     Persons are given by their index into the frame, moments in ms since the epoch.
     """
@@ -214,7 +214,7 @@ class Population:
         return (minute - self["train_minute"][person]) // DAY_MINUTES
 
     def blocks(self, person: Ints, block: Ints) -> Rows:
-        """Return what is needed to tell people's positions and heart rates within a block."""
+        """Return what is needed to know people's positions and heart rates within a block."""
         rows = np.zeros(len(person), dtype=_BLOCK)
         rows["key"], rows["begin"] = block, self.block_begin(person, block)
         earlier, this, following, after = (self._place(person, block + further) for further in range(-1, 3))

@@ -38,11 +38,11 @@ def make_people(seed: int, user_ids: Ints) -> pl.DataFrame:
     something. Rates are beats a minute, places degrees (WGS 84) with their postal code, habits local minutes of the day.
 
     Args:
-        seed: what tells one population from another.
+        seed: random seed: the same seed gives the same people.
         user_ids: whole numbers from 1.
 
     Returns:
-        One row a person, in the order of `user_ids`.
+        One row per person, in the order of `user_ids`.
     """
     draw = _Draws(seed, user_ids)
     columns = {

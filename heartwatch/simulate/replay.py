@@ -35,7 +35,7 @@ class Replay:
         stagger_ms: people begin this much later at most, each at another time, ms.
         hold_position: everybody stays where their recording begins, the heart rate goes on as recorded.
         repeat: how often each recording is worn; 0 indefinitely.
-        seed: what tells one stagger from another.
+        seed: random seed of the stagger.
         user_ids: the people of this shard, ascending; None for all.
     """
 

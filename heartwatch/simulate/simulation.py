@@ -127,7 +127,7 @@ class Simulation:
     """People who wear devices, for some time.
 
     Attributes:
-        seed: what tells one simulation from another.
+        seed: random seed: the same seed gives the same simulation.
         start: first moment, with a time zone.
         people: the people 1 to `people`.
         duration: how long; a part of a sample interval at the end is cut off.

@@ -50,7 +50,7 @@ def truth(simulation: Simulation) -> pl.DataFrame:
     """Return what each person of the shard did, gap-free, from the simulation's start to its end.
 
     Returns:
-        One row a person and interval, ordered: user_id (text, as in the events), activity (sleep, rest, walk, train, travel),
+        One row per person and interval, ordered: user_id (text, as in the events), activity (sleep, rest, walk, train, travel),
         illness (tachycardia, bradycardia or null), device (on, offline, dead battery), still, start, end. Times are true
         times: a device's clock adds its offset to them.
     """
@@ -91,7 +91,7 @@ def expected_windows(
         minimum_events: samples without which a window gives no alert.
 
     Returns:
-        One row a person and window, ordered: user_id (text), window_start (by the device's clock, as in the alerts), illness,
+        One row per person and window, ordered: user_id (text), window_start (by the device's clock, as in the alerts), illness,
         samples (surely in time), expected (true: must, false: may).
     """
     episodes = _episodes(simulation)
@@ -256,7 +256,7 @@ def score_by_window(alerts: pl.DataFrame, expected: pl.DataFrame) -> pl.DataFram
         expected: what `expected_windows` gave, of all shards together.
 
     Returns:
-        One row a window, ordered: window_start, expected (alerts that had to come), hits, missed, false_alarms, recall (null
+        One row per window, ordered: window_start, expected (alerts that had to come), hits, missed, false_alarms, recall (null
         when none had to come) and precision (null without hits and false alarms).
     """
     found = score(alerts, expected)
@@ -333,7 +333,7 @@ def score_by_state(
         window_ms: length of the windows, ms.
 
     Returns:
-        One row a state, ordered: state, windows (time that people spent in it, in windows), alerts, expected, missed,
+        One row per state, ordered: state, windows (time that people spent in it, in windows), alerts, expected, missed,
         false_alarms.
     """
     known = truth(simulation)

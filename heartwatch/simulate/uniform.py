@@ -95,7 +95,7 @@ class UniformGenerator:
 
         Args:
             schema: an Avro record schema, as JSON gives it.
-            seed: what tells one run from another.
+            seed: random seed: the same seed gives the same events.
 
         Raises:
             UniformError: it is not a valid record schema, or an annotation or type isn't supported.
@@ -187,7 +187,7 @@ def _number(name: str) -> Ints:
 def _annotation(schema: dict[str, Any], site: _Site) -> dict[str, Any]:
     annotation = schema.get("arg.properties", {})
     if not isinstance(annotation, dict):
-        raise UniformError(f"{site.path}: arg.properties={annotation!r} is no JSON object; write one")
+        raise UniformError(f"{site.path}: arg.properties={annotation!r} is not a JSON object; write one")
     for name in annotation.keys() - _SUPPORTED:
         raise UniformError(
             f"{site.path}: arg.properties {name!r} isn't supported; use one of {', '.join(sorted(_SUPPORTED))}"

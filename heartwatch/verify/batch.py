@@ -192,7 +192,7 @@ def compare(found: pl.DataFrame, computed: pl.DataFrame, by: Sequence[str]) -> C
     Args:
         found: the query's rows.
         computed: `Computed.rows`.
-        by: fields that tell rows apart: key and window.
+        by: fields that identify a row: key and window.
     """
     fields = [name for name in found.columns if name in computed.columns]
     query, batch = found.select(fields), _like(computed, found, fields)

@@ -102,7 +102,7 @@ class DetectionVerifier:
     def verify_run(self, spec: RunSpec, offsets: Offsets | None) -> AlertsReport:
         """Compute a run's results at one go, wait until the query's equal them, and score them against the truth.
 
-        A run is told from others by where its topics ended when it began, and by its event times: every window of the run
+        A run is distinguished from others by where its topics ended when it began, and by its event times: every window of it
         begins at its start or later, and every earlier window is another run's. (Devices with slow clocks also give windows from
         before the start; what becomes of those depends on what earlier runs left behind, and they are left out on both sides.)
 

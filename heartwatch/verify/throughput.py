@@ -40,7 +40,7 @@ class Headline:
 
     @property
     def events_per_second(self) -> float:
-        """Events a second over the whole run."""
+        """Events per second over the whole run."""
         return self.events / self.seconds if self.seconds > 0 else 0.0
 
 

@@ -158,7 +158,7 @@ def test_ranges_with_one_end():
         (annotated("int", iteration={"start": 0, "restart": 5, "step": -1}), "never gets from start to restart"),
         (annotated("int", iteration={"start": 0, "step": 0}), "never gets from start to restart"),
         (annotated("int", iteration={"step": 1}), "don't fit type 'int'"),
-        (record({"type": "int", "arg.properties": 5}), "is no JSON object"),
+        (record({"type": "int", "arg.properties": 5}), "is not a JSON object"),
         (record({"type": "bytes", "logicalType": "decimal", "precision": 4}), "logicalType 'decimal' isn't supported"),
         (
             record({"type": "array", "items": {"type": "int", "arg.properties": {"iteration": {"start": 0}}}}),
