@@ -231,7 +231,10 @@ class DetectionVerifier:
         if wrong.is_empty():
             return report
         address = Reports(self._settings).write_differences(self._name, wrong)
+        times = [name for name, kind in wrong.schema.items() if isinstance(kind, pl.Datetime)]
         first = wrong.group_by("difference", maintain_order=True).head(_LISTED)
+        # People read times as the rest of the report shows them: UTC, without saying so each time.
+        first = first.with_columns(pl.col(times).dt.replace_time_zone(None))
         shown = [
             {name: None if value is None else str(value) for name, value in row.items()} for row in first.to_dicts()
         ]

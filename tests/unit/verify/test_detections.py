@@ -102,7 +102,10 @@ def test_what_differs_is_listed_and_kept_whole(verify: Any) -> None:
     report, kept = verify(Topics(windows(0, 20_000)), windows(0, 10_000))
     assert (report.exact, report.wrong, report.sentence) == (False, 2, "1 missing, 1 extra")
     assert report.file == "s3://bucket/check.parquet"
-    assert [row["difference"] for row in report.differences] == ["missing", "extra"]
+    assert [(row["difference"], row["window_start"]) for row in report.differences] == [
+        ("missing", "2023-11-14 22:13:30"),
+        ("extra", "2023-11-14 22:13:40"),
+    ]
     assert kept[0]["difference"].to_list() == ["missing", "extra"]
     assert all(isinstance(value, str) or value is None for row in report.differences for value in row.values())
 
