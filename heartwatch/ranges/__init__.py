@@ -1,4 +1,4 @@
-"""Each person's own heart-rate range: generated, read from files, derived from recordings, loaded into Postgres.
+"""Each person's heart-rate range: generated, read from files, derived from recordings, loaded into Postgres.
 
 Ranges travel as Polars frames with the columns of `SCHEMA`, a chunk at a time.
 """

@@ -1,1 +1,1 @@
-"""Proves what the pipeline did: the sink against Kafka, the alerts against a batch computation, rates against objectives."""
+"""Checks what the pipeline does: alerts against a batch computation and the truth, rates against objectives, parts' health."""
