@@ -26,6 +26,7 @@ HeartWatchError
 ├── UniformError                simulate.uniform (a ValueError)
 ├── RecordingError              files.recordings
 ├── RejectFileError             files.rejects: what was left out can't be written down
+├── TableError                  files.tables: a table can't be read
 ├── TimeError                   files.times: not a time, or not a plausible one
 ├── _UnfitError                 files.samples: a sample doesn't count
 ├── _EntityError                files.tracks: an XML file declares entities

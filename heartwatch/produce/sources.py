@@ -252,7 +252,7 @@ class UniformSource:
 
 def _open_file(spec: RunSpec, schema: avro_codec.AvroSchema, event_time: str, rejects: Path) -> TableSource:
     if spec.path is None:
-        raise SourceError("source='file' needs path: a .jsonl, .ndjson, .csv or .parquet file of events")
+        raise SourceError("source='file' needs path: a .csv, .tsv, .json, .jsonl, .ndjson or .parquet file of events")
     with RejectFile(rejects) as reject_file:
         events = read_events(Path(spec.path), avro_codec.arrow_schema(schema), event_time, reject_file)
     stamps = events.column(event_time).cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import polars as pl
 import pyarrow as pa
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.files import columns, tables
+from heartwatch.files.columns import fault
 from heartwatch.files.rejects import RejectFile
+from heartwatch.files.tables import Chunk, TableError
 from heartwatch.produce.messages import Events
 from heartwatch.produce.run import Source
 from kafkakit.partitioning import partitions_of
@@ -176,8 +177,9 @@ def read_events(path: Path, schema: pa.Schema, event_time: str, rejects: RejectF
     """Read a file of events whole, in order of event time.
 
     Args:
-        path: ``.jsonl``, ``.ndjson``, ``.csv`` or ``.parquet``, with the schema's fields. The event time may be missing, or
-            is ISO text or ms since the epoch.
+        path: a table as `heartwatch.files.tables` reads them, with the schema's fields. The event time may be missing, or is
+        ISO text or
+            a number since the epoch, in a unit that `heartwatch.files.times` finds.
         schema: columns wanted.
         event_time: the timestamp column; events without it are stamped with the time of reading.
         rejects: takes rows that are not readable, or miss a field or have a value of another type.
@@ -185,75 +187,72 @@ def read_events(path: Path, schema: pa.Schema, event_time: str, rejects: RejectF
     Raises:
         SourceError: the file can't be read or lacks a field in every row.
     """
-    readers: dict[str, Callable[[Path, RejectFile], pl.DataFrame]] = {
-        ".jsonl": _json_lines,
-        ".ndjson": _json_lines,
-        ".csv": _csv,
-        ".parquet": lambda found, _: pl.read_parquet(found),
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise SourceError(f"events can't be read from {path.name!r}; it must end in {', '.join(sorted(readers))}")
     try:
-        frame = reader(path, rejects)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise SourceError(f"{str(path)!r} can't be read: {error}; check that the file is there and whole") from error
-    missing = [name for name in schema.names if name not in frame.columns and name != event_time]
+        parts = list(tables.chunks(path, schema.names))
+    except TableError as error:
+        raise SourceError(f"events can't be read: {error}") from error
+    found = {name for part in parts for name in part.columns}
+    missing = [name for name in schema.names if name not in found and name != event_time]
     if missing:
-        raise SourceError(f"{str(path)!r} has no field {missing!r}; each row needs {schema.names!r}")
-    if event_time not in frame.columns:
-        frame = frame.with_columns(pl.lit(time.time_ns() // 1_000_000).alias(event_time))
-    return _typed(frame, schema, event_time, rejects)
-
-
-def _typed(frame: pl.DataFrame, schema: pa.Schema, event_time: str, rejects: RejectFile) -> pa.RecordBatch:
-    """Cast the columns; rows where that fails are rejected with the field's name."""
+        names = list(dict.fromkeys(name for part in parts for name in part.names))
+        raise SourceError(
+            f"{str(path)!r} has no field {missing!r}, its fields are {names[:20]!r}; each row needs {schema.names!r}"
+        )
     wanted = pl.from_arrow(schema.empty_table())
     assert isinstance(wanted, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-    casts = [_cast(frame, name, kind, name == event_time) for name, kind in wanted.schema.items()]
-    cast = frame.select(casts)
-    good = pl.all_horizontal(pl.all().is_not_null())
-    keep = cast.select(good).to_series()
-    for row in np.flatnonzero(~keep.to_numpy()).tolist():
-        fields = [name for name in schema.names if cast[name][row] is None]
-        text = orjson.dumps(frame.row(row, named=True), default=str)
-        line = int(frame["__line"][row]) if "__line" in frame.columns else row + 1
-        rejects.add(line, text, f"field {fields[0]!r} is missing or has a wrong value", f"wrong {fields[0]}")
-    table = cast.filter(keep).sort(event_time, maintain_order=True).to_arrow().cast(schema)
+    stamp_now = event_time not in found
+    typed = [_typed(part, wanted.schema, event_time, stamp_now, rejects) for part in parts]
+    table = pl.concat(typed).sort(event_time, maintain_order=True).to_arrow().cast(schema)
     return table.combine_chunks().to_batches()[0] if table.num_rows else _none(schema)
 
 
-def _cast(frame: pl.DataFrame, name: str, kind: pl.DataType, is_time: bool) -> pl.Expr:
-    column = pl.col(name)
-    if is_time and frame.schema[name] == pl.String:
-        milliseconds = column.cast(pl.Int64, strict=False).cast(pl.Datetime("ms"), strict=False)
-        text = column.str.to_datetime(time_unit="ms", time_zone="UTC", strict=False).dt.replace_time_zone(None)
-        column = pl.coalesce(milliseconds, text)
-    elif frame.schema[name].is_float() and kind.is_integer():
-        column = pl.when(column == column.round(0)).then(column)
-    return column.cast(kind, strict=False).alias(name)
-
-
-def _json_lines(path: Path, rejects: RejectFile) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                rejects.add(number, line.rstrip(), f"not JSON: {error}", "not readable")
-                continue
-            if isinstance(row, dict):
-                rows.append({**row, "__line": number})
-            else:
-                rejects.add(number, line.rstrip(), "not a JSON object", "not readable")
-    return pl.DataFrame(rows, infer_schema_length=None, strict=False) if rows else pl.DataFrame()
-
-
-def _csv(path: Path, _: RejectFile) -> pl.DataFrame:
-    return pl.read_csv(
-        path, infer_schema=False, row_index_name="__line", row_index_offset=2, truncate_ragged_lines=True
+def _typed(
+    chunk: Chunk, schema: Mapping[str, pl.DataType], event_time: str, stamp_now: bool, rejects: RejectFile
+) -> pl.DataFrame:
+    """Cast a chunk's columns; rows where that fails are rejected with the field's name and value."""
+    nothing = pl.Series([None] * len(chunk), dtype=pl.String)
+    given = {name: chunk.columns.get(name, nothing) for name in schema}
+    if stamp_now:
+        given[event_time] = pl.Series([time.time_ns() // 1_000_000] * len(chunk), dtype=pl.Int64)
+    frame = pl.DataFrame(
+        {
+            name: _cast(_fitting(chunk, name, given[name]), kind, name == event_time, chunk.decimal_comma)
+            for name, kind in schema.items()
+        },
+        schema=dict(schema),
     )
+    keep = np.ones(len(chunk), dtype=bool)
+    if len(chunk):
+        keep = frame.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy().copy()
+    keep[list(chunk.broken)] = False
+    for row in np.flatnonzero(~keep).tolist():
+        if row in chunk.broken:
+            rejects.add(chunk.lines[row], chunk.texts[row], chunk.broken[row], "not readable")
+            continue
+        name = next(name for name in schema if frame[name][row] is None)
+        kind = chunk.unfit.get(name, {}).get(row)
+        fits = fault(name, given[name][row], schema[name], name == event_time)
+        reason = fits if kind is None else f"field {name!r} is {kind}, not a value"
+        rejects.add(chunk.lines[row], chunk.texts[row], reason, f"wrong {name}")
+    return frame.filter(pl.Series(keep, dtype=pl.Boolean))
+
+
+def _fitting(chunk: Chunk, name: str, column: pl.Series) -> pl.Series:
+    """Return a column without the values that no column has."""
+    unfit = list(chunk.unfit.get(name, ()))
+    return column.clone().scatter(unfit, None) if unfit else column
+
+
+def _cast(column: pl.Series, kind: pl.DataType, is_time: bool, decimal_comma: bool) -> pl.Series:
+    if is_time:
+        return columns.event_times(column).cast(pl.Datetime("ms")).cast(kind, strict=False)
+    if kind.is_integer():
+        return columns.whole_numbers(column, decimal_comma).cast(kind, strict=False)
+    if kind.is_float():
+        return columns.floats(column, decimal_comma).cast(kind, strict=False)
+    if kind == pl.String:
+        return columns.texts(column)
+    return column.cast(kind, strict=False)
 
 
 def _none(schema: pa.Schema) -> pa.RecordBatch:

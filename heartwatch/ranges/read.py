@@ -1,59 +1,40 @@
-"""Read ranges from JSON lines, CSV or Parquet: good rows all, bad rows into the reject file, in bounded memory.
+"""Read ranges from CSV, JSON or Parquet: good rows all, bad rows into the reject file, in bounded memory.
 
-A file without `user_id` numbers its users by line, from 1 (a CSV file's header doesn't count). A line that is bad keeps its
-number: the user it stood for is missing, nobody else's number moves.
+A file with nothing but the two rates numbers its users by line, from 1 (a CSV file's header doesn't count). A line that is bad
+keeps its number: the user it stood for is missing, nobody else's number moves. A file that has other columns but no `user_id`
+is refused: one of them may be the user, under another name.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from heartwatch.files import tables
+from heartwatch.files.columns import whole_numbers
 from heartwatch.files.rejects import RejectFile
+from heartwatch.files.tables import Chunk, TableError, plain
 from heartwatch.ranges import HIGHEST_HEART_RATE, LOWEST_HEART_RATE, SCHEMA, HistoricalError
 
-_CHUNK_ROWS = 100_000
 _RATES = ("min_heart_rate", "max_heart_rate")
 _HIGHEST_USER_ID = 2**31 - 1
-_WHOLE_NUMBER = r"^\s*[+-]?\d{1,18}\s*$"
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Rows as they stand in the source.
-
-    Attributes:
-        first: line number of the first row.
-        texts: each row's text.
-        columns: values of SCHEMA's columns as text, None where missing; `user_id` is not there in a numbered file.
-        broken: what is wrong with rows that could not even be split into fields, by position.
-        header_lines: lines of the file before line 1 of the data.
-    """
-
-    first: int
-    texts: list[bytes]
-    columns: dict[str, pl.Series]
-    broken: dict[int, str] = field(default_factory=dict)
-    header_lines: int = 0
 
 
 def read_ranges(path: Path, rejects: RejectFile) -> Iterator[pl.DataFrame]:
     """Read a file of ranges, a chunk at a time.
 
     Args:
-        path: a ``.jsonl``, ``.ndjson``, ``.json``, ``.csv`` or ``.parquet`` file with min_heart_rate and max_heart_rate, and
-            user_id if it isn't the line number.
-        rejects: takes rows that are not JSON, miss a field, have a value that is not a whole number, a rate outside 20 to 250, a
+        path: a table as `heartwatch.files.tables` reads them, with min_heart_rate and max_heart_rate, and user_id if it isn't
+        the
+            line number.
+        rejects: takes rows that are not JSON, miss a field, have a value that is not a whole number, a rate outside 20 to 250,
+        a
             minimum above the maximum, or a user that an earlier row has.
 
     Yields:
@@ -62,21 +43,62 @@ def read_ranges(path: Path, rejects: RejectFile) -> Iterator[pl.DataFrame]:
     Raises:
         HistoricalError: the file can't be read, is empty, or its header lacks a field.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise HistoricalError(f"ranges can't be read from {path.name!r}; it must end in {', '.join(sorted(_READERS))}")
     seen = _Seen()
-    empty = True
+    empty, numbered = True, None
     try:
-        for chunk in reader(path):
-            empty = False
-            yield _good_rows(chunk, rejects, seen)
-    except (OSError, pa.ArrowException) as error:
-        raise HistoricalError(
-            f"{str(path)!r} can't be read: {error}; check that the file is there and whole"
-        ) from error
+        for chunk in tables.chunks(path, list(SCHEMA)):
+            if numbered is None:
+                numbered = _is_numbered(path, chunk)
+            if len(chunk):
+                empty = False
+                yield _good_rows(_numbered(chunk) if numbered else _complete(chunk), rejects, seen)
+    except TableError as error:
+        raise HistoricalError(f"ranges can't be read: {error}") from error
     if empty:
         raise HistoricalError(f"{str(path)!r} has no row; give a file with at least one")
+
+
+def _is_numbered(path: Path, first: Chunk) -> bool:
+    """Return whether a file numbers its users by line, by its first chunk.
+
+    Raises:
+        HistoricalError: it lacks a rate, or has no user_id but columns that may be it.
+    """
+    missing = [name for name in _RATES if name not in first.columns]
+    is_text = not len(first) or bool(first.names)
+    if missing and is_text and not _is_json(path):
+        shown = f"; its columns are {first.names[:20]!r}" if first.names else ""
+        raise HistoricalError(
+            f"{str(path)!r} has no field {' and no field '.join(missing)}{shown}; each row needs min_heart_rate and "
+            "max_heart_rate, a CSV file names them in its first line"
+        )
+    if "user_id" in first.columns or (missing and not first.columns):
+        return False
+    others = [name for name in first.names if plain(name) not in map(plain, _RATES)]
+    if others:
+        raise HistoricalError(
+            f"{str(path)!r} has no column user_id, but {others[:20]!r}: name the one with the users user_id; only a file "
+            "with nothing but min_heart_rate and max_heart_rate numbers its users by line"
+        )
+    return True
+
+
+def _is_json(path: Path) -> bool:
+    return not tables.stem_suffix(path.name).startswith((".csv", ".tsv", ".parquet"))
+
+
+def _numbered(chunk: Chunk) -> Chunk:
+    """Return a chunk whose users are its lines' numbers; a row that names a user all the same is bad."""
+    given = chunk.columns.get("user_id")
+    named = [] if given is None else np.flatnonzero(given.is_not_null().to_numpy()).tolist()
+    broken = {**chunk.broken, **dict.fromkeys(named, "user_id in a file that numbers its users by line")}
+    columns = {**chunk.columns, "user_id": pl.Series(chunk.numbers, dtype=pl.Int64)}
+    return _complete(replace(chunk, columns=columns, broken=broken))
+
+
+def _complete(chunk: Chunk) -> Chunk:
+    nothing = pl.Series([None] * len(chunk), dtype=pl.String)
+    return replace(chunk, columns={name: chunk.columns.get(name, nothing) for name in SCHEMA})
 
 
 def count_rows(path: Path) -> int:
@@ -114,7 +136,7 @@ class _Seen:
         return repeated
 
 
-def _good_rows(chunk: _Chunk, rejects: RejectFile, seen: _Seen) -> pl.DataFrame:
+def _good_rows(chunk: Chunk, rejects: RejectFile, seen: _Seen) -> pl.DataFrame:
     """Return the chunk's good rows and reject the others."""
     rows = _parse(chunk)
     wrong = pl.any_horizontal(fault.fill_null(False) for fault, _, _ in _checks()) | pl.col("broken").is_not_null()
@@ -127,29 +149,29 @@ def _good_rows(chunk: _Chunk, rejects: RejectFile, seen: _Seen) -> pl.DataFrame:
     )
     bad = pl.concat([rows.filter(wrong).select("position", reason=_reason(), kind=_kind()), duplicates])
     for position, reason, kind in bad.sort("position").iter_rows():
-        rejects.add(chunk.first + position + chunk.header_lines, chunk.texts[position], reason, kind)
+        rejects.add(chunk.lines[position], chunk.texts[position], reason, kind)
     return good.filter(~repeated).drop("position")
 
 
-def _parse(chunk: _Chunk) -> pl.DataFrame:
+def _parse(chunk: Chunk) -> pl.DataFrame:
     """Return the chunk with each field as text (`user_id text`) and as whole number (`user_id`), null where it is none."""
-    frame = pl.DataFrame(chunk.columns).with_row_index("position")
-    marks = pl.DataFrame(
-        {"position": list(chunk.broken), "broken": list(chunk.broken.values())},
-        schema={"position": frame.schema["position"], "broken": pl.String},
-    )
-    texts = {name: pl.col(name) for name in chunk.columns}
-    texts.setdefault("user_id", (pl.col("position").cast(pl.Int64) + chunk.first).cast(pl.String))
-    return frame.join(marks, on="position", how="left", maintain_order="left").select(
-        pl.col("position").cast(pl.Int64),
-        "broken",
-        *[texts[name].alias(f"{name} text") for name in SCHEMA],
-        *[_whole_number(texts[name]).alias(name) for name in SCHEMA],
+    broken = pl.Series([chunk.broken.get(position) for position in range(len(chunk))], dtype=pl.String)
+    columns = chunk.columns
+    return pl.DataFrame(
+        {
+            "position": pl.Series(range(len(chunk)), dtype=pl.Int64),
+            "broken": broken,
+            **{f"{name} text": _shown(columns[name]) for name in SCHEMA},
+            **{name: whole_numbers(columns[name], chunk.decimal_comma) for name in SCHEMA},
+        }
     )
 
 
-def _whole_number(text: pl.Expr) -> pl.Expr:
-    return pl.when(text.str.contains(_WHOLE_NUMBER)).then(text.str.strip_chars().str.strip_prefix("+")).cast(pl.Int64)
+def _shown(column: pl.Series) -> pl.Series:
+    """Return values as a person would write them."""
+    if column.dtype == pl.String or column.dtype.is_integer():
+        return column.cast(pl.String)
+    return pl.Series([None if value is None else repr(value) for value in column], dtype=pl.String)
 
 
 def _checks() -> Iterator[tuple[pl.Expr, str, pl.Expr]]:
@@ -188,117 +210,3 @@ def _reason() -> pl.Expr:
 def _kind() -> pl.Expr:
     unreadable = pl.when(pl.col("broken").is_not_null()).then(pl.lit("not readable"))
     return pl.coalesce(unreadable, *[pl.when(wrong).then(pl.lit(kind)) for wrong, kind, _ in _checks()])
-
-
-def _read_json_lines(path: Path) -> Iterator[_Chunk]:
-    """Split JSON lines; when no line of the first chunk has a user_id, the file numbers its users by line."""
-    numbered: bool | None = None
-    for first, texts in _line_chunks(path, header_lines=0):
-        rows, broken = _parse_json(texts)
-        if numbered is None:
-            numbered = not any("user_id" in row for row in rows)
-        if numbered:
-            given = [position for position, row in enumerate(rows) if "user_id" in row]
-            broken |= dict.fromkeys(given, "user_id in a file that numbers its users by line")
-        names = _RATES if numbered else tuple(SCHEMA)
-        columns = {name: _as_texts([row.get(name) for row in rows]) for name in names}
-        yield _Chunk(first, texts, columns, broken)
-
-
-def _parse_json(texts: list[bytes]) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    rows: list[dict[str, Any]] = []
-    broken: dict[int, str] = {}
-    for position, text in enumerate(texts):
-        try:
-            row = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            row, broken[position] = {}, f"not JSON: {error}"
-        if not isinstance(row, dict):
-            row, broken[position] = {}, "not a JSON object"
-        rows.append(row)
-    return rows, broken
-
-
-def _as_texts(values: list[Any]) -> pl.Series:
-    """Return JSON values as text: whole numbers as their digits, anything else so that it can't be taken for one."""
-    if set(map(type, values)) <= {int, type(None)}:
-        return pl.Series(values, dtype=pl.Int128).cast(pl.String)
-    as_text = [str(value) if type(value) is int else None if value is None else repr(value) for value in values]
-    return pl.Series(as_text, dtype=pl.String)
-
-
-def _read_csv(path: Path) -> Iterator[_Chunk]:
-    """Split CSV; one line is one row, since no field holds a line break."""
-    with path.open("rb") as file:
-        header = file.readline().removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="backslashreplace")
-    names = [name.strip() for name in next(csv.reader([header]), [])]
-    _require_fields(path, names)
-    wanted = [name for name in SCHEMA if name in names]
-    for first, texts in _line_chunks(path, header_lines=1):
-        rows = [_split(text) for text in texts]
-        broken = {
-            position: f"{len(row)} fields, the header has {len(names)}"
-            for position, row in enumerate(rows)
-            if len(row) != len(names)
-        }
-        for position in broken:
-            rows[position] = [""] * len(names)
-        columns = {name: _csv_column([row[names.index(name)] for row in rows]) for name in wanted}
-        yield _Chunk(first, texts, columns, broken, header_lines=1)
-
-
-def _csv_column(values: list[str]) -> pl.Series:
-    text = pl.Series(values, dtype=pl.String).str.strip_chars()
-    return text.set(text == "", None)
-
-
-def _split(text: bytes) -> list[str]:
-    try:
-        return next(csv.reader([text.decode("utf-8", errors="backslashreplace")]), [])
-    except csv.Error:
-        return []
-
-
-def _read_parquet(path: Path) -> Iterator[_Chunk]:
-    """Read Parquet; a row's text is its JSON."""
-    with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        _require_fields(path, names)
-        wanted = [name for name in SCHEMA if name in names]
-        first = 1
-        for batch in file.iter_batches(batch_size=_CHUNK_ROWS, columns=wanted):
-            rows = batch.to_pylist()
-            columns = {name: _as_texts([row[name] for row in rows]) for name in wanted}
-            yield _Chunk(first, [orjson.dumps(row, default=repr) for row in rows], columns)
-            first += batch.num_rows
-
-
-def _line_chunks(path: Path, header_lines: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the number of the first line, counted after the header, and the lines of each chunk."""
-    first = 1
-    with path.open("rb") as file:
-        for _ in range(header_lines):
-            file.readline()
-        while texts := [line.rstrip(b"\r\n") for line in islice(file, _CHUNK_ROWS)]:
-            if first == 1 and header_lines == 0:
-                texts[0] = texts[0].removeprefix(b"\xef\xbb\xbf")
-            yield first, texts
-            first += len(texts)
-
-
-def _require_fields(path: Path, names: list[str]) -> None:
-    missing = [name for name in _RATES if name not in names]
-    if missing:
-        raise HistoricalError(
-            f"{str(path)!r} has no field {' and no field '.join(missing)}; each row needs min_heart_rate and max_heart_rate, "
-            "a CSV file names them in its first line"
-        )
-
-
-_READERS: dict[str, Callable[[Path], Iterator[_Chunk]]] = {
-    ".jsonl": _read_json_lines,
-    ".ndjson": _read_json_lines,
-    ".json": _read_json_lines,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}

@@ -51,8 +51,11 @@ def test_the_originals_file_loads_as_it_is():
         ('{"user_id": 2, "max_heart_rate": 107}', "field min_heart_rate is missing"),
         ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": null}', "field max_heart_rate is missing"),
         ('{"min_heart_rate": 51, "max_heart_rate": 107}', "field user_id is missing"),
-        ('{"user_id": 2, "min_heart_rate": 51.0, "max_heart_rate": 107}', "min_heart_rate 51.0 is not a whole number"),
-        ('{"user_id": 2, "min_heart_rate": "51", "max_heart_rate": 107}', "min_heart_rate '51' is not a whole number"),
+        ('{"user_id": 2, "min_heart_rate": 51.5, "max_heart_rate": 107}', "min_heart_rate 51.5 is not a whole number"),
+        (
+            '{"user_id": 2, "min_heart_rate": "1,051", "max_heart_rate": 107}',
+            "min_heart_rate 1,051 is not a whole number",
+        ),
         ('{"user_id": 2, "min_heart_rate": true, "max_heart_rate": 107}', "min_heart_rate True is not a whole number"),
         ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": [7]}', "max_heart_rate [7] is not a whole number"),
         ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": 9e30}', "max_heart_rate 9e+30 is not a whole number"),
@@ -138,8 +141,11 @@ def test_parquet(tmp_path: Path):
     ]
     frame.write_parquet(path)
     good, bad = read(path)
-    assert good.is_empty()
-    assert len(bad) == 3
+    assert good.rows() == [(1, 51, 107)]
+    assert [(reject["line"], reject["reason"]) for reject in bad] == [
+        (2, "min_heart_rate 52.5 is not a whole number"),
+        (3, "field user_id is missing"),
+    ]
 
 
 def test_a_duplicate_is_found_across_chunks(tmp_path: Path):
