@@ -215,6 +215,21 @@ def test_a_value_may_name_a_variable_of_the_session() -> None:
     assert variables == {"a": "2", "b": "2", "size": "1"}
 
 
+def test_the_case_of_a_variable_s_name_does_not_matter() -> None:
+    variables = {"name": "a"}
+    first, second, *_ = parse_statements(
+        "DESCRIBE ${Name}; PRINT '${NAME}'; DEFINE NAME = 'b'; UNDEFINE nAme;", variables
+    )
+    assert (first.text, second.text, variables) == ("DESCRIBE a;", "PRINT 'a';", {})
+
+
+def test_what_is_not_ksql_is_refused_where_it_stands_before_variables_are_replaced() -> None:
+    with pytest.raises(StatementError, match=r"^line 1:14: "):
+        parse_statements("SELECT '${x}';", {"x": "a longer text"})
+    with pytest.raises(StatementError, match=r"^line 1:25: "):
+        parse_statements("SELECT ${x} AS ${y} FROM;", {"x": "a b", "y": "1"})
+
+
 def test_undefining_what_is_not_defined_is_warned_of() -> None:
     first, second = parse_statements("DEFINE a = '1'; UNDEFINE nope;", {})
     assert (first.warning, second.warning) == (None, "Cannot undefine variable 'nope' which was never defined")

@@ -31,7 +31,7 @@ from ksqlengine.language.lexer import (
     tokenize,
 )
 from ksqlengine.language.tree_builder import TreeBuilder
-from ksqlengine.language.variables import substitute
+from ksqlengine.language.variables import place, stored_name, substitute
 from ksqlengine.types.errors import NotSupportedError, ParseError, Position, StatementError
 from ksqlengine.types.sqltypes import SqlType
 
@@ -98,11 +98,17 @@ def prepare(parsed: ParsedStatement, variables: MutableMapping[str, str]) -> Pre
     Raises:
         StatementError: the text is not KSQL, or a variable is unknown.
     """
-    replaced = substitute(_with_variable_name(parsed), variables, _lark())
+    placed = place(_with_variable_name(parsed), _lark())
+    if "${" in placed.text:
+        _check_syntax(placed)
+    replaced = substitute(placed, variables)
     statement = cast(ast.Statement, _build(replaced, "single_statement"))
     if isinstance(statement, ast.DefineVariable):
-        variables[statement.name] = statement.value
-    elif isinstance(statement, ast.UndefineVariable) and variables.pop(statement.name, None) is None:
+        variables[stored_name(variables, statement.name)] = statement.value
+    elif (
+        isinstance(statement, ast.UndefineVariable)
+        and variables.pop(stored_name(variables, statement.name), None) is None
+    ):
         message = f"Cannot undefine variable '{statement.name}' which was never defined"
         return PreparedStatement(replaced.text, statement, message)
     return PreparedStatement(replaced.text, statement)
@@ -144,13 +150,23 @@ def parse_type(text: str) -> SqlType:
     return cast(ast.Cast, expression).type
 
 
-def _build(statement: ParsedStatement, start: str) -> ast.Node:
+def _check_syntax(statement: ParsedStatement) -> None:
+    """Refuse what is not KSQL before its variables are replaced, with the places of the text as it was sent."""
+    _parse(statement, "single_statement")
+
+
+def _parse(statement: ParsedStatement, start: str) -> Tree[Token]:
     try:
-        tree = _lark().parse(cast(Any, statement.tokens), start=start)
-        _check_depth(tree, statement)
-        return cast(ast.Node, TreeBuilder().transform(tree))
+        return cast(Tree[Token], _lark().parse(cast(Any, statement.tokens), start=start))
     except UnexpectedToken as error:
         raise _parse_error(error, statement) from error
+
+
+def _build(statement: ParsedStatement, start: str) -> ast.Node:
+    tree = _parse(statement, start)
+    _check_depth(tree, statement)
+    try:
+        return cast(ast.Node, TreeBuilder().transform(tree))
     except VisitError as error:
         if isinstance(error.orig_exc, StatementError):
             raise error.orig_exc.with_statement(statement.text) from None

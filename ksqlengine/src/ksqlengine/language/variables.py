@@ -31,24 +31,53 @@ _MAKE_IT_AN_IDENTIFIER = frozenset({"LPAR", "DOT", "STRING", "LAMBDA_ARROW"})
 _BEFORE_PLAIN_STRINGS = frozenset({"ESCAPE", "SCRIPT", "IDENTIFIER", "DATE", "TIME", "TIMESTAMP", "DECIMAL"})
 
 
-def substitute(statement: ParsedStatement, variables: Mapping[str, str], grammar: Lark) -> ParsedStatement:
+def place(statement: ParsedStatement, grammar: Lark) -> ParsedStatement:
+    """Find out what each variable of a statement stands for.
+
+    Args:
+        statement: with its variables as tokens of the type VARIABLE.
+        grammar: ksqlDB's, with the start ``single_statement``.
+
+    Returns:
+        the statement, each variable's token being of the type IDENTIFIER or of a literal's type.
+
+    Raises:
+        ParseError: one stands where neither may. Another mistake is left to whoever parses the statement.
+    """
+    if not any(token.type == "VARIABLE" for token in statement.tokens):
+        return statement
+    roles = _roles(statement, grammar)
+    tokens = [token.update(type=roles.get(number, token.type)) for number, token in enumerate(statement.tokens)]
+    return ParsedStatement(statement.text, tuple(tokens))
+
+
+def substitute(statement: ParsedStatement, variables: Mapping[str, str]) -> ParsedStatement:
     """Replace a statement's variables; nothing is replaced where none is defined.
 
     Args:
-        statement: with its variables as tokens.
-        variables: values by name.
-        grammar: ksqlDB's, with the start ``single_statement``.
+        statement: as `place` gave it.
+        variables: values by name; the case of names doesn't matter.
 
     Raises:
-        StatementError: a variable stands where none may, is unknown, or has a value that can't stand there.
+        StatementError: a variable is unknown, or has a value that can't stand where it does.
     """
     if "${" not in statement.text:
         return statement
-    roles = _roles(statement, grammar) if any(token.type == "VARIABLE" for token in statement.tokens) else {}
     if not variables:
-        return _as_identifiers(statement, roles)
-    text = _replaced(statement.text, _Values(statement, variables, roles).replacements)
+        if any(_is_variable(token) and token.type != "IDENTIFIER" for token in statement.tokens):
+            raise StatementError("Failed to prepare statement: not yet implemented", statement.text)
+        return statement
+    text = _replaced(statement.text, _Values(statement, variables).replacements)
     return statement if text == statement.text else split_statements(text)[0]
+
+
+def stored_name(variables: Mapping[str, str], name: str) -> str:
+    """Return the name under which a variable is kept: the case of names doesn't matter, the first definition's is kept."""
+    return next((known for known in variables if known.lower() == name.lower()), name)
+
+
+def _is_variable(token: Token) -> bool:
+    return token.startswith("${")
 
 
 def location(line: int, column: int) -> str:
@@ -58,11 +87,7 @@ def location(line: int, column: int) -> str:
 
 # ------------------------------------------------------------------------------------------- where they stand
 def _roles(statement: ParsedStatement, grammar: Lark) -> dict[int, str]:
-    """Return for each variable, by its place among the tokens, which terminal it stands for: IDENTIFIER or TRUE (a literal).
-
-    Raises:
-        ParseError: one stands where neither may. Another mistake is left to whoever parses the statement.
-    """
+    """Return for each variable, by its place among the tokens, which terminal it stands for: IDENTIFIER or a literal's."""
     parser = grammar.parse_interactive(start="single_statement")
     roles = {}
     for number, token in enumerate(statement.tokens):
@@ -130,16 +155,6 @@ def _shown(terminal: str) -> str:
     return f"'{symbol or terminal}'" if symbol or terminal in KEYWORDS else terminal
 
 
-def _as_identifiers(statement: ParsedStatement, roles: Mapping[int, str]) -> ParsedStatement:
-    """Return a statement whose variables are names like others: ksqlDB replaces nothing where no variable is defined."""
-    if any(role != "IDENTIFIER" for role in roles.values()):
-        raise StatementError("Failed to prepare statement: not yet implemented", statement.text)
-    tokens = (
-        token.update(type=roles[number]) if number in roles else token for number, token in enumerate(statement.tokens)
-    )
-    return ParsedStatement(statement.text, tuple(tokens))
-
-
 # ---------------------------------------------------------------------------------------- what is put in place
 @dataclass
 class _Values:
@@ -147,21 +162,24 @@ class _Values:
 
     statement: ParsedStatement
     variables: Mapping[str, str]
-    roles: Mapping[int, str]
     replacements: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for number, token in enumerate(self.statement.tokens):
-            if number in self.roles:
+            if _is_variable(token):
                 name = str(token[2:-1])
-                value = self.variables.get(name, str(token))
-                is_identifier = self.roles[number] == "IDENTIFIER"
+                value = self._value(name, str(token))
+                is_identifier = token.type == "IDENTIFIER"
                 (self._check_identifier if is_identifier else self._check_literal)(value, token)
                 self.replacements.setdefault(name, value if is_identifier else _sanitized(value))
             elif token.type == "STRING" and not self._is_plain(number):
                 for name in _names(str(token)):
-                    if name in self.variables:
-                        self.replacements.setdefault(name, _sanitized(self.variables[name]))
+                    value = self._value(name, "")
+                    if stored_name(self.variables, name) in self.variables:
+                        self.replacements.setdefault(name, _sanitized(value))
+
+    def _value(self, name: str, unknown: str) -> str:
+        return self.variables.get(stored_name(self.variables, name), unknown)
 
     def _is_plain(self, number: int) -> bool:
         return number > 0 and self.statement.tokens[number - 1].type in _BEFORE_PLAIN_STRINGS
