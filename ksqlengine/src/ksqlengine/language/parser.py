@@ -157,7 +157,7 @@ def _check_syntax(statement: ParsedStatement) -> None:
 
 def _parse(statement: ParsedStatement, start: str) -> Tree[Token]:
     try:
-        return cast(Tree[Token], _lark().parse(cast(Any, statement.tokens), start=start))
+        return _lark().parse(cast(Any, statement.tokens), start=start)
     except UnexpectedToken as error:
         raise _parse_error(error, statement) from error
 
