@@ -52,7 +52,7 @@ def test_the_tree_of_exceptions_is_drawn_as_it_is(package: str) -> None:
     root = ROOTS[package]
     drawn: list[tuple[str, str]] = []
     above = [root.__name__]
-    for indent, name in re.findall(r"^((?:[│ ] {3})*)[├└]── \(?(\w+)", text, flags=re.MULTILINE):
+    for indent, name in re.findall(r"^ {4}((?:[│ ] {3})*)[├└]── \(?(\w+)", text, flags=re.MULTILINE):
         depth = len(indent) // 4
         # The page's exceptions stand together below the root.
         above[depth + 1 :] = [root.__name__ if name == "web" else name]

@@ -1,17 +1,19 @@
 """The root of this package's exceptions.
 
-KafkaKitError
-├── KafkaClientError            admin: the brokers refused, or could not be reached
-│   ├── TopicExistsError
-│   ├── UnknownTopicError
-│   └── HungClientError         a client doesn't close
-├── BatchConsumerError          batch_consumer
-├── TopicError                  topic_reader: a topic can't be read
-├── RegistryError               registry: the schema registry refused, or could not be reached
-│   ├── NotRegisteredError
-│   └── IncompatibleSchemaError
-├── CodecError                  avro_codec: values that don't fit their schema
-└── UnknownSchemaError          avro_codec: no schema has this id (a LookupError)
+::
+
+    KafkaKitError
+    ├── KafkaClientError            admin: the brokers refused, or could not be reached
+    │   ├── TopicExistsError
+    │   ├── UnknownTopicError
+    │   └── HungClientError         a client doesn't close
+    ├── BatchConsumerError          batch_consumer
+    ├── TopicError                  topic_reader: a topic can't be read
+    ├── RegistryError               registry: the schema registry refused, or could not be reached
+    │   ├── NotRegisteredError
+    │   └── IncompatibleSchemaError
+    ├── CodecError                  avro_codec: values that don't fit their schema
+    └── UnknownSchemaError          avro_codec: no schema has this id (a LookupError)
 """
 
 from __future__ import annotations
