@@ -11,7 +11,7 @@ from heartwatch.monitoring import Monitoring, StageRate
 from heartwatch.settings import load_settings
 from heartwatch.verify import measure
 from heartwatch.verify.measure import Measured
-from heartwatch.verify.render import latency_clause, objectives_sentence, rate_rows, throughput_history
+from heartwatch.verify.render_throughput import latency_clause, objectives_sentence, rate_rows, throughput_history
 from tasks.artifacts import publish_markdown, publish_table
 
 

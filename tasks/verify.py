@@ -15,7 +15,7 @@ from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import load_settings
 from heartwatch.verify import topics
 from heartwatch.verify.detections import AlertsReport, DetectionVerifier
-from heartwatch.verify.render import detections_history, detections_text, difference_rows
+from heartwatch.verify.render_detections import detections_history, detections_text, difference_rows
 from heartwatch.verify.topics import Offsets
 from tasks.artifacts import publish_markdown, publish_table
 

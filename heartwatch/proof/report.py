@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from heartwatch.markdown import picture
 from heartwatch.monitoring import SinkCheck
+from heartwatch.plots import over_time
 from heartwatch.proof.dead_letters import DeadLetter, DeadLetterSummary
 from heartwatch.proof.findings import Finding, Kind, PartitionProof, SinkProof
 
@@ -208,9 +209,6 @@ def history_plot(checks: Sequence[SinkCheck]) -> str:
     Args:
         checks: of all topics, in order of time.
     """
-    # Most runs find nothing new and draw nothing: loading the charts' library takes as long as they do.
-    from heartwatch.plots import over_time  # noqa: PLC0415
-
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {label: {} for label in _PANELS}
     for check in checks:
         for label, attribute in _PANELS.items():

@@ -120,7 +120,7 @@ def test_no_word_of_an_analytic_outside_its_folders() -> None:
 NOT_A_TOPIC = {
     ("heartwatch/report/day.py", "alerts"): "a figure of the report: the number of results",
     ("heartwatch/settings.py", "historical"): "the default of a setting: a table of the database",
-    ("heartwatch/verify/render.py", "alerts"): "the label of a plotted figure",
+    ("heartwatch/verify/render_detections.py", "alerts"): "the label of a plotted figure",
     ("heartwatch/web/pages/alerts.py", "alerts"): "the name of the file that a viewer saves",
     ("heartwatch/demo.py", "alerts"): "a field of the flow's result",
     ("heartwatch/run_report.py", "alerts"): "the label of a figure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,7 @@ from heartwatch.simulate.truth import expected_windows
 from heartwatch.verify import detections
 from heartwatch.verify.batch import CLOSED, Computed, Topic
 from heartwatch.verify.detections import AlertsReport, DetectionVerifier, missed_objectives
-from heartwatch.verify.render import detections_text, difference_rows
+from heartwatch.verify.render_detections import detections_text, difference_rows
 from heartwatch.verify.topics import PipelineTopics
 
 START = 1_700_000_000_000
@@ -40,8 +41,9 @@ def windows(*starts: int, user: str = "7") -> pl.DataFrame:
 class Topics:
     """A pipeline's topics in memory; the results' topic has one more of `results` at each look."""
 
-    def __init__(self, *results: pl.DataFrame) -> None:
-        self.settings, self.analytic = load_settings(), ANALYTIC
+    def __init__(self, *results: pl.DataFrame, events: pl.DataFrame | None = None) -> None:
+        self.settings, self.analytic, self.admin = load_settings(), ANALYTIC, MagicMock()
+        self._events = events if events is not None else pl.DataFrame({"user_id": ["7", "7"]})
         self._results = list(results)
         self.asked: list[tuple[str, Mapping[int, int]]] = []
 
@@ -54,7 +56,7 @@ class Topics:
             frame = self._results.pop(0) if len(self._results) > 1 else self._results[0]
             frame = frame.with_columns(pl.col(pl.Datetime).dt.replace_time_zone(None))  # as Avro is decoded
         else:
-            frame = pl.DataFrame({"user_id": ["7", "7"]})
+            frame = self._events
         rows = frame.with_columns(
             pl.lit("7").alias("event_key"),
             pl.lit(0, dtype=pl.Int32).alias("partition"),
@@ -147,6 +149,114 @@ def test_differences_from_the_batch_computation_and_from_the_truth_are_listed_to
     assert report.misses > 0
     assert report.false_alarms == 2
     assert kept[0].schema["window_start"] == pl.Datetime("ms", "UTC")
+
+
+class Broker:
+    """Says which topics there are, and where they end; keeps the mark of the check before."""
+
+    def __init__(self) -> None:
+        self.topics = {ANALYTIC.topic(name): f"id-{name}" for name in ("historical", "realtime", "alerts")}
+        self.ends = {"historical": 2, "realtime": 2, "alerts": 1}
+        self.marks: dict[str, str] = {}
+
+    def describe(self, names: Any) -> dict[str, Any]:
+        return {name: None for name in names if name in self.topics}
+
+    def topic_id(self, name: str) -> str:
+        return self.topics[name]
+
+    def committed_ranges(self, _: object, name: str) -> dict[int, tuple[int, int]]:
+        (resource,) = [resource for resource in self.ends if ANALYTIC.topic(resource) == name]
+        return {0: (0, self.ends[resource])}
+
+    def mark(self, name: str) -> str | None:
+        return self.marks.get(name)
+
+    def set_mark(self, name: str, value: str) -> None:
+        self.marks[name] = value
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    brokers = Broker()
+    monkeypatch.setattr(detections, "Monitoring", lambda *_: brokers)
+    monkeypatch.setattr(detections, "committed_ranges", brokers.committed_ranges)
+    return brokers
+
+
+@pytest.fixture
+def verify_new(verify: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what verifies what is new, in topics of two events whose windows are closed."""
+    times = pl.Series([START, START + 60_000]).cast(pl.Datetime("ms", "UTC"))
+    topics = Topics(windows(0), events=pl.DataFrame({"user_id": ["7", "7"], "event_time": times}))
+    topics.admin = broker
+    verify(topics, windows(0))
+    logged: list[str] = []
+
+    def run() -> tuple[AlertsReport | None, list[str]]:
+        logged.clear()
+        return DetectionVerifier(load_settings(), 0.0, "check", logged.append).verify_new(1_000), list(logged)
+
+    return run
+
+
+def test_the_first_check_only_notes_where_it_begins(verify_new: Any, broker: Broker) -> None:
+    report, logged = verify_new()
+    assert report is None
+    assert logged == ["the personal ranges have changed, or this is the first check: the next one begins here"]
+    assert json.loads(broker.marks["verify-detections began at"])["realtime"] == {"0": 2}
+    assert verify_new() == (None, []), "nothing is new"
+
+
+def test_what_came_since_is_compared_and_the_next_check_goes_on_after_it(verify_new: Any, broker: Broker) -> None:
+    verify_new()
+    noted = json.loads(broker.marks["verify-detections began at"])
+    broker.marks["verify-detections began at"] = json.dumps(noted | {"realtime": {"0": 0}})
+    report, _ = verify_new()
+    assert report is not None
+    assert report.exact
+    assert json.loads(broker.marks["verify-detections began at"])["realtime"] == {"0": 2}
+    assert verify_new() == (None, []), "nothing is new"
+
+
+@pytest.mark.parametrize("change", ["a topic is made again", "a range comes"])
+def test_nothing_is_compared_where_events_may_have_met_other_ranges(
+    verify_new: Any, broker: Broker, change: str
+) -> None:
+    verify_new()
+    if change == "a range comes":
+        broker.ends["historical"] += 1
+    else:
+        broker.topics[ANALYTIC.topic("realtime")] = "another id"
+    broker.ends["realtime"] += 10
+    report, logged = verify_new()
+    assert report is None
+    assert len(logged) == 1
+
+
+def test_a_range_that_comes_during_the_check_makes_it_void(
+    verify_new: Any, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verify_new()
+    noted = json.loads(broker.marks["verify-detections began at"]) | {"realtime": {"0": 0}}
+    broker.marks["verify-detections began at"] = json.dumps(noted)
+    await_results = DetectionVerifier._await_results
+
+    def await_while_a_range_comes(*arguments: Any) -> Any:
+        broker.ends["historical"] += 1
+        return await_results(*arguments)
+
+    monkeypatch.setattr(DetectionVerifier, "_await_results", await_while_a_range_comes)
+    report, logged = verify_new()
+    assert report is None
+    assert logged[-1] == "the personal ranges have changed during the check: the next one begins from scratch"
+    assert json.loads(broker.marks["verify-detections began at"]) == noted
+
+
+def test_a_pipeline_that_is_not_deployed_is_not_checked(verify_new: Any, broker: Broker) -> None:
+    del broker.topics[ANALYTIC.topic("alerts")]
+    assert verify_new() == (None, [])
+    assert broker.marks == {}
 
 
 def report_of(**values: Any) -> AlertsReport:

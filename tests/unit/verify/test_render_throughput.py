@@ -6,7 +6,7 @@ import pytest
 
 from heartwatch.monitoring import Latency, StageRate
 from heartwatch.verify.measure import Measured
-from heartwatch.verify.render import latency_clause, objectives_sentence, rate_rows
+from heartwatch.verify.render_throughput import latency_clause, objectives_sentence, rate_rows
 
 
 def measured(running: bool = True, missed: tuple[str, ...] = (), latencies: tuple[Latency, ...] = ()) -> Measured:
