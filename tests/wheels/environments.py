@@ -52,6 +52,12 @@ class Environment:
         assert done.returncode == code, done.stdout
         return done.stdout
 
+    def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
+        """Start one of its programs; what it prints goes to `program.log` in its folder."""
+        with (self.folder / f"{command[0]}.log").open("wb") as log:
+            program = self.python.parent / str(command[0])
+            return subprocess.Popen([program, *command[1:]], cwd=self.work, env=self.variables, stdout=log, stderr=log)
+
     @property
     def work(self) -> Path:
         """The folder its programs run in."""

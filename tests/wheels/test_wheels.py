@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 from environments import Environment, build, install
 
 from heartwatch.extras import MODULES
+from heartwatch.platform.ports import choose
 from heartwatch.settings import ROOT
+from kafkakit.waiting import wait_until
 
 EVERY_MODULE = """
 import importlib, pkgutil, sys
@@ -45,6 +49,13 @@ def core(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> E
     )
 
 
+def is_healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthcheck").json().get("isHealthy") is True
+    except httpx.HTTPError:
+        return False
+
+
 def heartwatch(wheels: dict[str, Path], folder: Path, extra: str) -> Environment:
     return install(folder, [wheels[name] for name in ("kafkakit", "ksqlengine", "heartwatch")], extra)
 
@@ -61,19 +72,24 @@ def test_ksqlengine_tests_a_folder_without_heartwatch(engine: Environment) -> No
     assert engine.run("python", "-c", EVERY_MODULE, "ksqlengine") == ""
     for command in ((), ("test",), ("server",), ("shell",)):
         assert "Usage: ksqlengine" in engine.run("ksqlengine", *command, "--help")
-    folder = engine.work / "tests" / "doubled"
-    folder.mkdir(parents=True)
-    (folder / "statements.sql").write_text(
-        "CREATE STREAM a (k INT KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON');\n"
-        "CREATE STREAM b AS SELECT k, v * 2 AS v FROM a;\n"
-    )
-    (folder / "input.json").write_text(
-        json.dumps({"inputs": [{"topic": "a", "key": 1, "value": {"V": 2}, "timestamp": 0}]})
-    )
-    for value, code, said in ((4, 0, "1 passed, 0 failed"), (5, 1, "0 passed, 1 failed")):
-        expected = {"outputs": [{"topic": "B", "key": 1, "value": {"V": value}, "timestamp": 0}]}
-        (folder / "output.json").write_text(json.dumps(expected))
-        assert said in engine.run("ksqlengine", "test", "tests", code=code)
+    examples = shutil.copytree(ROOT / "ksqlengine/examples", engine.work / "examples")
+    assert "0 failed" in engine.run("ksqlengine", "test", "examples/totals")
+    expected = examples / "totals/output.json"
+    expected.write_text(expected.read_text().replace("7", "8"))
+    assert "1 failed" in engine.run("ksqlengine", "test", "examples/totals", code=1)
+
+
+def test_ksqlengine_runs_statements_on_rows_and_returns_a_frame(engine: Environment) -> None:
+    script = """
+import ksqlengine
+sql = '''
+CREATE STREAM orders (customer STRING KEY, amount INT) WITH (KAFKA_TOPIC='orders', VALUE_FORMAT='JSON');
+SELECT customer, SUM(amount) AS total FROM orders GROUP BY customer EMIT CHANGES;
+'''
+frame = ksqlengine.run(sql, {"orders": [{"customer": "ann", "amount": 3}, {"customer": "ann", "amount": 4}]})
+print(type(frame).__name__, dict(frame.rows()))
+"""
+    assert engine.run("python", "-c", script) == "DataFrame {'ann': 7}\n"
 
 
 def test_the_core_has_no_page_no_charts_and_no_servers(core: Environment) -> None:
@@ -132,13 +148,32 @@ def test_an_extra_adds_its_modules_and_no_servers(wheels: dict[str, Path], tmp_p
     assert environment.run("python", "-c", EVERY_MODULE, package) == ""
 
 
-def test_local_starts_a_server_and_leaves_nothing(wheels: dict[str, Path], tmp_path: Path) -> None:
+def test_local_starts_servers_that_ksqlengine_serves_over_and_leaves_nothing(
+    wheels: dict[str, Path], tmp_path: Path
+) -> None:
     environment = heartwatch(wheels, tmp_path, "local")
+    home = tmp_path / "data/heartwatch"
     try:
-        environment.run("heartwatch", "up", "--parts", "postgres")
-        assert (tmp_path / "data/heartwatch/endpoints.toml").exists()
-        assert "postgres" in environment.run("heartwatch", "status")
+        environment.run("heartwatch", "up", "--parts", "kafka,registry", "--brokers", "1")
+        assert "running" in environment.run("heartwatch", "status")
+        endpoints = tomllib.loads((home / "endpoints.toml").read_text(encoding="utf-8"))
+        port = choose(["engine"], {})["engine"]
+        server = environment.start(
+            "ksqlengine",
+            "server",
+            *("--bootstrap-servers", endpoints["kafka"]["bootstrap_servers"]),
+            *("--schema-registry-url", endpoints["registry"]["url"], "--listen", f"127.0.0.1:{port}"),
+        )
+        try:
+            assert wait_until(lambda: is_healthy(port), 60, poll_seconds=0.2)
+            (environment.work / "statements.sql").write_text(
+                "CREATE STREAM a (k INT KEY, v INT) WITH (KAFKA_TOPIC='a', VALUE_FORMAT='JSON', PARTITIONS=1);SHOW STREAMS;"
+            )
+            server_option = ("--server", f"http://127.0.0.1:{port}")
+            assert "a" in environment.run("ksqlengine", "run", "statements.sql", *server_option)
+        finally:
+            server.terminate()
+            server.wait(30)
     finally:
         environment.run("heartwatch", "clean")
-    assert not (tmp_path / "data/heartwatch").exists()
-    assert list(environment.work.iterdir()) == []
+    assert not home.exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ sys.path.insert(0, str(ROOT / "docs"))
 
 import module_list
 
-MOST_LINES = 800
-MOST_MODULES_IN_A_ROOM = 13
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(path for path in ROOT.glob("docs/**/*.md") if "reference" not in path.parts),
@@ -73,21 +70,3 @@ def _is_there(name: str) -> bool:
         place /= f"{parts.pop(0)}.py"
     file = place if place.suffix else place / "__init__.py"
     return not parts or re.search(rf"\b{parts[0]}\b", file.read_text(encoding="utf-8")) is not None
-
-
-def sources() -> Iterator[Path]:
-    for folder in module_list.SOURCES.values():
-        yield from folder.rglob("*.py")
-
-
-def test_no_file_is_long() -> None:
-    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in sources()}
-
-    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
-
-
-def test_no_room_of_the_engine_is_crowded() -> None:
-    rooms = [path for path in module_list.SOURCES["ksqlengine"].iterdir() if (path / "__init__.py").exists()]
-    counts = {path.name: len([file for file in path.glob("*.py") if file.stem != "__init__"]) for path in rooms}
-
-    assert {name: count for name, count in counts.items() if count > MOST_MODULES_IN_A_ROOM} == {}

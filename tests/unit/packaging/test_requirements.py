@@ -92,3 +92,6 @@ def test_the_packages_have_one_version_and_one_python() -> None:
 
     assert len({head["version"] for head in heads}) == 1
     assert len({head["requires-python"] for head in heads}) == 1
+    composed = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docker").glob("*.yaml"))
+    images = set(re.findall(r"image: heartwatch/(?:worker|producer|website):(\S+)", composed))
+    assert images == {heads[0]["version"]}
