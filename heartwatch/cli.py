@@ -30,6 +30,10 @@ _COMMANDS = {
     "kill": ("heartwatch.platform.commands:kill", "Send a signal to a part, to see it restarted."),
     "restart": ("heartwatch.platform.commands:restart", "Stop and start a part."),
     "clean": ("heartwatch.platform.commands:clean", "Stop the platform and remove its data; downloaded packages stay."),
+    "inspect": (
+        "heartwatch.inspect:inspect",
+        "Show what would be read from recordings and tables, what is left out and why.",
+    ),
     "ksql": ("heartwatch.ksql.commands:app", "Test KSQL without a broker, or talk to the running engine."),
     "check": (
         "heartwatch.ksql.commands:check",

@@ -28,6 +28,7 @@ Each exception stands in the room that raises it; `tests/unit/test_errors.py` ho
     ├── UniformError                simulate.uniform (a ValueError)
     ├── RecordingError              files.recordings
     ├── RejectFileError             files.rejects: what was left out can't be written down
+    ├── InspectError                inspect: neither a recording nor a table
     ├── TableError                  files.tables: a table can't be read
     ├── TimeError                   files.times: not a time, or not a plausible one
     ├── _UnfitError                 files.samples: a sample doesn't count

@@ -28,6 +28,7 @@ class RejectFile:
     Attributes:
         path: where the file is.
         reasons: how many rows were rejected, by reason.
+        file: the name of the file that is being read, where several are.
     """
 
     def __init__(self, path: Path, keep: bool = False) -> None:
@@ -39,6 +40,7 @@ class RejectFile:
         """
         self.path = path
         self.reasons: Counter[str] = Counter()
+        self.file: str | None = None
         self._keep = keep
         self._file: BinaryIO | None = None
 
@@ -62,7 +64,8 @@ class RejectFile:
         """
         self.reasons[kind] += 1
         shown = text[:_LONGEST_TEXT].decode("utf-8", errors="backslashreplace")
-        named = {} if file is None else {"file": _writable(file)}
+        source = file or self.file
+        named = {} if source is None else {"file": _writable(source)}
         row = {**named, "line": line, "text": shown, "reason": _writable(reason)}
         try:
             if self._file is None:
