@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,8 +200,8 @@ def _of_table(settings: Settings, file: Path, rejects: RejectFile) -> FileFindin
 
 def _kind(file: Path) -> str:
     """Return what a table has: ranges where it has a column of theirs that events don't have."""
-    with closing(tables.chunks(file, [name for name in RANGES if name != "user_id"])) as chunks:
-        return "ranges" if next(iter(chunks)).columns else "events"
+    first = next(tables.chunks(file, [name for name in RANGES if name != "user_id"]))
+    return "ranges" if first.columns else "events"
 
 
 def _ranges(file: Path, rejects: RejectFile) -> pl.DataFrame:
