@@ -54,6 +54,15 @@ class PageDefinition(BaseModel):
     end: str = Field(description="field of the window's end, of the results")
 
 
+class HeartbeatDefinition(BaseModel):
+    """The records of the reserved users (see `heartwatch.heartbeats`), without key and event time, which are added to each."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stream: dict[str, Any] = Field(description="fields of their events; the queries must neither drop nor report them")
+    table: dict[str, Any] = Field(description="fields of their rows in the table")
+
+
 class RolesDefinition(BaseModel):
     """Which topic plays which role in the pipeline; a role that is not assigned fails only where it is needed."""
 
@@ -77,6 +86,7 @@ class _AnalyticFile(BaseModel):
     variables: dict[str, str | int | float]
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
+    heartbeat: HeartbeatDefinition | None = None
 
     @model_validator(mode="after")
     def _check_roles(self) -> Self:
@@ -101,6 +111,7 @@ class Analytic(BaseModel):
         default_variables: the KSQL variables' defaults.
         summary: how a result is shown to people: column → ``str.format`` template over the result's fields.
         page: what the live page shows of it; None: no alerts and people.
+        heartbeat: records of its reserved users; None: quiet partitions' windows wait for the next event.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,6 +124,7 @@ class Analytic(BaseModel):
     default_variables: dict[str, str]
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
+    heartbeat: HeartbeatDefinition | None = None
 
     @classmethod
     def load(cls, analytic: str, version: int, root: Path = ROOT) -> Analytic:
@@ -145,6 +157,7 @@ class Analytic(BaseModel):
             default_variables={name: _sql_text(value) for name, value in definition.variables.items()},
             summary=definition.summary,
             page=definition.page,
+            heartbeat=definition.heartbeat,
         )
 
     @classmethod

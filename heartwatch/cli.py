@@ -40,6 +40,10 @@ _COMMANDS = {
         "Check the KSQL migrations without a server: every mistake with its file, line and remedy.",
     ),
     "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
+    "heartbeat": (
+        "heartwatch.produce.commands:heartbeat",
+        "Send quiet partitions the events that close their windows, until told to end.",
+    ),
     "packages": ("heartwatch.platform.commands:packages", "Download the pinned JVM packages, or lock them again."),
 }
 for _name, (_target, _help) in _COMMANDS.items():

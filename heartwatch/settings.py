@@ -136,6 +136,24 @@ class ProducerSettings(SettingsSection):
     iterations: int = Field(1_000_000, ge=1, description="events that dev mode sends")
 
 
+class HeartbeatSettings(SettingsSection):
+    """Events of reserved users that close the windows of quiet partitions."""
+
+    look_after_seconds: float = Field(
+        5,
+        ge=1,
+        description="silence of a partition after which the KSQL servers are made to look for closed windows, s",
+    )
+    # Phones send samples at once, and after a short loss of coverage or a restart within about three minutes. A producer
+    # process of ours that hangs is replaced after 150 s (`heartwatch.produce.supervision.Limits`): what it sends then must not
+    # be late either.
+    close_after_seconds: float = Field(
+        180,
+        ge=1,
+        description="silence of a partition, and how far behind the clock its windows must lie, until they are closed, s",
+    )
+
+
 class ConnectorSettings(SettingsSection):
     """Connector intervals of the original that a JDBC source needs."""
 
@@ -214,6 +232,7 @@ class Settings(BaseSettings):
     prefect: PrefectSettings = Field(default_factory=PrefectSettings)
     pipeline: PipelineSettings = Field(default_factory=PipelineSettings)
     producer: ProducerSettings = Field(default_factory=ProducerSettings)
+    heartbeat: HeartbeatSettings = Field(default_factory=HeartbeatSettings)
     connector: ConnectorSettings = Field(default_factory=ConnectorSettings)
     objectives: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
     monitoring: MonitoringSettings = Field(default_factory=MonitoringSettings)

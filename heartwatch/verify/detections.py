@@ -12,6 +12,7 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from heartwatch.analytic import Analytic
+from heartwatch.heartbeats import are_heartbeats
 from heartwatch.monitoring import DetectionCheck, Monitoring
 from heartwatch.produce.sources import simulation_of
 from heartwatch.produce.spec import RunSpec
@@ -184,7 +185,7 @@ class DetectionVerifier:
             wrong=comparison.differences().height,
             sentence=comparison.sentence(),
             alerts=alerts.height,
-            events=events.table.num_rows,
+            events=events.table.num_rows - int(are_heartbeats(events.table[KEY]).sum()),
             rejected=len(events.rejects),
             unknown_events=computed.unknown_events,
             unknown_users=computed.unknown_keys,

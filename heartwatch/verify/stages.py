@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from heartwatch.analytic import Analytic
+from heartwatch.heartbeats import without_heartbeats
 from heartwatch.monitoring import Latency, Sample
 from heartwatch.settings import Settings
 from heartwatch.verify.latency import Note, PartitionEvents, PartitionResults, latencies, window_ends
@@ -201,14 +202,14 @@ class Sampler:
         return {partition: _joined(records) for partition, records in parts.items()}
 
     def _past_markers(self, topic: str, found: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
-        """Return the positions, moved to the end where no record lies between."""
+        """Return the positions, moved to the end where only markers of transactions and heartbeats lie between."""
         left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
         left = self._still_there(topic, left)
         near = {partition: span for partition, span in left.items() if span[1] - span[0] <= MOST_MARKERS}
         waiting = {
             int(partition)
             for records in read_ranges(self._kafka, topic, near)
-            for partition in np.unique(records.partition)
+            for partition in np.unique(without_heartbeats(records).partition)
         }
         return found | {partition: end for partition, (_, end) in near.items() if partition not in waiting}
 

@@ -9,6 +9,7 @@ from heartwatch.platform.errors import PartError
 from heartwatch.platform.services.base import Context, Part
 from heartwatch.platform.services.connect import ConnectPart
 from heartwatch.platform.services.engine import EnginePart
+from heartwatch.platform.services.heartbeat import HeartbeatPart
 from heartwatch.platform.services.kafka import KafkaPart
 from heartwatch.platform.services.postgres import PostgresPart
 from heartwatch.platform.services.prefect import PrefectServerPart, WorkerPart
@@ -33,6 +34,7 @@ def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
         S3Part(),
         ConnectPart(),
         EnginePart(),
+        HeartbeatPart(),
         PrefectServerPart(),
         WebPart(),
         WorkerPart("orchestration", 1),

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.analytic import Analytic, PageDefinition
+from heartwatch.heartbeats import without_heartbeats
 from heartwatch.settings import Settings
 from heartwatch.web.readings.decoding import decoder
 from heartwatch.web.timeouts import REQUEST_SECONDS
@@ -73,7 +74,7 @@ class AreasReader:
             values = [
                 value
                 for records in read_ranges(self._kafka, self._topic, tails, REQUEST_SECONDS)
-                for value in records.value.to_pylist()
+                for value in without_heartbeats(records).value.to_pylist()
             ]
             self._reading, self._spans = areas_of(self._decoder.decode(values).batch, self._page), spans
         return self._reading

@@ -432,19 +432,21 @@ class OffsetReader:
     reference count), so that whoever must outlive a broker doesn't poll with it.
     """
 
-    def __init__(self, settings: KafkaSettings, timeout_seconds: float = 10) -> None:
+    def __init__(self, settings: KafkaSettings, timeout_seconds: float = 10, committed: bool = True) -> None:
         """Prepare; the brokers are asked only when something is wanted of them.
 
         Args:
             settings: where the brokers are.
             timeout_seconds: limit of one request.
+            committed: topics end for it where a read_committed reader's records end; else where open transactions end.
         """
         self._settings, self._timeout = settings, timeout_seconds
+        self._isolation = "read_committed" if committed else "read_uncommitted"
         self._consumers: dict[str, Consumer] = {}
         self._partitions: dict[str, int] = {}
 
     def ends(self, topics: Iterable[str]) -> dict[Partition, int]:
-        """Return the offset after the last record that a read_committed reader sees, of every partition of some topics.
+        """Return the offset after the last record, as this reader sees it, of every partition of some topics.
 
         Raises:
             UnknownTopicError: one of the topics isn't there.
@@ -453,7 +455,7 @@ class OffsetReader:
         return {where: end for where, (_, end) in self.spans(topics).items()}
 
     def spans(self, topics: Iterable[str]) -> dict[Partition, tuple[int, int]]:
-        """Return the first offset and the one after the last record that a read_committed reader sees, by partition.
+        """Return the first offset and the one after the last record, as this reader sees it, by partition.
 
         Raises:
             UnknownTopicError: one of the topics isn't there.
@@ -499,7 +501,8 @@ class OffsetReader:
 
     def _consumer(self, group: str) -> Consumer:
         if group not in self._consumers:
-            self._consumers[group] = Consumer(consumer_config(self._settings, group) | QUIET)
+            config = consumer_config(self._settings, group) | QUIET | {"isolation.level": self._isolation}
+            self._consumers[group] = Consumer(config)
         return self._consumers[group]
 
     def _count(self, topic: str) -> int:

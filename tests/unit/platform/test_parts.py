@@ -75,7 +75,7 @@ def test_names_and_ports_are_unique() -> None:
     everything = services.all_parts(3, 4)
     ports = [port for part in everything.values() for port in part.port_names]
     assert len(ports) == len(set(ports))
-    assert len(everything) == 3 + 8 + 4
+    assert len(everything) == 3 + 9 + 4
 
 
 @pytest.mark.parametrize(("brokers", "copies", "in_sync_copies"), [(1, 1, 1), (3, 3, 2)])
