@@ -210,21 +210,19 @@ class StreamPulse:
     def _wanted(self, now: float, now_ms: int) -> dict[int, int]:
         """Return by partition the event times of the heartbeats that are due, ms since the epoch."""
         wanted: dict[int, int] = {}
-        closing: list[int] = []
         for partition, known in self._followed.items():
-            if known.tail is None:
-                continue
-            quiet, since = now - known.event_at, now - known.heartbeat_at
-            time_ms = heartbeat_time(known.tail, quiet, since, self._rules, now_ms)
-            if time_ms is not None:
-                wanted[partition] = time_ms
-                closing += [partition] if time_ms > (known.tail.newest_ms or 0) else []
-        if closing:
+            if known.tail is not None:
+                quiet, since = now - known.event_at, now - known.heartbeat_at
+                time_ms = heartbeat_time(known.tail, quiet, since, self._rules, now_ms)
+                wanted |= {partition: time_ms} if time_ms is not None else {}
+        if wanted:
             # A partition with an open transaction isn't quiet: a producer that died in the middle goes on where it was.
             ends = self._all_offsets.ends([self._topic])
-            for partition in closing:
-                if ends[self._topic, partition] > self._followed[partition].end:
-                    del wanted[partition]
+            wanted = {
+                partition: time_ms
+                for partition, time_ms in wanted.items()
+                if ends[self._topic, partition] == self._followed[partition].end
+            }
         return wanted
 
     def _has_rows(self, partitions: int) -> bool:

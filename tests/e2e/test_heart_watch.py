@@ -28,11 +28,14 @@ from schedules import wait_for
 
 from flows.verify_detections import DetectionError, verify_detections
 from heartwatch.analytic import Analytic
+from heartwatch.heartbeats import are_heartbeats
 from heartwatch.iceberg import file_properties
 from heartwatch.platform.platform import Platform
 from heartwatch.postgres import execute
+from heartwatch.proof.topic import Request, prove
 from heartwatch.settings import ROOT, Settings, load_settings
 from heartwatch.verify.detections import DetectionVerifier
+from heartwatch.verify.topics import PipelineTopics
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, KafkaClientError, producer_config
 from kafkakit.partitioning import partitions_of
@@ -41,7 +44,9 @@ from kafkakit.topic_reader import newest_event_ms
 from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb
 
-pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers")
+pytestmark = pytest.mark.parts(
+    "kafka", "registry", "postgres", "connect", "s3", "engine", "prefect", "workers", "heartbeat"
+)
 
 Watch = Callable[..., dict[str, Any]]
 RECORDING = ROOT / ".cache" / "recordings" / "sweat" / "examples" / "data" / "4801048867.fit"
@@ -64,6 +69,23 @@ def test_alerts_equal_the_batch_computation_and_the_truth(watch: Watch, seed: in
     assert found["alerts"]["recall"] >= 0.9
     assert found["alerts"]["precision"] >= 0.9
     assert found["alerts"]["rejected"] > 0, "the simulator sends malformed records, somebody must have counted them"
+
+
+def test_heartbeats_come_and_nobody_counts_them(watch: Watch) -> None:
+    found = watch(people=3_000, events=20_000, seed=5)
+    assert_right(found, alerts=0)
+    settings = load_settings()
+    analytic = Analytic.of(settings.pipeline)
+    wait_for(lambda: heartbeats_of(settings) > 0, "a heartbeat for a partition that fell silent")
+    sinks = prove(settings, analytic, analytic.stream, Request(deadline_seconds=60))
+    assert sinks is not None
+    assert sinks[0].proven, sinks[0].findings
+
+
+def heartbeats_of(settings: Settings) -> int:
+    """Return how many records of the realtime topic are heartbeats."""
+    keys = PipelineTopics.of(settings).read("realtime").table["event_key"]
+    return int(are_heartbeats(keys).sum())
 
 
 def person(settings: Settings) -> dict[str, Any]:
