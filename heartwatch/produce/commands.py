@@ -21,6 +21,7 @@ def heartbeat(*, check: bool = False) -> None:
     if check:
         sys.exit(0 if is_alive(settings.home) else 1)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
