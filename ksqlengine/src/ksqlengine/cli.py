@@ -71,7 +71,7 @@ def server(
         properties: NAME=VALUE, the server's default of a session property; may be given several times.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
-    from ksqlengine.server.rest import serve  # noqa: I001, PLC0415 - before anything that loads Polars
+    from ksqlengine.rest.api import serve  # noqa: I001, PLC0415 - before anything that loads Polars
     from kafkakit.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
     from ksqlengine.server.engine import EngineConfig  # noqa: PLC0415
     from ksqlengine.server.session_properties import with_changes  # noqa: PLC0415
@@ -85,6 +85,7 @@ def server(
             service_id=service_id,
             data_dir=data_dir,
             properties=with_changes({}, dict(given.partition("=")[::2] for given in properties or ())),
+            address=listen,
         )
     except KsqlEngineError as error:
         _leave(str(error), _UNUSABLE)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ksqlengine.cli import app
-from ksqlengine.server import rest
+from ksqlengine.rest import api as rest
 from ksqlengine.server.engine import EngineConfig
 
 PLACES = ["--bootstrap-servers", "127.0.0.1:1", "--registry-url", "http://127.0.0.1:1", "--data-dir", "unused"]

@@ -36,18 +36,27 @@ def _json_default(value: Any) -> Any:
 
 def to_json(value: Any, type_: SqlType) -> Any:
     """Return a column's value as ksqlDB writes it in JSON (times as numbers, bytes as base64)."""
+    return _converted(value, type_, _TO_JSON)
+
+
+def to_answer(value: Any, type_: SqlType) -> Any:
+    """Return a column's value as ksqlDB writes it in answers to queries: as in JSON, but times as text."""
+    return _converted(value, type_, _TO_ANSWER)
+
+
+def _converted(value: Any, type_: SqlType, plain: Mapping[str, Callable[[Any], Any]]) -> Any:
     if value is None:
         return None
     if isinstance(type_, ArrayType):
-        return [to_json(item, type_.element) for item in value]
+        return [_converted(item, type_.element, plain) for item in value]
     if isinstance(type_, MapType):
         keys = (
             "null" if item["key"] is None else value_to_text(item["key"]) for item in value
         )  # HISTOGRAM counts NULL too
-        return {key: to_json(item["value"], type_.value) for key, item in zip(keys, value, strict=True)}
+        return {key: _converted(item["value"], type_.value, plain) for key, item in zip(keys, value, strict=True)}
     if isinstance(type_, StructType):
-        return {name: to_json(value[name], inner) for name, inner in type_.fields}
-    convert = _TO_JSON.get(type_.name)
+        return {name: _converted(value[name], inner, plain) for name, inner in type_.fields}
+    convert = plain.get(type_.name)
     return value if convert is None else convert(value)
 
 
@@ -65,6 +74,21 @@ _TO_JSON: Mapping[str, Callable[[Any], Any]] = {
     "DATE": lambda value: (value - _EPOCH_DAY).days,
     "TIME": _milliseconds_of_day,
     "TIMESTAMP": _milliseconds,
+}
+
+
+def _time_text(moment: time) -> str:
+    """Return a time as Java's ``LocalTime`` shows it: without seconds where there are none."""
+    if moment.microsecond:
+        return moment.isoformat("milliseconds")
+    return moment.isoformat("seconds" if moment.second else "minutes")
+
+
+_TO_ANSWER: Mapping[str, Callable[[Any], Any]] = {
+    **_TO_JSON,
+    "DATE": lambda value: value.isoformat(),
+    "TIME": _time_text,
+    "TIMESTAMP": lambda value: value.replace(tzinfo=None).isoformat(timespec="milliseconds"),
 }
 
 

@@ -29,6 +29,7 @@ class TransientPlan:
         source: the stream or table of a pull query.
         where: a pull query's condition over the source's columns, which also gives the keys to look up.
         statement: the statement's text.
+        alias: what FROM calls the first source.
         keys: the result's columns that are a table's key (or its windows' bounds): none of a pull query on a stream.
     """
 
@@ -39,6 +40,7 @@ class TransientPlan:
     source: Source
     where: Expression | None
     statement: str
+    alias: str
     keys: frozenset[str] = frozenset()
 
 
@@ -92,6 +94,7 @@ class TransientQueryPlanner(QueryPlanner):
             self.first,
             where,
             self.text,
+            query.source.alias,
             _keys_shown(root) if self.first.kind is SourceKind.TABLE else frozenset(),
         )
 
@@ -114,7 +117,15 @@ class TransientQueryPlanner(QueryPlanner):
         else:
             root = self._projected(step)
         return TransientPlan(
-            root, True, query.limit, query.emit == "FINAL", self.first, None, self.text, _keys_shown(root)
+            root,
+            True,
+            query.limit,
+            query.emit == "FINAL",
+            self.first,
+            None,
+            self.text,
+            query.source.alias,
+            _keys_shown(root),
         )
 
     def _projected(self, step: Step) -> ProjectStep:

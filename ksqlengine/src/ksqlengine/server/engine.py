@@ -12,10 +12,12 @@ import logging
 import re
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
@@ -25,12 +27,12 @@ from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare
-from ksqlengine.plan.catalog import Catalog, PersistentQuery
+from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source
 from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
-from ksqlengine.server.inserts import Inserter, row_of
+from ksqlengine.server.inserts import Inserter, Written, row_of
 from ksqlengine.server.pull_push import RunningTransientQuery
 from ksqlengine.server.responses import Responses, current_status, warning
 from ksqlengine.server.running_query import RunningQuery
@@ -48,6 +50,7 @@ from ksqlengine.streams.context import StageContext
 from ksqlengine.streams.metrics import QueryMetrics
 from ksqlengine.streams.stage_thread import StageThread
 from ksqlengine.types.errors import (
+    BAD_STATEMENT,
     COMMAND_QUEUE_CATCHUP_TIMEOUT,
     SERVER_ERROR,
     KsqlError,
@@ -76,6 +79,7 @@ class EngineConfig:
         service_id: prefix of the service's topics and groups; processes with the same one share the work.
         data_dir: folder of this process; it keeps the process's name, and nothing else.
         properties: the server's defaults of the session properties.
+        address: ``host:port`` of this process, which names it in answers.
 
     Raises:
         EngineStartError: the service id can't be part of a topic's name.
@@ -86,6 +90,7 @@ class EngineConfig:
     service_id: str
     data_dir: Path
     properties: Mapping[str, str] = field(default_factory=dict)
+    address: str = "localhost:8088"
 
     def __post_init__(self) -> None:
         # Topics of the engine's own are named after the service: Kafka's rule for names.
@@ -284,7 +289,7 @@ class Engine:
     def transient(
         self, text: str, properties: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None
     ) -> RunningTransientQuery | ast.PrintTopic:
-        """Return a request's one SELECT, ready to run, or its PRINT; SET and DEFINE may stand before it.
+        """Return a request's one SELECT, ready to run, or its PRINT.
 
         Raises:
             KsqlError: it is something else, or it is wrong.
@@ -292,39 +297,58 @@ class Engine:
         given = {name: str(value) for name, value in (properties or {}).items()}
         session = RequestSession(with_changes(self.config.properties, given), dict(variables or {}))
         parsed_all = split_statements(text)
-        if not parsed_all:
-            raise StatementError("Expected exactly one KSQL statement; found none", text)
-        *before, last = parsed_all
-        for parsed in before:
-            if not self._change_session(prepare(parsed, session.variables).statement, session):
-                raise StatementError("Expected exactly one KSQL statement; found several", text)
-        statement = prepare(last, session.variables)
+        if len(parsed_all) != 1:
+            raise StatementError(
+                f"Expected exactly one KSQL statement; found {len(parsed_all)} instead\nStatement: {text}", text
+            )
+        statement = prepare(parsed_all[0], session.variables)
         node = statement.statement
         if isinstance(node, ast.PrintTopic):
             return node
         if not isinstance(node, ast.QueryStatement):
-            raise StatementError(
-                f"Statement type `{type(node).__name__}` not supported for this resource; send it to /ksql",
-                statement.text,
-            )
+            raise StatementError(f"Neither a query nor a print statement\nStatement: {statement.text}", statement.text)
         try:
             plan = self.analyzer(session.properties).transient(node.query, statement.text)
             return RunningTransientQuery(plan, self.config.kafka, self.resources, session.properties)
         except StatementError as error:
             raise error.with_statement(statement.text) from None
 
-    def insert_json(self, target: str, row: Mapping[str, Any]) -> None:
-        """Write one row, given as a JSON object, into a stream or table.
+    def insertable(self, target: str) -> Source:
+        """Return the stream or table that rows may be written into.
+
+        Args:
+            target: its name, in back quotes where it is case-sensitive.
 
         Raises:
-            StatementError: there is no such stream or table, or the row doesn't fit it.
+            KsqlError: there is none, or only queries write it.
         """
-        source = self.catalog.source(target)
+        name = target[1:-1] if len(target) > 2 and target[0] == target[-1] and target[0] in '`"' else target.upper()
+        source = self.catalog.sources.get(name)
+        if source is None:
+            raise KsqlError(f"Cannot insert values into an unknown stream/table: `{name}`", BAD_STATEMENT)
         if source.read_only:
-            raise StatementError(f"Cannot insert values into read-only {source.kind.value.lower()}: {target}")
+            raise KsqlError(f"Cannot insert values into read-only topic: {source.topic}", BAD_STATEMENT)
         if source.key_window is not None:
-            raise StatementError("Cannot insert values into windowed stream/table!")
-        self._inserter.insert_rows(source, row_of(source, row))
+            raise KsqlError("Cannot insert values into windowed stream/table", BAD_STATEMENT)
+        return source
+
+    def insert_objects(self, source: Source, rows: Sequence[Mapping[str, Any]]) -> Written:
+        """Write rows, given as JSON objects, into a stream or table, up to the first that doesn't fit it.
+
+        Raises:
+            KsqlError: they can't be written.
+        """
+        frames: list[pl.DataFrame] = []
+        failure: KsqlError | None = None
+        for row in rows:
+            try:
+                frames.append(row_of(source, row))
+            except KsqlError as error:
+                failure = error
+                break
+        if frames:
+            self._inserter.insert_rows(source, pl.concat(frames))
+        return Written(len(frames), failure)
 
     # ------------------------------------------------------------------------------------------------ changes
     def analyzer(self, properties: Mapping[str, str]) -> Analyzer:

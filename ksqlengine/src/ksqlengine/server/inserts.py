@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -18,7 +20,8 @@ from ksqlengine.formats.values import from_json
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import ROWTIME
 from ksqlengine.server.topics_and_schemas import Resources, sink_of
-from ksqlengine.types.errors import SERVER_ERROR, StatementError
+from ksqlengine.types.errors import BAD_REQUEST, SERVER_ERROR, KsqlError, StatementError
+from ksqlengine.types.sqltypes import SqlType
 
 _SEND_SECONDS = 30.0
 
@@ -80,23 +83,78 @@ class Inserter:
         self._producer.flush(_SEND_SECONDS)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What became of rows: how many were written, and why the one after them wasn't."""
+
+    count: int
+    error: KsqlError | None = None
+
+
 def row_of(source: Source, values: Mapping[str, Any]) -> pl.DataFrame:
-    """Return a row given as a JSON object as a frame; names are taken without regard to case where they don't fit as they are.
+    """Return a row given as a JSON object as a frame with all columns.
+
+    Names are upper case unless they stand in quotes. As in ksqlDB, names without a column are ignored.
 
     Raises:
-        StatementError: a column is unknown, or a value has the wrong type.
+        KsqlError: a key column is missing, or a value has the wrong type.
     """
-    types = {column.name: column.type for column in source.schema.columns}
-    row: dict[str, pl.Series] = {}
+    given: dict[str, Any] = {}
     for name, value in values.items():
-        found = name if name in types else name.upper()
-        if found not in types:
-            raise StatementError(f"Column name {name} does not exist.")
-        try:
-            row[found] = pl.Series(found, [from_json(value, types[found])], dtype=types[found].polars)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise StatementError(f"Can't coerce a field of column {found} to {types[found]}: {error}") from error
-    return pl.DataFrame(row) if row else pl.DataFrame([{}])
+        exact = name[1:-1] if len(name) > 2 and name[0] == name[-1] and name[0] in '`"' else name.upper()
+        if exact in given:
+            raise KsqlError(f"Found duplicate column / struct field name: {exact}", BAD_REQUEST)
+        given[exact] = value
+    keys = {column.name for column in source.schema.key}
+    row: dict[str, pl.Series] = {}
+    for column in source.schema.columns:
+        value = given.get(column.name)
+        if value is None and column.name in keys:
+            raise KsqlError(f"Key field must be specified: {column.name}", BAD_REQUEST)
+        row[column.name] = pl.Series(column.name, [_coerced(value, column.type)], dtype=column.type.polars)
+    return pl.DataFrame(row)
+
+
+def _coerced(value: Any, type_: SqlType) -> Any:
+    """Return a column's value of a JSON value; unlike JSON in a topic, numbers and texts don't stand for each other."""
+    if value is None:
+        return None
+    try:
+        if not isinstance(value, _TAKEN.get(type_.name, object)) or (
+            isinstance(value, bool) and type_.name != "BOOLEAN"
+        ):
+            raise ValueError(type_)
+        if type_.name == "INTEGER" and not -(2**31) <= value < 2**31:
+            raise ValueError(type_)
+        return from_json(value, type_)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        kind = _java_class(value)
+        raise KsqlError(f"Can't coerce a field of type class {kind} into type {type_}", BAD_REQUEST) from error
+
+
+_TAKEN: Mapping[str, type | tuple[type, ...]] = {
+    "BOOLEAN": bool,
+    "INTEGER": int,
+    "BIGINT": int,
+    "DOUBLE": (int, float, Decimal),
+    "DECIMAL": (int, float, Decimal, str),
+    "STRING": str,
+    "BYTES": str,
+    "TIMESTAMP": str,
+    "DATE": str,
+    "TIME": str,
+}
+"""Of JSON's values those that a column of a type takes."""
+
+
+def _java_class(value: Any) -> str:
+    """Return what ksqlDB calls a JSON value."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "java.lang.Integer" if -(2**31) <= value < 2**31 else "java.lang.Long"
+    for kind, name in ((bool, "lang.Boolean"), (str, "lang.String"), (Decimal, "lang.Double"), (list, "")):
+        if isinstance(value, kind):
+            return f"java.{name}" if name else "io.vertx.core.json.JsonArray"
+    return "io.vertx.core.json.JsonObject"
 
 
 def _completed(source: Source, rows: pl.DataFrame) -> pl.DataFrame:

@@ -7,9 +7,10 @@ stage in memory.
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.operators import DELETED
 from ksqlengine.execution.pipeline import MergePipeline, Pipeline
 from ksqlengine.execution.stage_chain import StageResult
-from ksqlengine.formats.values import to_json
+from ksqlengine.formats.values import to_answer
 from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.session_properties import query_options
@@ -69,7 +70,7 @@ class RunningTransientQuery:
         Raises:
             StatementError: a topic isn't there, or the engine can't run such a query.
         """
-        self.query_id = f"transient_{uuid.uuid4().hex}"
+        self.query_id = _query_id(plan)
         self.columns: tuple[Column, ...] = plan.root.schema.columns
         self.keys = plan.keys
         self.push = plan.push
@@ -89,6 +90,11 @@ class RunningTransientQuery:
         self._mergers.append(Merger(pipeline))
         return self._mergers[-1]
 
+    @property
+    def ends_with_message(self) -> bool:
+        """Whether the answer says at its end why it ends: not that of a pull query on a table."""
+        return self.push or self._stages.kind is SourceKind.STREAM
+
     def stop(self) -> None:
         """End the query."""
         self._stop.set()
@@ -107,7 +113,7 @@ class RunningTransientQuery:
         self._finish("Query Completed")
 
     def _finish(self, message: str) -> None:
-        self.final_message = message if self._plan.push or self._stages.kind is SourceKind.STREAM else None
+        self.final_message = message if self.ends_with_message else None
 
     def _shown(self, frame: pl.DataFrame) -> list[Row]:
         if not len(frame):
@@ -115,7 +121,7 @@ class RunningTransientQuery:
         shown = self._stages.visible(frame)
         types = [column.type for column in self.columns]
         return [
-            Row([to_json(value, type_) for value, type_ in zip(row, types, strict=True)], tombstone)
+            Row([to_answer(value, type_) for value, type_ in zip(row, types, strict=True)], tombstone)
             for row, tombstone in zip(shown.drop(DELETED).iter_rows(), shown[DELETED], strict=True)
         ]
 
@@ -224,6 +230,16 @@ class RunningTransientQuery:
     def _config(self) -> dict[str, Any]:
         config = consumer_config(self._kafka, self.query_id, "earliest")
         return {**config, "enable.partition.eof": True, "fetch.wait.max.ms": 50, "queued.max.messages.kbytes": 16_384}
+
+
+_PULL_NUMBERS = itertools.count(round(time.time() * 1000))
+
+
+def _query_id(plan: TransientPlan) -> str:
+    """Return an id as ksqlDB's; only a table's pull queries are numbered by time."""
+    if not plan.push and plan.source.kind is SourceKind.TABLE:
+        return f"query_{next(_PULL_NUMBERS)}"
+    return f"transient_{plan.alias}_{secrets.randbelow(2**63 - 10**18) + 10**18}"
 
 
 class TableRows:

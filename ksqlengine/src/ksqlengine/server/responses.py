@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatchmethod
-from pathlib import Path
 from typing import Any, Protocol
 
+from kafkakit.admin import TopicState
 from kafkakit.registry import NotRegisteredError
 from kafkakit.waiting import wait_until
 from ksqlengine.expressions.aggregates import AGGREGATES
@@ -23,7 +23,7 @@ from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import PROPERTIES, RequestSession
 from ksqlengine.server.topics_and_schemas import Resources
-from ksqlengine.types.errors import NotSupportedError, StatementError
+from ksqlengine.types.errors import ASSERTION_FAILED, KsqlError, NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, StructType
 
 _ASSERT_SECONDS = 1.0
@@ -40,8 +40,8 @@ class ConfigView(Protocol):
         """The server's defaults of the session properties."""
 
     @property
-    def data_dir(self) -> Path:
-        """Folder of the engine process; its name stands for the host."""
+    def address(self) -> str:
+        """``host:port`` of the engine process."""
 
 
 class EngineView(Protocol):
@@ -172,7 +172,7 @@ class Responses:
     def _description(self, source: Source, *, extended: bool) -> Entity:
         catalog = self._engine.catalog
         topic = self._engine.resources.kafka.describe([source.topic]).get(source.topic) if extended else None
-        host = self._engine.config.data_dir.name
+        host = self._engine.config.address
         own = {f"{name}": value for name, value in self._statistics(source).items()}
         errors = own.pop("failed-messages", None)
         return {
@@ -196,8 +196,8 @@ class Responses:
             "sourceConstraints": catalog.derived(source.name),
             "statisticsMap": own,
             "errorStatsMap": {"failed-messages": errors} if errors else {},
-            "clusterStatistics": {host: own} if extended else {},
-            "clusterErrorStats": {host: {"failed-messages": errors}} if extended and errors else {},
+            "clusterStatistics": _by_host(host, own.values()) if extended else [],
+            "clusterErrorStats": _by_host(host, [errors]) if extended and errors else [],
         }
 
     def _statistics(self, source: Source) -> dict[str, Entity]:
@@ -312,7 +312,7 @@ class Responses:
             "topology": explain(plan),
             "executionPlan": explain(plan),
             "overriddenProperties": plan.properties,
-            "ksqlHostQueryStatus": {self._engine.config.data_dir.name: status},
+            "ksqlHostQueryStatus": {self._engine.config.address: status},
             "queryType": "PERSISTENT",
             "queryErrors": [
                 {"timestamp": round(time.time() * 1000), "errorMessage": message, "type": "UNKNOWN"}
@@ -326,12 +326,18 @@ class Responses:
     @_of.register(ast.AssertTopic)
     def _assert_topic(self, node: ast.AssertTopic, text: str, session: RequestSession) -> Entity:
         kafka = self._engine.resources.kafka
-        self._wait(
-            lambda: bool(kafka.describe([node.topic])) == node.exists,
-            node.timeout_ms,
-            f"Topic {node.topic}",
-            node.exists,
-        )
+        problem = ""
+
+        def holds() -> bool:
+            nonlocal problem
+            topic = kafka.describe([node.topic]).get(node.topic)
+            if not node.exists:
+                problem = f"Topic {node.topic} exists"
+                return topic is None
+            problem = f"Topic {node.topic} does not exist" if topic is None else _mismatches(topic, node.properties)
+            return not problem
+
+        _wait(holds, node.timeout_ms, lambda: problem)
         return {"@type": "assert_topic", "topicName": node.topic, "exists": node.exists}
 
     @_of.register(ast.AssertSchema)
@@ -347,15 +353,37 @@ class Responses:
                 return False
             return True
 
-        what = f"Schema with subject {node.subject} id {node.schema_id}"
-        self._wait(lambda: there() == node.exists, node.timeout_ms, what, node.exists)
+        subject = "" if node.subject is None else f" subject name {node.subject}"
+        number = "" if node.schema_id is None else f" id {node.schema_id}"
+        sentence = f"Schema with{subject}{number} {'does not exist' if node.exists else 'exists'}"
+        _wait(lambda: there() == node.exists, node.timeout_ms, lambda: sentence)
         return {"@type": "assert_schema", "subject": node.subject, "id": node.schema_id, "exists": node.exists}
 
-    @staticmethod
-    def _wait(reached: Callable[[], bool], timeout_ms: int | None, what: str, exists: bool) -> None:
-        seconds = timeout_ms / 1000 if timeout_ms is not None else _ASSERT_SECONDS
-        sentence = f"{what} {'does not exist' if exists else 'exists'}"
-        wait_until(reached, seconds, _POLL_SECONDS, lambda: StatementError(sentence))
+
+def _wait(reached: Callable[[], bool], timeout_ms: int | None, sentence: Callable[[], str]) -> None:
+    """Wait until an assertion holds.
+
+    Raises:
+        KsqlError: it doesn't in time.
+    """
+    seconds = timeout_ms / 1000 if timeout_ms is not None else _ASSERT_SECONDS
+    wait_until(reached, seconds, _POLL_SECONDS, lambda: KsqlError(sentence(), ASSERTION_FAILED))
+
+
+def _mismatches(topic: TopicState, expected: ast.Properties) -> str:
+    """Return in what a topic differs from an assertion's WITH clause, a line for each difference."""
+    actual = {"partitions": topic.partitions, "replicas": topic.replication_factor}
+    lines = []
+    for name, expression in expected:
+        value = getattr(expression, "value", None)
+        found = actual.get(name.lower())
+        if found is None:
+            lines.append(f"Cannot assert unknown topic property: {name}")
+        elif value != found:
+            lines.append(
+                f"Mismatched configuration for topic {topic.name}: For config {name.lower()}, expected {value} got {found}"
+            )
+    return "\n".join(lines)
 
 
 def current_status(text: str, command_id: str, message: str, query_id: str | None, number: int) -> Entity:
@@ -373,6 +401,11 @@ _LOSSES: Mapping[str, Any] = {
     "dropped-no-table-row": lambda metrics: metrics.without_table_row,
     "dropped-null-key": lambda metrics: metrics.without_key,
 }
+
+
+def _by_host(host: str, statistics: Iterable[Entity]) -> list[Entity]:
+    """Return statistics as ksqlDB gives those of a cluster's servers."""
+    return [{**statistic, "host": host} for statistic in statistics]
 
 
 def warning(statement: PreparedStatement) -> Entity:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ksqlengine.planning.with_clause import EngineDefaults
 from ksqlengine.streams.context import Guarantee, QueryOptions
-from ksqlengine.types.errors import NotSupportedError, StatementError
+from ksqlengine.types.errors import BAD_REQUEST, KsqlError, NotSupportedError, StatementError
 
 IDLE_CLOSE = "heartwatch.idle.close.ms"
 _STREAMS_PREFIX = "ksql.streams."
@@ -100,6 +100,9 @@ _WITHOUT_EFFECT = {
 }
 
 
+_OF_THE_SERVER = {"ksql.service.id"}
+
+
 def canonical(name: str) -> str:
     """Return a property's name without the prefix for Kafka Streams' settings."""
     bare = name.removeprefix(_STREAMS_PREFIX).removeprefix("consumer.")
@@ -114,6 +117,20 @@ def check_name(name: str) -> None:
     """
     if canonical(name) not in PROPERTIES and not name.startswith(_STREAMS_PREFIX) and name not in _WITHOUT_EFFECT:
         raise StatementError(f"Unknown property: {name}")
+
+
+def check_override(name: str) -> None:
+    """Check that a session may have a property of its own.
+
+    Raises:
+        KsqlError: it is the server's alone.
+    """
+    if name in _OF_THE_SERVER:
+        raise KsqlError(
+            "One or more properties overrides set locally are prohibited by the KSQL server "
+            f"(use UNSET to reset their default value): [{name}]",
+            BAD_REQUEST,
+        )
 
 
 def check(name: str, value: str) -> None:

@@ -17,9 +17,9 @@ from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.plan.catalog import Source
+from ksqlengine.rest.api import Server
 from ksqlengine.server import engine
 from ksqlengine.server.in_memory import InMemoryEngine
-from ksqlengine.server.rest import Server
 from ksqlengine.types.errors import StatementError
 
 
@@ -31,6 +31,7 @@ class Query:
     keys: frozenset[str] = frozenset()
     push = True
     final_message = None
+    ends_with_message = True
 
     def __init__(self) -> None:
         self.is_open = False
@@ -66,11 +67,14 @@ def real_engine(folder: Path, properties: Mapping[str, str] | None = None) -> en
     return engine.Engine(engine.EngineConfig(kafka, registry, "test_", folder, properties or {}))
 
 
-async def request(server: Server, path: str, body: bytes, stays_seconds: float = 60) -> tuple[int, bytes]:
+async def request(
+    server: Server, path: str, body: bytes, stays_seconds: float = 60, version: str = "1.1", accept: str = "*/*"
+) -> tuple[int, bytes]:
     """Send a request and return the answer's status and body; the client goes away after a time."""
     scope = {
-        "type": "http", "method": "POST", "path": path, "root_path": "", "headers": [], "query_string": b"",
-        "http_version": "1.1", "scheme": "http", "server": ("here", 1), "client": ("there", 2),
+        "type": "http", "method": "POST", "path": path, "root_path": "", "query_string": b"",
+        "headers": [(b"accept", accept.encode())], "http_version": version, "scheme": "http", "server": ("here", 1),
+        "client": ("there", 2),
         "asgi": {"version": "3.0", "spec_version": "2.3"},
     }  # fmt: skip
     received, sent = [{"type": "http.request", "body": body}], []
@@ -221,13 +225,14 @@ def test_no_topic_is_deleted_that_another_stream_is_over(tmp_path: Path) -> None
         engine.execute("DROP STREAM b DELETE TOPIC;")
 
 
-def test_each_row_that_is_inserted_has_an_answer_and_numbers_keep_their_digits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = real_engine(tmp_path)
+def inserting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Server, list[tuple[Any, ...]]]:
+    """Return a server with a stream, and the rows that are written; Kafka goes away after two."""
+    engine = real_engine(folder)
     engine.ready = True
     driver = InMemoryEngine({}, {})
-    sql = "CREATE STREAM s (d DECIMAL(4, 2), f DOUBLE, t STRING) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON');"
+    sql = (
+        "CREATE STREAM s (k STRING KEY, d DECIMAL(4, 2), f DOUBLE, i INT) WITH (KAFKA_TOPIC='s', VALUE_FORMAT='JSON');"
+    )
     driver.execute(split_statements(sql)[0])
     engine.catalog = driver.catalog
     written: list[tuple[Any, ...]] = []
@@ -238,10 +243,80 @@ def test_each_row_that_is_inserted_has_an_answer_and_numbers_keep_their_digits(
         written.extend(rows.rows())
 
     monkeypatch.setattr(engine._inserter, "insert_rows", write)
-    row = b'{"D": 1.50, "F": 1.50, "T": 1.50}'
-    body = b"\n".join([b'{"target": "s"}', row, b'{"D": 123.4}', row, row])
-    status, answer = asyncio.run(request(Server(engine, "here"), "/inserts-stream", body))
-    assert written == [(Decimal("1.50"), 1.5, "1.50")] * 2
+    return Server(engine, "here"), written
+
+
+ROW = b'{"K": "k", "d": 1.50, "F": 1.50, "I": 7, "OTHER": 1}'
+
+
+def test_each_row_that_is_inserted_is_acknowledged_and_numbers_keep_their_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, written = inserting(tmp_path, monkeypatch)
+    body = b"\n".join([b'{"target": "s"}', ROW, ROW, b""])
+    status, answer = asyncio.run(request(server, "/inserts-stream", body, version="2"))
+    assert written == [("k", Decimal("1.50"), 1.5, 7)] * 2
     found = [orjson.loads(line) for line in answer.splitlines()]
-    assert (status, [one["status"] for one in found]) == (200, ["ok", "error", "ok", "error"])
-    assert found[3] == {"status": "error", "error_code": 50000, "message": "no broker", "seq": 3}
+    assert (status, found) == (200, [{"status": "ok", "seq": 0}, {"status": "ok", "seq": 1}])
+    failed = asyncio.run(request(server, "/inserts-stream", body, version="2", accept="application/json"))
+    assert failed[0] == 200
+    assert orjson.loads(failed[1]) == [
+        {"@type": "InsertError", "status": "error", "seq": 0, "message": "no broker", "error_code": 50000}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b'{"K": "k", "I": "7"}', "Can't coerce a field of type class java.lang.String into type INTEGER"),
+        (b'{"K": "k", "I": 9999999999}', "Can't coerce a field of type class java.lang.Long into type INTEGER"),
+        (b'{"K": 7}', "Can't coerce a field of type class java.lang.Integer into type STRING"),
+        (b'{"I": 7}', "Key field must be specified: K"),
+        (b'{"K": "k", "k": "l"}', "Found duplicate column / struct field name: K"),
+        (b"[1]", "Invalid JSON in inserts stream"),
+    ],
+)
+def test_the_first_row_that_does_not_fit_ends_the_answer(
+    row: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, written = inserting(tmp_path, monkeypatch)
+    body = b"\n".join([b'{"target": "s"}', ROW, row, ROW])
+    _, answer = asyncio.run(request(server, "/inserts-stream", body, version="2"))
+    found = [orjson.loads(line) for line in answer.splitlines()]
+    assert len(written) == 1
+    assert [(one["status"], one.get("message")) for one in found] == [("ok", None), ("error", message)]
+
+
+@pytest.mark.parametrize(
+    ("body", "version", "code"),
+    [
+        (b'{"target": "s"}\n', "1.1", 40004),
+        (b'{"target": "nope"}\n', "2", 40001),
+        (b'{"nope": 1}\n', "2", 40000),
+        (b"", "2", 40000),
+    ],
+)
+def test_inserts_that_are_refused_as_a_whole(
+    body: bytes, version: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, _ = inserting(tmp_path, monkeypatch)
+    status, answer = asyncio.run(request(server, "/inserts-stream", body, version=version))
+    assert (status, orjson.loads(answer)["error_code"]) == (400, code)
+
+
+@pytest.mark.parametrize("statements", [{}, {"ksql": None}, {"ksql": ""}, {"ksql": " "}], ids=str)
+def test_no_statement_is_answered_with_nothing(statements: dict[str, Any], tmp_path: Path) -> None:
+    engine = real_engine(tmp_path)
+    engine.ready = True
+    answer = asyncio.run(request(Server(engine, "here"), "/ksql", orjson.dumps(statements)))
+    assert answer == (200, b"[]")
+
+
+def test_what_is_not_there_and_what_a_client_does_not_accept() -> None:
+    server = Server(Engine(), "here")  # type: ignore[arg-type]
+    body = orjson.dumps({"sql": "SELECT …;"})
+    assert asyncio.run(request(server, "/info", b"")) == (404, b"Not Found")
+    assert asyncio.run(request(server, "/nope", b"")) == (404, b"Not Found")
+    assert asyncio.run(request(server, "/query-stream", body, accept="text/plain")) == (404, b"Not Found")
+    status, answer = asyncio.run(request(server, "/query-stream", orjson.dumps({"ksql": "SELECT …;"})))
+    assert (status, orjson.loads(answer)["error_code"]) == (400, 40000)
