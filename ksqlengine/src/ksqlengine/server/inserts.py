@@ -124,7 +124,7 @@ def _coerced(value: Any, type_: SqlType) -> Any:
             isinstance(value, bool) and type_.name != "BOOLEAN"
         ):
             raise ValueError(type_)
-        if type_.name == "INTEGER" and not -(2**31) <= value < 2**31:
+        if isinstance(value, int) and type_.name == "INTEGER" and not -(2**31) <= value < 2**31:
             raise ValueError(type_)
         return from_json(value, type_)
     except (ValueError, TypeError, ArithmeticError) as error:
