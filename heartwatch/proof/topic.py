@@ -23,9 +23,10 @@ from heartwatch.settings import Settings
 from heartwatch.sink.confluent import ConfluentSink
 from heartwatch.sink.iceberg import IcebergSink
 from kafkakit.admin import KafkaAdmin
-from kafkakit.avro_codec import AvroSchema, Decoder, UnknownSchemaError, parse
-from kafkakit.registry import NotRegisteredError, Registry
+from kafkakit.avro_codec import Decoder, parse
+from kafkakit.registry import Registry
 from kafkakit.topic_reader import Records, TopicLog, committed_ranges, ends_before
+from kafkakit.writer_schemas import schema_lookup
 
 _CONNECT_SECONDS = 5.0
 
@@ -69,18 +70,6 @@ class Request:
     def limited(self) -> bool:
         """Whether only some offsets are looked at: such a check reads them all, and neither uses nor changes the memory."""
         return self.since is not None or self.until is not None or self.from_offsets is not None
-
-
-def schema_lookup(registry: Registry) -> Callable[[int], AvroSchema]:
-    """Return what gives a codec the schema of an id."""
-
-    def look_up(schema_id: int) -> AvroSchema:
-        try:
-            return parse(registry.schema(schema_id))
-        except NotRegisteredError as error:
-            raise UnknownSchemaError(f"schema id {schema_id!r} is not registered") from error
-
-    return look_up
 
 
 def prove(

@@ -11,7 +11,6 @@ from psycopg2 import sql
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
 from heartwatch.postgres import execute
-from heartwatch.proof.topic import schema_lookup
 from heartwatch.settings import Settings
 from heartwatch.verify.batch import Topic, decode_topic, latest_rows
 from kafkakit.admin import KafkaAdmin
@@ -19,6 +18,7 @@ from kafkakit.avro_codec import Decoder, parse
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import committed_ranges, read_ranges
 from kafkakit.waiting import wait_until
+from kafkakit.writer_schemas import schema_lookup
 
 Offsets = dict[str, dict[int, int]]
 """By topic, as the analytic's file names it, and partition: the offset at which a run began."""

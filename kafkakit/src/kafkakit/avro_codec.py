@@ -39,8 +39,16 @@ class CodecError(KafkaKitError):
     """A schema or a column doesn't fit the codec; the message names it and the remedy."""
 
 
-class UnknownSchemaError(KafkaKitError, LookupError):
+class SchemaError(KafkaKitError):
+    """A message can't be decoded for its schema's sake; others can."""
+
+
+class UnknownSchemaError(SchemaError, LookupError):
     """The registry has no schema of this id: the message that carries it is bad, the registry is well."""
+
+
+class UnusableSchemaError(SchemaError):
+    """What is registered under an id is not an Avro schema that a message's columns can be read with."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,15 @@ def _has_columnar_types(schema: Any) -> bool:
     return all(_has_columnar_types(part) for part in inner if part is not None)
 
 
+def _has_columns(text: str) -> bool:
+    """Say whether a schema can be columns; one whose types contain themselves can't."""
+    try:
+        _arrow_schema(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _conform(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     position = batch.schema.get_field_index(field.name)
     if position < 0:
@@ -196,8 +213,9 @@ class Decoder:
 
         Args:
             reader_schema: the record schema of the columns wanted.
-            writer_schemas: gives the schema of an id; raises `UnknownSchemaError` where the registry has none. Any other
-                error (the registry can't be reached) passes through `decode`: no message is to blame.
+            writer_schemas: gives the schema of an id: a record, or a union of null and one record; raises `SchemaError` where
+                there is none that can be used. Any other error (the registry can't be reached) passes through `decode`: no
+                message is to blame.
         """
         self.arrow_schema = arrow_schema(reader_schema)
         self._reader = reader_schema
@@ -224,9 +242,9 @@ class Decoder:
             return None
         try:
             writer = self._writer(int.from_bytes(first[1:HEADER_BYTES], "big"))
-        except UnknownSchemaError:
+        except SchemaError:
             return None
-        return writer.decode(list(values))
+        return writer.decode(list(values)) if writer.branches is None else None
 
     def _decode_mixed(self, values: Sequence[bytes | None]) -> Decoded:
         nulls: list[int] = []
@@ -244,10 +262,15 @@ class Decoder:
         for schema_id, indices in by_id.items():
             try:
                 writer = self._writer(schema_id)
-            except UnknownSchemaError as error:
+            except SchemaError as error:
                 rejects.extend(Reject(index, str(error)) for index in indices)
                 continue
-            self._bisect(writer, values, indices, batches, kept, rejects)
+            bodies, there = values, indices
+            if writer.branches is not None:
+                bodies, there = writer.branches.taken_off(values, indices, nulls, rejects)
+            if there:
+                self._bisect(writer, bodies, there, batches, kept, rejects)
+        nulls.sort()
         rejects.sort(key=lambda reject: reject.index)
         batch = _concatenate(batches, self.arrow_schema)
         order = np.argsort(np.array(kept, dtype=np.int64), kind="stable")
@@ -277,14 +300,68 @@ class Decoder:
 
     def _writer(self, schema_id: int) -> _Writer:
         if schema_id not in self._writers:
-            self._writers[schema_id] = _Writer(schema_id, self._look_up(schema_id), self._reader)
+            schema = self._look_up(schema_id)
+            try:
+                self._writers[schema_id] = _Writer(schema_id, schema, self._reader)
+            except SchemaError:
+                raise
+            except Exception as error:
+                # Whatever is wrong with it is its messages' fault alone.
+                raise UnusableSchemaError(
+                    f"schema id {schema_id} is not an Avro schema that can be read: {type(error).__name__}: {error}"
+                ) from error
         return self._writers[schema_id]
 
 
-class _Writer:
-    """Decodes the messages of one writer schema into the reader's columns."""
+def record_of(schema: Any) -> AvroSchema | None:
+    """Return the record that a schema is, or that it is a union of with null; None where it is neither."""
+    if isinstance(schema, list):
+        others = [branch for branch in schema if branch != "null"]
+        schema = others[0] if len(others) == 1 else None
+    return schema if isinstance(schema, dict) and schema.get("type") == "record" else None
 
-    def __init__(self, schema_id: int, schema: AvroSchema, reader: AvroSchema) -> None:
+
+class _Branches:
+    """The byte before the body of messages whose schema is a union of null and a record."""
+
+    def __init__(self, union: list[Any]) -> None:
+        # A branch's number as a zigzag varint; unions have two branches here.
+        numbers = {branch == "null": 2 * number for number, branch in enumerate(union)}
+        self._null, self._record = numbers.get(True), numbers[False]
+
+    def taken_off(
+        self, values: Sequence[bytes | None], indices: list[int], nulls: list[int], rejects: list[Reject]
+    ) -> tuple[list[bytes | None], list[int]]:
+        """Return the messages with the bodies of records alone, and which of `indices` are left of them."""
+        bare, left = list(values), []
+        for index in indices:
+            value = values[index] or b""
+            branch = value[HEADER_BYTES] if len(value) > HEADER_BYTES else None
+            if branch == self._record:
+                bare[index] = value[:HEADER_BYTES] + value[HEADER_BYTES + 1 :]
+                left.append(index)
+            elif branch is not None and branch == self._null and len(value) == HEADER_BYTES + 1:
+                nulls.append(index)
+            else:
+                rejects.append(Reject(index, "the Avro body can't be decoded: it is of no branch of the union"))
+        return bare, left
+
+
+class _Writer:
+    """Decodes the messages of one writer schema into the reader's columns.
+
+    Attributes:
+        branches: what stands before the record of a union with null; None where the schema is a record.
+    """
+
+    def __init__(self, schema_id: int, written: Any, reader: AvroSchema) -> None:
+        schema = record_of(written)
+        if schema is None:
+            raise UnusableSchemaError(
+                f"schema id {schema_id} is not an Avro record, nor a union of null and one; the schema begins "
+                f"{json.dumps(written)[:80]!r}"
+            )
+        self.branches = _Branches(written) if isinstance(written, list) else None
         self._parsed = fastavro.parse_schema(schema)
         self._by_columns = resolves_by_columns(schema, reader)
         # Records are matched by their fields; fastavro wants them to have the same name.
@@ -295,7 +372,7 @@ class _Writer:
         self._schema = schema
         self._text = _framed_text(json.dumps(schema))
         self._header = struct.pack(">bi", 0, schema_id)
-        self._is_columnar = _has_columnar_types(schema) and _has_columnar_types(reader)
+        self._is_columnar = _has_columnar_types(schema) and _has_columnar_types(reader) and _has_columns(self._text)
         self._bits = int(np.frombuffer(struct.pack(">i", schema_id), dtype=np.uint32)[0])
         self._target = arrow_schema(reader)
         self._defaults = {field["name"]: field.get("default") for field in reader["fields"]}

@@ -13,7 +13,10 @@
     │   ├── NotRegisteredError
     │   └── IncompatibleSchemaError
     ├── CodecError                  avro_codec: values that don't fit their schema
-    └── UnknownSchemaError          avro_codec: no schema has this id (a LookupError)
+    └── SchemaError                 avro_codec: messages of a schema id can't be decoded
+        ├── UnknownSchemaError      no schema has this id (a LookupError)
+        ├── UnusableSchemaError     it is not an Avro schema that can be read
+        └── SchemaUnavailableError  writer_schemas: the registry gives no answer about it
 """
 
 from __future__ import annotations

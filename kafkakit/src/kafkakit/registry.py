@@ -6,14 +6,17 @@ registered. Here only schemas by id are cached: an id never changes its meaning.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from authlib.deprecate import AuthlibDeprecationWarning
 
+from kafkakit.avro_codec import UnusableSchemaError
+from kafkakit.avro_references import with_references
 from kafkakit.errors import KafkaKitError
 from kafkakit.settings import RegistrySettings
 
@@ -27,6 +30,7 @@ with warnings.catch_warnings():
 Result = TypeVar("Result")
 
 _NOT_FOUND = 404
+_LARGEST_ID = 2**31 - 1
 _SUBJECT_SOFT_DELETED = {40404, 40406}
 
 
@@ -66,7 +70,7 @@ class Registry:
         self._client = SchemaRegistryClient(
             {"url": settings.url, "timeout": timeout_seconds, "retries.wait.ms": 200, "retries.max.wait.ms": 2_000}
         )
-        self._schemas: dict[int, str] = {}
+        self._schemas: dict[int, Schema] = {}
 
     def subjects(self, prefix: str = "", deleted: bool = False) -> list[str]:
         """Return the subjects that begin with a text, sorted.
@@ -88,10 +92,74 @@ class Registry:
             NotRegisteredError: there is no such id.
             RegistryError: the registry could not be asked.
         """
+        return self._schema(schema_id).schema_str or ""
+
+    def avro_schema(self, schema_id: int) -> Any:
+        """Return an Avro schema with all that it refers to in other subjects.
+
+        Raises:
+            NotRegisteredError: there is no such id.
+            UnusableSchemaError: it is not an Avro schema, or what it refers to isn't there.
+            RegistryError: the registry could not be asked.
+        """
+        return self._self_contained(self._schema(schema_id), f"schema id {schema_id}", ())
+
+    def ids(self, subject: str) -> list[int]:
+        """Return the ids of a subject's versions, empty when there is no such subject.
+
+        Raises:
+            RegistryError: the registry could not be asked.
+        """
+        self._client.clear_caches()
+        try:
+            versions = self._ask(lambda: self._client.get_versions(subject), f"list the versions of {subject!r}")
+        except NotRegisteredError:
+            return []
+        found = [self._version(subject, version) for version in versions]
+        return [answer.schema_id for answer in found if answer.schema_id is not None]
+
+    def _schema(self, schema_id: int) -> Schema:
+        if not 0 <= schema_id <= _LARGEST_ID:
+            raise NotRegisteredError(f"schema id {schema_id!r} is none: ids are 0 to {_LARGEST_ID}")
         if schema_id not in self._schemas:
             found = self._ask(lambda: self._client.get_schema(schema_id), f"read schema id {schema_id!r}")
-            self._schemas[schema_id] = found.schema_str or ""
+            self._schemas[schema_id] = found
         return self._schemas[schema_id]
+
+    def _version(self, subject: str, version: int) -> _Answer:
+        return self._ask(
+            lambda: self._client.get_version(subject, version), f"read version {version} of subject {subject!r}"
+        )
+
+    def _self_contained(self, schema: Schema, name: str, inside: tuple[tuple[str, int], ...]) -> Any:
+        """Return a schema with what it refers to.
+
+        Args:
+            schema: as the registry gives it.
+            name: what it is, for errors.
+            inside: subjects and versions of which this schema is a reference.
+        """
+        kind = schema.schema_type or "AVRO"
+        if kind != "AVRO":
+            raise UnusableSchemaError(f"{name} is a schema of type {kind}, not AVRO")
+        try:
+            parsed = json.loads(schema.schema_str or "")
+        except ValueError:
+            # A registry may keep a plain type's name as it was given.
+            parsed = schema.schema_str
+        references: dict[str, Any] = {}
+        for reference in schema.references or ():
+            place = (reference.subject or "", reference.version or 0)
+            text = f"{name} refers to version {place[1]} of subject {place[0]!r}"
+            if place in inside:
+                raise UnusableSchemaError(f"{text}, which refers back to it")
+            try:
+                found = self._version(*place).schema
+            except NotRegisteredError as error:
+                raise UnusableSchemaError(f"{text}, which isn't registered") from error
+            if found is not None:
+                references[reference.name or ""] = self._self_contained(found, text, (*inside, place))
+        return with_references(parsed, references) if references else parsed
 
     def latest(self, subject: str) -> RegisteredSchema:
         """Return the latest version under a subject.

@@ -156,8 +156,8 @@ class Topic:
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def schema(self, _: int) -> str:
-        return Analytic.load("heart_rate", 1).schema_text("alerts")
+    def avro_schema(self, _: int) -> avro_codec.AvroSchema:
+        return avro_codec.parse(Analytic.load("heart_rate", 1).schema_text("alerts"))
 
 
 @pytest.fixture

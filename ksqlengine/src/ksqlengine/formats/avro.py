@@ -7,9 +7,14 @@ nullable keys are. Types that KSQL doesn't have leave their column out, as in ks
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
+
+import fastavro
 
 from ksqlengine.errors import KsqlEngineError
 from ksqlengine.plan.steps import Column
@@ -31,6 +36,8 @@ from ksqlengine.types.sqltypes import (
     SqlType,
     StructType,
 )
+
+logger = logging.getLogger(__name__)
 
 NAMESPACE = "io.confluent.ksql.avro_schemas"
 DEFAULT_NAME = f"{NAMESPACE}.KsqlDataSourceSchema"
@@ -61,10 +68,12 @@ def columns_of_avro(schema: str, *, single: str | None = None, uppercase: bool =
     Raises:
         StatementError: the schema is not a record, or none of its fields has a type that KSQL knows.
     """
-    parsed = json.loads(schema)
-    named: dict[str, Any] = {}
     try:
-        type_ = _sql_type(parsed, named, uppercase)
+        parsed = expanded(json.loads(schema))
+    except Exception as error:
+        raise StatementError(f"Not an Avro schema: {error}\nschema: {schema}") from error
+    try:
+        type_ = _sql_type(parsed, uppercase)
     except _Unsupported as error:
         raise StatementError(f"Unsupported type at root of schema: {error}") from error
     if single is not None:
@@ -81,55 +90,72 @@ def columns_of_avro(schema: str, *, single: str | None = None, uppercase: bool =
     )
 
 
-def _sql_type(schema: Any, named: dict[str, Any], uppercase: bool) -> SqlType:  # noqa: C901, PLR0911 - one case a kind
+def _sql_type(schema: Any, uppercase: bool) -> SqlType:  # noqa: PLR0911 - one case a kind
     if isinstance(schema, list):
-        return _union(schema, named, uppercase)
+        return _union(schema, uppercase)
     if isinstance(schema, str):
-        schema = named.get(schema, {"type": schema})
+        schema = {"type": schema}
     kind = schema["type"]
     if not isinstance(kind, str):
-        return _sql_type(kind, named, uppercase)
-    if kind in ("record", "enum", "fixed"):
-        named[schema["name"]] = schema
-        named[f"{schema.get('namespace', '')}.{schema['name']}".lstrip(".")] = schema
+        return _sql_type(kind, uppercase)
     logical = schema.get("logicalType")
     if logical == "decimal":
         return DecimalType(precision=schema.get("precision", 38), scale=schema.get("scale", 0))
     if (kind, logical) in _LOGICAL:
         return _LOGICAL[kind, logical]
     if kind == "array":
-        return _array(schema["items"], named, uppercase)
+        return _array(schema["items"], uppercase)
     if kind == "map":
-        return MapType(key=STRING, value=_sql_type(schema["values"], named, uppercase))
+        return MapType(key=STRING, value=_sql_type(schema["values"], uppercase))
     if kind == "record":
-        return _record(schema, named, uppercase)
+        return _record(schema, uppercase)
     if kind not in _PLAIN:
         raise _Unsupported(kind)
     return _PLAIN[kind]
 
 
-def _union(schema: list[Any], named: dict[str, Any], uppercase: bool) -> SqlType:
+def _union(schema: list[Any], uppercase: bool) -> SqlType:
     others = [branch for branch in schema if branch != "null"]
-    if len(others) != 1:
-        raise _Unsupported(f"union of {len(others)} types")
-    return _sql_type(others[0], named, uppercase)
+    if len(others) == 1:
+        return _sql_type(others[0], uppercase)
+    if not others:
+        raise _Unsupported("null")
+    return _record({"fields": [{"name": branch_name(branch), "type": branch} for branch in others]}, uppercase)
 
 
-def _array(items: Any, named: dict[str, Any], uppercase: bool) -> SqlType:
+def is_union_of_several(schema: Any) -> bool:
+    """Say whether a schema is a union of more types than one and null."""
+    return isinstance(schema, list) and len([branch for branch in schema if branch != "null"]) > 1
+
+
+def branch_name(branch: Any) -> str:
+    """Return the name of the STRUCT field that a union's branch becomes where there are several.
+
+    Source: ``unionMemberFieldName`` of Connect's ``AvroData``: named types have their name without its namespace.
+    """
+    if isinstance(branch, str):
+        return branch.rpartition(".")[2]
+    kind = branch["type"]
+    return str(branch["name"]).rpartition(".")[2] if kind in ("record", "enum", "fixed") else branch_name(kind)
+
+
+def _array(items: Any, uppercase: bool) -> SqlType:
     if isinstance(items, dict) and items.get("connect.internal.type") == _MAP_ENTRY:
         key, value = (field["type"] for field in items["fields"])
-        return MapType(key=_sql_type(key, named, uppercase), value=_sql_type(value, named, uppercase))
-    return ArrayType(element=_sql_type(items, named, uppercase))
+        return MapType(key=_sql_type(key, uppercase), value=_sql_type(value, uppercase))
+    return ArrayType(element=_sql_type(items, uppercase))
 
 
-def _record(schema: Mapping[str, Any], named: dict[str, Any], uppercase: bool) -> SqlType:
+def _record(schema: Mapping[str, Any], uppercase: bool) -> SqlType:
     found = []
     for field in schema["fields"]:
         try:
             name = field["name"].upper() if uppercase else field["name"]
-            found.append((name, _sql_type(field["type"], named, uppercase)))
-        except _Unsupported:
-            continue
+            found.append((name, _sql_type(field["type"], uppercase)))
+        except _Unsupported as error:
+            logger.warning(
+                "field %r of an Avro schema becomes no column: KSQL has no type for %s", field["name"], error
+            )
     return StructType(fields=tuple(found))
 
 
@@ -149,25 +175,18 @@ _ACCEPTED = {
     "MAP": ("map", "array"),
     "STRUCT": ("record",),
 }
+_READ_AS: Mapping[str, tuple[type, ...]] = {
+    "boolean": (bool,), "long": (int, datetime, time), "float": (float,), "double": (float,), "string": (str, UUID),
+    "bytes": (bytes, Decimal), "array": (list,), "map": (dict,),
+}  # fmt: skip
 
 
-def expanded(schema: Any, named: dict[str, Any] | None = None) -> Any:
+def expanded(schema: Any) -> Any:
     """Return a schema with what names refer to in their place, where they don't refer to what they are in."""
-    named = {} if named is None else named
-    if isinstance(schema, str):
-        return named.get(schema, schema)
-    if isinstance(schema, list):
-        return [expanded(branch, named) for branch in schema]
-    inner = {name: expanded(schema[name], named) for name in ("type", "items", "values") if name in schema}
-    if "fields" in schema:
-        inner["fields"] = [{**field, "type": expanded(field["type"], named)} for field in schema["fields"]]
-    whole = {**schema, **inner}
-    if "name" in schema:
-        named[schema["name"]] = named[f"{schema.get('namespace', '')}.{schema['name']}".lstrip(".")] = whole
-    return whole
+    return fastavro.parse_schema(schema, expand=True)
 
 
-def to_ksql(value: Any, schema: Any, type_: SqlType, path: str) -> Any:
+def to_ksql(value: Any, schema: Any, type_: SqlType, path: str) -> Any:  # noqa: PLR0911 - one case a kind
     """Return a value that was read with a schema as a column's type.
 
     Source: ksqlDB's ``ConnectDataTranslator``: integers widen, numbers and BOOLEANs become texts, fields are found without regard
@@ -184,15 +203,55 @@ def to_ksql(value: Any, schema: Any, type_: SqlType, path: str) -> Any:
     """
     if isinstance(schema, list):
         branches = [branch for branch in schema if branch != "null"]
-        if value is None or len(branches) != 1:
-            return value if value is None else _refuse("struct", type_, path)
-        return to_ksql(value, branches[0], type_, path)
+        if value is None:
+            return value
+        if len(branches) == 1:
+            return to_ksql(value, branches[0], type_, path)
+        if not isinstance(type_, StructType):
+            return _refuse("struct", type_, path)
+        return _of_branch(value, branches, type_, path)
     kind = schema["type"] if isinstance(schema, dict) else schema
     if not isinstance(kind, str):
         return to_ksql(value, kind, type_, path)
     if kind not in _ACCEPTED[type_.name]:
         return _refuse(kind, type_, path)
     return value if value is None else _converted(value, schema, type_, path)
+
+
+def _of_branch(value: Any, branches: list[Any], type_: StructType, path: str) -> dict[str, Any]:
+    """Return a value of a union of several types as a STRUCT with a field for each of them."""
+    named, value = value if isinstance(value, tuple) else (None, value)
+    chosen = next((branch for branch in branches if _is_of(value, named, branch)), branches[0])
+    name = branch_name(chosen).upper()
+    return {
+        field: to_ksql(value, chosen, field_type, f"{path}->{field}") if field.upper() == name else None
+        for field, field_type in type_.fields
+    }
+
+
+def _is_of(value: Any, named: str | None, branch: Any) -> bool:  # noqa: PLR0911 - one case a kind
+    """Say whether a value that fastavro has read is of a union's branch.
+
+    Args:
+        value: the value.
+        named: the full name of its type, which fastavro gives where several branches are named types.
+        branch: schema of the branch.
+    """
+    attributes = branch if isinstance(branch, dict) else {}
+    kind = attributes.get("type", branch)
+    if named is not None:
+        return kind in ("record", "enum", "fixed") and named.rpartition(".")[2] == branch_name(branch)
+    if isinstance(kind, dict | list):
+        return _is_of(value, named, kind)
+    if kind == "record":
+        return isinstance(value, dict) and set(value) == {field["name"] for field in attributes.get("fields", ())}
+    if kind == "enum":
+        return value in attributes.get("symbols", ())
+    if kind == "fixed":
+        return isinstance(value, bytes) and len(value) == attributes.get("size")
+    if kind == "int":
+        return isinstance(value, date | time) or (type(value) is int and -(2**31) <= value < 2**31)
+    return isinstance(value, _READ_AS.get(kind, ())) and (kind == "boolean") == isinstance(value, bool)
 
 
 def _refuse(kind: str, type_: SqlType, path: str) -> Any:
@@ -236,10 +295,11 @@ def _entries(value: Any, schema: Mapping[str, Any], type_: MapType, path: str) -
 
 
 def _fields(value: Mapping[str, Any], schema: Mapping[str, Any], type_: StructType, path: str) -> dict[str, Any]:
-    kinds = {field["name"].upper(): (field["name"], field["type"]) for field in schema.get("fields", ())}
+    kinds = {field["name"]: (field["name"], field["type"]) for field in schema.get("fields", ())}
+    folded = {name.upper(): field for name, field in kinds.items()}
     found = {}
     for name, field_type in type_.fields:
-        own, kind = kinds.get(name.upper(), (None, None))
+        own, kind = kinds.get(name) or folded.get(name.upper(), (None, None))
         found[name] = None if own is None else to_ksql(value[own], kind, field_type, f"{path}->{name}")
     return found
 

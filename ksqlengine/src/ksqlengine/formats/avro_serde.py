@@ -44,13 +44,14 @@ class AvroSerde(Serde):
         self._write_schema = write_schema
         self._reader = avro.avro_of_schema(columns) if columns else _NO_FIELDS
         self._names = [field["name"] for field in self._reader["fields"]]
-        fields = as_record(write_schema[0], self._names, self._is_record)["fields"] if write_schema else []
+        self._type = StructType(fields=tuple(zip(self._names, (column.type for column in columns), strict=True)))
+        fields = self._written_record(write_schema[0])["fields"] if write_schema else []
         self._defaults = [_Defaults.of(field) for field in fields]
         self._decoder = avro_codec.Decoder(self._reader, self._writer_schema)
         self._unlike: set[bytes] = (
             set()
         )  # ids of schemas whose fields the vectorised codec doesn't turn into the columns
-        self._schemas: dict[bytes, tuple[Any, dict[str, Any]]] = {}
+        self._schemas: dict[bytes, tuple[Any, Any]] = {}
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
@@ -69,8 +70,9 @@ class AvroSerde(Serde):
         if self._write_schema is None:
             raise FormatError("no schema to write with; this serde only reads")
         schema, schema_id = self._write_schema
-        record = as_record(schema, self._names, self._is_record)
-        whole = frame[self.columns[0].name] if record is not schema else None
+        record = self._written_record(schema)
+        is_union = isinstance(schema, list) and record in schema
+        whole = frame[self.columns[0].name] if record is not schema and not is_union else None
         if whole is not None and whole.has_nulls():
             # A null that no record is around is a null message.
             there = whole.is_not_null()
@@ -85,7 +87,17 @@ class AvroSerde(Serde):
             for column, field, default in zip(series, wanted, self._defaults, strict=True)
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
-        return list(avro_codec.encode(batch, record, schema_id))
+        messages = list(avro_codec.encode(batch, record, schema_id))
+        if not is_union:
+            return messages
+        head, branch = avro_codec.HEADER_BYTES, bytes((2 * schema.index(record),))
+        return [message[:head] + branch + message[head:] for message in messages]
+
+    def _written_record(self, schema: Any) -> avro_codec.AvroSchema:
+        """Return the record that is written for a row."""
+        record = as_record(schema, self._names, self._is_record)
+        found: avro_codec.AvroSchema = avro_codec.record_of(record) or record
+        return found
 
     @staticmethod
     def _schema_ids(values: pa.LargeBinaryArray) -> set[bytes]:
@@ -101,57 +113,84 @@ class AvroSerde(Serde):
                 nulls.append(index)
                 continue
             try:
-                rows.append(self._row(value))
-                indices.append(index)
+                parsed = self._parsed(value)
+            except (avro_codec.SchemaError, FormatError) as error:
+                rejects.append((index, str(error)))
+                continue
+            try:
+                row = self._row(value, *parsed)
             except Exception as error:
                 rejects.append((index, f"the Avro body can't be decoded: {type(error).__name__}: {error}"))
+                continue
+            if row is None:
+                nulls.append(index)
+            else:
+                rows.append(row)
+                indices.append(index)
         series = [
             pl.Series(column.name, [row[place] for row in rows], column.type.polars)
             for place, column in enumerate(self.columns)
         ]
         return Read(pl.DataFrame(series), np.array(indices, np.int64), np.array(nulls, np.int64), rejects)
 
-    def _parsed(self, schema_id: bytes) -> tuple[Any, dict[str, Any]]:
-        """Return a writer's schema for fastavro, and its fields' types."""
-        if schema_id not in self._schemas:
-            schema = self._writer_schema(int.from_bytes(schema_id, "big"))
-            types = {field["name"]: field["type"] for field in avro.expanded(schema)["fields"]}
-            self._schemas[schema_id] = fastavro.parse_schema(schema), types
-        return self._schemas[schema_id]
-
-    def _row(self, value: bytes) -> list[Any]:
+    def _parsed(self, value: bytes) -> tuple[Any, Any]:
+        """Return a message's schema for fastavro, and the same with its named types in place of their names."""
         if len(value) < avro_codec.HEADER_BYTES or value[0] != 0:
             raise FormatError("the message is not in the registry's wire format")
-        parsed, types = self._parsed(value[1 : avro_codec.HEADER_BYTES])
+        schema_id = value[1 : avro_codec.HEADER_BYTES]
+        if schema_id not in self._schemas:
+            schema = self._writer_schema(int.from_bytes(schema_id, "big"))
+            self._schemas[schema_id] = fastavro.parse_schema(schema), avro.expanded(schema)
+        return self._schemas[schema_id]
+
+    def _row(self, value: bytes, parsed: Any, schema: Any) -> list[Any] | None:
+        """Return the columns' values of a message; None where a union with null is null."""
         stream = io.BytesIO(value[avro_codec.HEADER_BYTES :])
-        record: Any = fastavro.schemaless_reader(stream, parsed, None)
+        record: Any = fastavro.schemaless_reader(
+            stream, parsed, None, return_named_type=True, return_named_type_override=True
+        )
         if stream.read(1):
             raise FormatError("bytes follow the Avro body")
-        return [
-            avro.to_ksql(record[name], types[name], column.type, f"->{column.name}") if name in types else None
-            for name, column in zip(self._names, self.columns, strict=True)
-        ]
+        if record is None:
+            return None
+        found = avro.to_ksql(record, schema, self._type, "")
+        return [found[name] for name in self._names]
 
-    def _writer_schema(self, schema_id: int) -> avro_codec.AvroSchema:
+    def _writer_schema(self, schema_id: int) -> Any:
         """Return a writer's schema with its fields named as the columns are, which doesn't change how it is read."""
-        schema = as_record(self._look_up(schema_id), self._names, self._is_record)
-        there = {field["name"] for field in schema["fields"]}
+        written = self._look_up(schema_id)
+        try:
+            fastavro.parse_schema(written)
+            return self._with_names(schema_id, written)
+        except Exception as error:
+            raise avro_codec.UnusableSchemaError(
+                f"schema id {schema_id} is not an Avro schema that can be read: {type(error).__name__}: {error}"
+            ) from error
+
+    def _with_names(self, schema_id: int, written: Any) -> Any:
+        slow = avro.is_union_of_several(written) and self._is_record
+        schema = written if slow else as_record(written, self._names, self._is_record)
+        record = avro_codec.record_of(schema)
+        if slow or record is None:
+            self._unlike.add((schema_id & 0xFFFFFFFF).to_bytes(4, "big"))
+            return written
+        there = {field["name"] for field in record["fields"]}
         folded = {name.upper(): name for name in self._names if name not in there}
         fields = [
             field
             if field["name"] in self._names
             else {**field, "name": folded.get(field["name"].upper(), field["name"])}
-            for field in schema["fields"]
+            for field in record["fields"]
         ]
-        named = {**schema, "fields": fields}
+        named = {**record, "fields": fields}
         if not avro_codec.resolves_by_columns(named, self._reader):
             self._unlike.add((schema_id & 0xFFFFFFFF).to_bytes(4, "big"))
-        return named
+        return [branch if branch == "null" else named for branch in schema] if isinstance(schema, list) else named
 
 
-def as_record(schema: Any, names: Sequence[str], is_record: bool = True) -> avro_codec.AvroSchema:
-    """Return a schema as a record: a value without a record around it is encoded like a record's only field."""
-    if is_record and isinstance(schema, dict) and schema.get("type") == "record":
+def as_record(schema: Any, names: Sequence[str], is_record: bool = True) -> Any:
+    """Return a schema as a record (or a union of one with null): other values are encoded like a record's only field."""
+    if is_record and avro_codec.record_of(schema) is not None:
         return schema
     return {"type": "record", "name": "Unwrapped", "fields": [{"name": names[0] if names else "value", "type": schema}]}
 

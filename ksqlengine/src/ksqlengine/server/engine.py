@@ -436,7 +436,7 @@ class Engine:
             options=query_options(plan.properties),
             prepare=lambda: self.resources.prepare_internal(plan),
             schemas=self.resources.schema,
-            write_schemas=lambda stage: self.resources.write_schemas(stage.sink),
+            write_schemas=self.resources.stage_schemas,
             metrics=metrics,
         )
         threads = [StageThread(stage, context) for stage in stages(plan, self.config.service_id)]

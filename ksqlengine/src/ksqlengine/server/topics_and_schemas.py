@@ -15,6 +15,7 @@ from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, OffsetReader, TopicExistsError, TopicState
 from kafkakit.registry import IncompatibleSchemaError, NotRegisteredError, Registry, RegistryError
 from kafkakit.settings import KafkaSettings, RegistrySettings
+from kafkakit.writer_schemas import WriterSchemas
 from ksqlengine.execution.stages import SinkSpec, Stage, stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.formats.avro import avro_of_schema
@@ -38,7 +39,7 @@ class RecordedSchemas:
         if subject not in self.answers:
             try:
                 found = self._registry.latest(subject)
-                self.answers[subject] = [found.schema_id, found.text]
+                self.answers[subject] = [found.schema_id, self._text(found.schema_id)]
             except NotRegisteredError:
                 self.answers[subject] = None
         answer = self.answers[subject]
@@ -49,10 +50,21 @@ class RecordedSchemas:
         name = f"id {schema_id}"
         if name not in self.answers:
             try:
-                self.answers[name] = self._registry.schema(schema_id)
+                self.answers[name] = self._text(schema_id)
             except NotRegisteredError:
                 self.answers[name] = None
         return cast(str | None, self.answers[name])
+
+    def _text(self, schema_id: int) -> str:
+        """Return an Avro schema with what it refers to in other subjects.
+
+        Raises:
+            StatementError: it is not an Avro schema.
+        """
+        try:
+            return orjson.dumps(self._registry.avro_schema(schema_id)).decode()
+        except avro_codec.SchemaError as error:
+            raise StatementError(f"The schema can't be used with the format AVRO: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Resources:
         self.registry = Registry(registry)
         self._replication_factor = kafka.replication_factor
         self._service_id = service_id
-        self._parsed: dict[int, Any] = {}
+        self._writer_schemas = WriterSchemas(self.registry.avro_schema)
 
     def partitions(self, topic: str) -> int:
         """Return a topic's number of partitions.
@@ -240,15 +252,31 @@ class Resources:
         """Return the Avro schema of an id.
 
         Raises:
-            avro_codec.UnknownSchemaError: the registry has none.
-            RegistryError: the registry could not be asked.
+            avro_codec.SchemaError: there is none that can be used, or the registry gives no answer about it.
+            RegistryError: the registry gives no answer, and no schema is known yet.
         """
-        if schema_id not in self._parsed:
-            try:
-                self._parsed[schema_id] = orjson.loads(self.registry.schema(schema_id))
-            except NotRegisteredError as error:
-                raise avro_codec.UnknownSchemaError(f"the registry has no schema of id {schema_id}") from error
-        return self._parsed[schema_id]
+        return self._writer_schemas(schema_id)
+
+    def stage_schemas(self, stage: Stage) -> WriteSchemas:
+        """Return what a stage writes with, and learn what its sources were written with so far.
+
+        What is learned is known even when the registry is away later, so that a message is refused for that only where its
+        schema is newer than the stage's start.
+
+        Raises:
+            StatementError: the registry refuses a schema of the sink.
+            RegistryError: it could not be asked.
+        """
+        for source in (*(arm.source for arm in stage.arms), stage.source, *stage.tables):
+            for side, format_ in (("key", source.key_format), ("value", source.value_format)):
+                if format_.name == "AVRO":
+                    self._learn(f"{source.topic}-{side}")
+        return self.write_schemas(stage.sink)
+
+    def _learn(self, subject: str) -> None:
+        for schema_id in self.registry.ids(subject):
+            with suppress(avro_codec.SchemaError, NotRegisteredError):
+                self._writer_schemas.learn([(schema_id, self.registry.avro_schema(schema_id))])
 
     def decoded(self, value: bytes) -> Any:
         """Return what a message in the registry's wire format holds; None where it is none."""
@@ -258,7 +286,7 @@ class Resources:
         try:
             schema = self.schema(int.from_bytes(value[1 : avro_codec.HEADER_BYTES], "big"))
             record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema))
-        except (avro_codec.UnknownSchemaError, ValueError, ArithmeticError, EOFError, IndexError, TypeError):
+        except (avro_codec.SchemaError, RegistryError, ValueError, ArithmeticError, EOFError, IndexError, TypeError):
             return None
         return None if body.read(1) else record
 
