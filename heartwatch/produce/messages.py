@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.partitioning import partitions_of
+from kafkakit.record_times import LEAST_MS, written_ms
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Messages:
         keys: user ids, UTF-8.
         values: values in the registry's wire format; raw messages as they are.
         partitions: partition of each.
-        timestamps: event times, ms since the epoch.
+        timestamps: event times, ms since the epoch; none before the earliest that can be written, so an event without a sensible
+            time keeps its own in its value, where KSQL finds and rejects it.
         due_ms: when they are due, on the clock of the event times.
     """
 
@@ -103,7 +105,7 @@ class Encoder:
         rows = np.flatnonzero(np.isin(partitions, self.chosen))
         columns = events.columns if len(rows) == len(partitions) else events.columns.take(pa.array(rows))
         values: list[bytes | None] = list(avro_codec.encode(columns, self.schema, self.schema_id))
-        times = _milliseconds(columns.column(self.event_time))
+        times = np.maximum(_milliseconds(columns.column(self.event_time)), LEAST_MS)
         messages = Messages(
             keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), self._due_ms(events)
         )
@@ -138,7 +140,8 @@ class Encoder:
             keys.insert(place, raw.key)
             values.insert(place, raw.value)
             partitions.insert(place, partition)
-            times.insert(place, int(all_times[min(raw.row, len(all_times) - 1)]) if len(all_times) else 0)
+            own = int(all_times[min(raw.row, len(all_times) - 1)]) if len(all_times) else 0
+            times.insert(place, written_ms(own))
         return Messages(keys, values, partitions, times, messages.due_ms)
 
 

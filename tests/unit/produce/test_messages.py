@@ -85,3 +85,12 @@ def test_a_batch_is_due_at_the_same_time_for_every_shard() -> None:
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(avro_codec.CodecError, match="'value'"):
         encoder(0, 1, 2, 3).encode(Events(columns(5).drop_columns(["value"])))
+
+
+def test_no_event_is_stamped_with_the_wall_clock() -> None:
+    # librdkafka takes the timestamp 0 as "now", and brokers take -1 as none.
+    times = pa.array([0, -1, -5_000, 1, START], pa.timestamp("ms"))
+    events = pa.record_batch({"device": pa.array(["d"] * 5), "at": times, "value": pa.array(range(5), pa.int32())})
+    messages = encoder(0, 1, 2, 3).encode(Events(events, [RawMessage(0, b"d", b"x")]))
+    assert messages.timestamps == [1, 1, 1, 1, 1, START]
+    assert decode(messages.values[1:]).batch.column(1).cast(pa.int64()).to_pylist() == [0, -1, -5_000, 1, START]

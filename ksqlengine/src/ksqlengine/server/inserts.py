@@ -13,6 +13,7 @@ import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from kafkakit.admin import producer_config
+from kafkakit.record_times import written_ms
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.writers import SinkWriter
 from ksqlengine.expressions.base import TypedExpression
@@ -59,6 +60,12 @@ class Inserter:
         writer = SinkWriter(sink_of(source), self._resources.schema, self._resources.write_schemas(sink_of(source)))
         frame = _completed(source, rows)
         outgoing = writer.write(frame, 1)
+        least = min(outgoing.timestamps, default=0)
+        if least < 0:
+            raise StatementError(
+                f"Failed to insert values into '{source.name}'. Invalid timestamp: {least}. Timestamp should always be "
+                "non-negative or null."
+            )
         failed: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -68,7 +75,8 @@ class Inserter:
         with self._lock:
             try:
                 for key, value, timestamp in zip(outgoing.keys, outgoing.values, outgoing.timestamps, strict=True):
-                    self._producer.produce(source.topic, value, key, timestamp=timestamp, on_delivery=delivered)
+                    at = written_ms(timestamp)
+                    self._producer.produce(source.topic, value, key, timestamp=at, on_delivery=delivered)
                 left = self._producer.flush(_SEND_SECONDS)
             except (BufferError, KafkaException) as error:
                 raise StatementError(

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from kafkakit.admin import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from kafkakit.batch_consumer import BatchConsumer, open_batch_consumer
+from kafkakit.record_times import written_ms
 from ksqlengine.execution.readers import Rejected
 from ksqlengine.execution.stages import Stage
 from ksqlengine.execution.writers import Outgoing
@@ -263,7 +264,7 @@ class StageOutput:
         ):
             while True:
                 try:
-                    produce(topic, value, key, partition, timestamp=timestamp, headers=own)
+                    produce(topic, value, key, partition, timestamp=written_ms(timestamp), headers=own)
                     break
                 except BufferError:
                     self._producer.poll(0.05)
