@@ -163,8 +163,8 @@ class WriterSchemas:
             return _Answer(away, time.monotonic() + _ASK_AGAIN_SECONDS)
         except Exception as failure:
             # The thread must live: whoever waits for an answer would wait for one that never comes.
-            away = RegistryError(f"schema id {schema_id}: {type(failure).__name__}: {failure}")
-            return _Answer(away, time.monotonic() + _ASK_AGAIN_SECONDS)
+            broken = RegistryError(f"schema id {schema_id}: {type(failure).__name__}: {failure}")
+            return _Answer(broken, time.monotonic() + _ASK_AGAIN_SECONDS)
         else:
             return None
         return _Answer(error, time.monotonic() + self._unknown_seconds)

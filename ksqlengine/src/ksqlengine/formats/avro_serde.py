@@ -71,13 +71,14 @@ class AvroSerde(Serde):
             raise FormatError("no schema to write with; this serde only reads")
         schema, schema_id = self._write_schema
         record = self._written_record(schema)
-        is_union = isinstance(schema, list) and record in schema
+        branches: list[Any] = schema if isinstance(schema, list) else []
+        is_union = record in branches
         whole = frame[self.columns[0].name] if record is not schema and not is_union else None
         if whole is not None and whole.has_nulls():
             # A null that no record is around is a null message.
             there = whole.is_not_null()
-            messages = iter(self.write(frame.filter(there)))
-            return [next(messages) if is_there else None for is_there in there]
+            written = iter(self.write(frame.filter(there)))
+            return [next(written) if is_there else None for is_there in there]
         wanted = avro_codec.arrow_schema(record)
         series = [frame[column.name] for column in self.columns]
         # A schema of the user's own may have more fields than there are columns, and defaults for what is missing.
@@ -87,10 +88,10 @@ class AvroSerde(Serde):
             for column, field, default in zip(series, wanted, self._defaults, strict=True)
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=wanted)
-        messages = list(avro_codec.encode(batch, record, schema_id))
+        messages = avro_codec.encode(batch, record, schema_id)
         if not is_union:
-            return messages
-        head, branch = avro_codec.HEADER_BYTES, bytes((2 * schema.index(record),))
+            return list(messages)
+        head, branch = avro_codec.HEADER_BYTES, bytes((2 * branches.index(record),))
         return [message[:head] + branch + message[head:] for message in messages]
 
     def _written_record(self, schema: Any) -> avro_codec.AvroSchema:
