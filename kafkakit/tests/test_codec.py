@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -14,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heartwatch.settings import ROOT
 from kafkakit.avro_codec import CodecError, Decoder, UnknownSchemaError, arrow_schema, encode, parse
 
-REALTIME = parse((ROOT / "schemas/heart_rate/realtime.avsc").read_text())
-ALERT = parse((ROOT / "schemas/heart_rate/alert.avsc").read_text())
+SCHEMAS = Path(__file__).resolve().parents[2] / "schemas/heart_rate"
+REALTIME = parse((SCHEMAS / "realtime.avsc").read_text())
+ALERT = parse((SCHEMAS / "alert.avsc").read_text())
 EVENT = {
     "user_id": "123",
     "event_time": 1_700_000_000_123,

@@ -84,13 +84,28 @@ def install(folder: Path, wheels: Sequence[Path], extra: str | None = None) -> E
         wheels: files; what they need of each other must be among them.
         extra: of the last one.
     """
-    environment = Environment(folder)
-    environment.work.mkdir(parents=True)
-    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+    environment = _empty(folder)
     wanted = [
         *wheels[:-1],
         f"{wheels[-1].name.partition('-')[0]}{f'[{extra}]' if extra else ''} @ {wheels[-1].as_uri()}",
     ]
     options = ["--quiet", "--python", environment.python, "--constraint", LOCK]
     subprocess.run([UV, "pip", "install", *options, *wanted], check=True)
+    return environment
+
+
+def install_locked(folder: Path, wheels: Sequence[Path], lock: Path) -> Environment:
+    """Make an environment as an image has it: what a lock file says, the wheels, and nothing that these say that they need."""
+    environment = _empty(folder)
+    options = ["--quiet", "--python", environment.python]
+    subprocess.run([UV, "pip", "install", *options, "--require-hashes", "--requirement", lock], check=True)
+    subprocess.run([UV, "pip", "install", *options, "--no-deps", *wheels], check=True)
+    subprocess.run([UV, "pip", "check", *options], check=True)
+    return environment
+
+
+def _empty(folder: Path) -> Environment:
+    environment = Environment(folder)
+    environment.work.mkdir(parents=True)
+    subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
     return environment

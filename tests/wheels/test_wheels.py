@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from environments import Environment, build, install
+from environments import Environment, build, install, install_locked
 
 from heartwatch.extras import MODULES
 from heartwatch.platform.ports import choose
@@ -177,3 +177,20 @@ def test_local_starts_servers_that_ksqlengine_serves_over_and_leaves_nothing(
     finally:
         environment.run("heartwatch", "clean")
     assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "extras"),
+    [
+        ("producer", ["recordings"]),
+        ("website", ["native", "web"]),
+        ("worker", ["clusters", "native", "plots", "recordings"]),
+    ],
+)
+def test_an_images_lock_file_has_all_that_the_wheels_need(
+    wheels: dict[str, Path], tmp_path: Path, role: str, extras: list[str]
+) -> None:
+    environment = install_locked(tmp_path, [*wheels.values()], ROOT / f"requirements/{role}.lock")
+
+    script = "from heartwatch.extras import MODULES, has; print(*[extra for extra in MODULES if has(extra)])"
+    assert sorted(environment.run("python", "-c", script).split()) == extras

@@ -277,3 +277,14 @@ def test_the_dockerfile_linter_finds_nothing():
 
     assert result.stdout == ""
     assert result.returncode == 0
+
+
+def test_each_image_of_ours_installs_the_lock_file_of_its_role(system: dict[str, Any]):
+    built = {
+        service["image"].split(":")[0]: service["build"]["args"]["ROLE"]
+        for _, service in services(system)
+        if service.get("build", {}).get("target") == "heartwatch"
+    }
+
+    assert built == {f"heartwatch/{role}": role for role in ("producer", "website", "worker")}
+    assert all((ROOT / f"requirements/{role}.lock").exists() for role in built.values())
