@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from heartwatch.analytic import Analytic
+from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.companion import Companion
 from heartwatch.produce.messages import Encoder
 from heartwatch.produce.pacing import Pacer
@@ -34,7 +37,12 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
     rejects = settings.home / "rejects" / f"{spec.run_id}-{shard.index}.jsonl"
     source = open_source(spec, shard, analytic, encoder.schema_id, rejects)
     rate = spec.events_per_second / len(shards_of(spec)) if spec.events_per_second else None
-    with ShardSender(settings.kafka, analytic.stream_topic, spec.run_id, shard) as sender, companion:
+    unsent = RejectFile(unsent_file(settings, spec, shard), keep=True)
+    with (
+        unsent,
+        ShardSender(settings.kafka, analytic.stream_topic, spec.run_id, shard, rejects=unsent) as sender,
+        companion,
+    ):
         return run_shard(
             source,
             encoder,
@@ -44,6 +52,11 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
             companion.report,
             spec.transaction_interval_ms / 1000,
         )
+
+
+def unsent_file(settings: Settings, spec: RunSpec, shard: Shard) -> Path:
+    """Return the file of a shard's events that could not be sent, whatever was tried."""
+    return settings.home / "rejects" / f"{spec.run_id}-{shard.index}-unsent.jsonl"
 
 
 def _encoder(settings: Settings, analytic: Analytic, spec: RunSpec, shard: Shard) -> Encoder:
@@ -63,7 +76,8 @@ def _encoder(settings: Settings, analytic: Analytic, spec: RunSpec, shard: Shard
 def outcome_sentence(shard: Shard, outcome: ShardOutcome) -> str:
     """Return what a process did, for its log."""
     progress = outcome.progress
+    rejected = f"{progress.rejected} rejected, " if progress.rejected else ""
     return (
-        f"shard {shard.index}: {progress.delivered} events delivered, {progress.failed} sent again, "
+        f"shard {shard.index}: {progress.delivered} events delivered, {progress.failed} sent again, {rejected}"
         f"{outcome.events_per_second:.0f} events/s{', stopped' if outcome.stopped else ''}"
     )

@@ -18,6 +18,7 @@ class ShardReport(BaseModel):
         shard: number of the shard, from 0.
         delivered: events committed.
         failed: events whose transaction was aborted and that were sent again.
+        rejected: events that can't be sent: too large, or refused by the brokers.
         newest_ms: largest event time committed, ms since the epoch; 0 before the first.
         finished: whether the source's end is committed.
         attempts: processes that ran the shard.
@@ -31,6 +32,7 @@ class ShardReport(BaseModel):
     finished: bool
     attempts: int = 1
     seconds: float = 0.0
+    rejected: int = 0
 
     @classmethod
     def of(cls, shard: Shard, progress: ShardProgress, seconds: float, attempts: int = 1) -> ShardReport:
@@ -46,6 +48,7 @@ class ShardReport(BaseModel):
             shard=shard.index,
             delivered=progress.delivered,
             failed=progress.failed,
+            rejected=progress.rejected,
             newest_ms=progress.newest_ms,
             finished=progress.finished,
             attempts=attempts,
@@ -66,6 +69,7 @@ class ProduceReport(BaseModel):
         shards: what each shard sent.
         delivered: events committed.
         failed: events whose transaction was aborted and that were sent again.
+        rejected: events that can't be sent; each shard's process names its reject file in its log.
         seconds: from the first shard's dispatch to the last one's end, s.
     """
 
@@ -74,6 +78,7 @@ class ProduceReport(BaseModel):
     delivered: int
     failed: int
     seconds: float
+    rejected: int = 0
 
     @classmethod
     def of(cls, spec: RunSpec, shards: Sequence[ShardReport]) -> ProduceReport:
@@ -83,6 +88,7 @@ class ProduceReport(BaseModel):
             shards=list(shards),
             delivered=sum(shard.delivered for shard in shards),
             failed=sum(shard.failed for shard in shards),
+            rejected=sum(shard.rejected for shard in shards),
             seconds=max(shard.seconds for shard in shards),
         )
 
@@ -94,6 +100,7 @@ def shard_rows(shards: Sequence[ShardReport]) -> list[dict[str, int | bool]]:
             "shard": shard.shard,
             "delivered": shard.delivered,
             "sent again": shard.failed,
+            "rejected": shard.rejected,
             "events/s": round(shard.events_per_second),
             "processes": shard.attempts,
             "finished": shard.finished,

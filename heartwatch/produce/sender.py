@@ -22,14 +22,18 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.messages import Messages
+from heartwatch.produce.refusals import Limits, Refusals
 from heartwatch.produce.shards import Shard
 from kafkakit.admin import HungClientError, KafkaAdmin, OffsetReader, consumer_config, producer_config, send_offsets
 from kafkakit.commit_metadata import framed, raw_metadata, unframed
+from kafkakit.errors import KafkaKitError
 from kafkakit.settings import KafkaSettings
 
 QUEUE_MESSAGES = 1_000_000  # messages that may wait in the client; a transaction holds less than that
 _CHUNK = 5_000  # messages handed over between two looks at the client's queue
+_BATCH_BYTES = 1_000_000
 _TRANSACTION_TIMEOUT_MS = 60_000  # after it the brokers abort what a dead producer left open
 _ATTEMPTS = 5  # times that a transaction's messages are sent before the shard fails
 _PATIENCE_SECONDS = 120.0  # how long one step may take while the brokers come back
@@ -67,6 +71,7 @@ class ShardProgress:
         next_batch: index of the first batch that is not committed.
         delivered: messages committed, over all processes that ran the shard.
         failed: messages of transactions that were aborted and sent again.
+        rejected: messages that can't be sent, whatever is tried, over all processes that ran the shard.
         newest_ms: largest event time committed, ms since the epoch; 0 before the first.
         finished: the source had no more batches.
         at_ms: when it was committed, ms since the epoch by the producer's clock: its sign of life.
@@ -78,6 +83,7 @@ class ShardProgress:
     newest_ms: int = 0
     finished: bool = False
     at_ms: int = 0
+    rejected: int = 0
 
 
 def progress_group(run_id: str, shard: Shard) -> str:
@@ -119,6 +125,7 @@ class ShardSender:
         run_id: str,
         shard: Shard,
         clock: Callable[[], float] = time.monotonic,
+        rejects: RejectFile | None = None,
     ) -> None:
         """Make the clients; `start` connects.
 
@@ -128,12 +135,14 @@ class ShardSender:
             run_id: names the run; the same for every attempt at it.
             shard: which shard this is.
             clock: seconds, monotonic.
+            rejects: takes messages that can't be sent, open; the others go on.
         """
         self.progress = ShardProgress()
         self._brokers = settings.bootstrap_servers
         self._topic, self._shard, self._clock = topic, shard, clock
         self._transactional_id = f"heartwatch-produce-{run_id}-{shard.index}"
         self._settings, self._group = settings, progress_group(run_id, shard)
+        self._refusals, self._counted, self._careful = Refusals(rejects), 0, False
         self._open_clients()
         self._pending: list[Messages] = []
         self._began: float | None = None
@@ -145,12 +154,14 @@ class ShardSender:
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             queue_buffering_max_messages=QUEUE_MESSAGES,
             queue_buffering_max_kbytes=1_048_576,
-            batch_num_messages=50_000,
-            batch_size=1_000_000,
+            # One row each where a row of a batch was refused: then it is the row's own fault.
+            batch_num_messages=1 if self._careful else 50_000,
+            batch_size=min(_BATCH_BYTES, self._refusals.limits.largest),
+            message_max_bytes=max(_BATCH_BYTES, self._refusals.limits.largest),
             # Commits report failures; an event for each delivered message would only cost.
             delivery_report_only_error=True,
         )
-        self._producer = Producer(config)
+        self._producer = Producer({**config, "on_delivery": self._refusals.delivered})
         self._consumer = Consumer(consumer_config(self._settings, self._group))
 
     def __enter__(self) -> ShardSender:
@@ -166,6 +177,7 @@ class ShardSender:
         Raises:
             DeliveryError: the brokers can't be reached.
         """
+        self._fit_topic()
         self._retry(lambda: self._producer.init_transactions(10), "start the transactional producer")
         where = [TopicPartition(self._topic, self._shard.partitions[0])]
         found = self._retry(lambda: self._consumer.committed(where, timeout=10), "read the shard's progress")[0]
@@ -174,6 +186,18 @@ class ShardSender:
         if found.offset >= 0:
             self.progress = _parse(found.offset, unframed(raw_metadata(found)))
         return self.progress
+
+    def _fit_topic(self) -> None:
+        """Make batches no larger than the topic takes: brokers refuse larger ones whole, with the rows that fit."""
+        try:
+            limits = Limits.of(KafkaAdmin(self._settings).topic_settings(self._topic))
+        except KafkaKitError:
+            return  # the next step says what is wrong with the brokers
+        if limits.largest != self._refusals.limits.largest:
+            self._refusals.limits = limits
+            self._close_clients()
+            self._open_clients()
+        self._refusals.limits = limits
 
     @property
     def pending(self) -> int:
@@ -188,6 +212,8 @@ class ShardSender:
     def send(self, messages: Messages) -> None:
         """Add a batch to the open transaction, beginning one where none is open.
 
+        Messages that are larger than the topic takes, or whose time it refuses, are rejected.
+
         Raises:
             FencedError: a newer process sends this shard.
             DeliveryError: the client took nothing for two minutes.
@@ -195,9 +221,10 @@ class ShardSender:
         if self._began is None:
             self._began = self._clock()
             self._producer.begin_transaction()
-        self._pending.append(messages)
+        sent = self._refusals.fitting(messages, time.time_ns() // 1_000_000)
+        self._pending.append(sent)
         try:
-            self._hand_over(messages)
+            self._hand_over(sent)
         except KafkaException as error:
             self._start_again(error)
 
@@ -215,17 +242,23 @@ class ShardSender:
         if self._began is None:
             self._began = self._clock()
             self._producer.begin_transaction()
-        for _ in range(_ATTEMPTS):
-            reached = self._reached(next_batch, finished)
+        attempts = 0
+        while attempts < _ATTEMPTS:
+            reached, refused = self._reached(next_batch, finished), self._refusals.count
+            attempts += 1
             try:
                 self._commit(reached)
             except KafkaException as error:
                 self._start_again(error)
+                if self._refusals.count > refused:
+                    attempts = 0  # without the rows that were to blame, it is another transaction
                 continue
             except HungClientError:
                 self._replace_clients()
                 continue
             self._pending, self._began, self.progress = [], None, reached
+            self._counted = self._refusals.count
+            self._end_careful()
             return reached
         raise DeliveryError(
             f"{self.pending} messages of batches before {next_batch!r} were aborted {_ATTEMPTS} times on topic "
@@ -241,10 +274,13 @@ class ShardSender:
                     self._producer.abort_transaction(10)
         finally:
             self._began, self._pending = None, []
-            self._consumer.close()
-            with suppress(KafkaException):
-                # A fenced producer has nothing left to send, and says so again.
-                self._producer.close()
+            self._close_clients()
+
+    def _close_clients(self) -> None:
+        self._consumer.close()
+        with suppress(KafkaException):
+            # A fenced producer has nothing left to send, and says so again.
+            self._producer.close()
 
     def _reached(self, next_batch: int, finished: bool) -> ShardProgress:
         return ShardProgress(
@@ -254,6 +290,7 @@ class ShardSender:
             max([self.progress.newest_ms, *(messages.newest_ms for messages in self._pending)]),
             finished,
             time.time_ns() // 1_000_000,
+            self.progress.rejected + self._refusals.count - self._counted,
         )
 
     def _hand_over(self, messages: Messages) -> None:
@@ -297,6 +334,8 @@ class ShardSender:
     def _start_again(self, error: KafkaException) -> None:
         """Abort the transaction and send its messages in a new one; ends the shard where that can't help.
 
+        Messages that the brokers refused for themselves are rejected instead of being sent again.
+
         Raises:
             FencedError: a newer process sends this shard.
             DeliveryError: the producer can't go on.
@@ -306,6 +345,9 @@ class ShardSender:
             self.progress = replace(self.progress, failed=self.progress.failed + self.pending)
             try:
                 self._retry(lambda: self._producer.abort_transaction(10), "abort")
+                self._producer.poll(0)  # what became of the messages
+                if self._refuse_rows():
+                    return
                 self._producer.begin_transaction()
                 for messages in self._pending:
                     self._hand_over(messages)
@@ -318,6 +360,35 @@ class ShardSender:
             f"{error.args[0].str()}; see that the topic exists and the brokers {self._brokers} are up"
         )
 
+    def _refuse_rows(self) -> bool:
+        """Reject rows that the brokers refused each in a batch of its own.
+
+        Where the batches had more rows, the transaction is begun again with batches of one row each.
+
+        Returns:
+            whether that was done, with all messages handed over.
+        """
+        if self._careful:
+            self._pending = self._refusals.without_refused(self._pending)
+        elif self._refusals.take_refused():
+            self._careful = True
+            self.progress = replace(self.progress, failed=self.progress.failed - self.pending)  # counted below again
+            self._close_clients()
+            self._resume()
+            return True
+        return False
+
+    def _end_careful(self) -> None:
+        """Fill batches again once what was refused is left behind."""
+        if not self._careful:
+            return
+        self._careful = False
+        reached = self.progress
+        self._close_clients()
+        self._open_clients()
+        if self.start().next_batch != reached.next_batch:
+            raise FencedError(f"a newer process sends {self._transactional_id!r}: this one ends, having lost nothing")
+
     def _replace_clients(self) -> None:
         """Go on with new clients where a call of the old ones hangs: as a new process would, but with the batches at hand.
 
@@ -325,6 +396,14 @@ class ShardSender:
             DeliveryError: the brokers can't be reached, or another process went on with the shard meanwhile.
         """
         _LOST.append((self._producer, self._consumer))
+        self._resume()
+
+    def _resume(self) -> None:
+        """Open new clients and send the batches at hand in a new transaction.
+
+        Raises:
+            DeliveryError: the brokers can't be reached, or another process went on with the shard meanwhile.
+        """
         reached = self.progress
         self._open_clients()
         if self.start().next_batch != reached.next_batch:

@@ -369,6 +369,18 @@ class KafkaAdmin:
             configs[resource.name] = {entry.name: entry.value for entry in entries.values() if entry.source == own}
         return configs
 
+    def topic_settings(self, topic: str) -> dict[str, str]:
+        """Return the settings that apply to a topic, its own and the brokers'.
+
+        Raises:
+            UnknownTopicError: there is no such topic.
+            KafkaClientError: the brokers could not be asked.
+        """
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        [future] = self._admin.describe_configs([resource], request_timeout=self._timeout).values()
+        entries = self._result(future, f"read the settings of topic {topic!r}")
+        return {entry.name: entry.value for entry in entries.values() if entry.value is not None}
+
     def _result(self, future: Future[Result], operation: str) -> Result:
         try:
             return future.result(timeout=self._timeout + 5)

@@ -11,15 +11,19 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import shard_process
 from shard_process import BATCH_EVENTS, PARTITIONS, SCHEMA, Numbers
 
+from heartwatch.files.rejects import RejectFile
 from heartwatch.platform.platform import Platform
-from heartwatch.produce.messages import Encoder
+from heartwatch.produce.messages import Encoder, Events
 from heartwatch.produce.pacing import Pacer
+from heartwatch.produce.refusals import Refusals
 from heartwatch.produce.run import ShardOutcome, run_shard
 from heartwatch.produce.sender import FencedError, ShardProgress, ShardSender, forget_progress, read_progress
 from heartwatch.produce.shards import Shard
@@ -92,6 +96,61 @@ def test_everything_arrives_once_in_order_of_event_time(kafka: KafkaSettings, to
             times = records.timestamp[records.partition == partition]
             assert (times[1:] >= times[:-1]).all()
     assert newest_event_ms(kafka, KafkaAdmin(kafka), topic) == shard_process.START + 20 * BATCH_EVENTS - 1
+
+
+class WithBadRows:
+    """Numbered events, some of them larger than the topic takes, and some too far ahead for its brokers."""
+
+    def batch(self, index: int) -> Events | None:
+        events = Numbers(3).batch(index)
+        if events is None:
+            return None
+        frame = events.columns.to_pydict()
+        for place in (7, 8, 300):
+            frame["device"][place] = "x" * 3_000
+        for place in (20, 400):
+            frame["at"][place] = datetime.now() + timedelta(days=9)
+        return Events(pa.record_batch(frame, schema=events.columns.schema))
+
+
+def test_a_row_that_can_not_be_sent_is_rejected_and_all_others_arrive_once(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    topic = f"numbers-{next(NUMBERS)}"
+    settings = {"retention.ms": "-1", "max.message.bytes": "2000", "message.timestamp.after.max.ms": "3600000"}
+    KafkaAdmin(kafka).create([TopicState(topic, PARTITIONS, 1, settings)])
+    with (
+        RejectFile(tmp_path / "unsent.jsonl", keep=True) as rejects,
+        ShardSender(kafka, topic, "bad-rows", SHARD, rejects=rejects) as sender,
+    ):
+        outcome = run_shard(WithBadRows(), ENCODER, sender, Pacer(), lambda: False, lambda _: None)
+    bad = {batch * BATCH_EVENTS + place for batch in range(3) for place in (7, 8, 20, 300, 400)}
+    assert arrived(kafka, topic) == Counter(set(range(3 * BATCH_EVENTS)) - bad)
+    assert (outcome.progress.delivered, outcome.progress.rejected) == (3 * BATCH_EVENTS - 15, 15)
+    assert outcome.progress.finished
+    assert rejects.reasons["larger than the topic takes"] == 9
+    assert rejects.count == 15
+    with ShardSender(kafka, topic, "bad-rows", SHARD) as sender:
+        assert sender.progress == outcome.progress
+
+
+def test_what_brokers_refuse_by_surprise_is_found_in_batches_of_one_row(
+    kafka: KafkaSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = f"numbers-{next(NUMBERS)}"
+    settings = {"retention.ms": "-1", "message.timestamp.after.max.ms": "3600000"}
+    KafkaAdmin(kafka).create([TopicState(topic, PARTITIONS, 1, settings)])
+    # As if the brokers' clock were behind ours.
+    monkeypatch.setattr(Refusals, "fitting", lambda self, messages, now_ms: messages)
+    with (
+        RejectFile(tmp_path / "unsent.jsonl", keep=True) as rejects,
+        ShardSender(kafka, topic, "surprise", SHARD, rejects=rejects) as sender,
+    ):
+        outcome = run_shard(WithBadRows(), ENCODER, sender, Pacer(), lambda: False, lambda _: None)
+    bad = {batch * BATCH_EVENTS + place for batch in range(3) for place in (20, 400)}
+    assert arrived(kafka, topic) == Counter(set(range(3 * BATCH_EVENTS)) - bad)
+    assert (outcome.progress.rejected, outcome.progress.finished) == (6, True)
+    assert rejects.reasons == {"refused by the brokers: INVALID_TIMESTAMP": 6}
 
 
 def test_progress_is_read_and_forgotten(kafka: KafkaSettings, topic: str) -> None:
