@@ -94,13 +94,14 @@ class ProduceReport(BaseModel):
 
 
 def shard_rows(shards: Sequence[ShardReport]) -> list[dict[str, int | bool]]:
-    """Return one row per shard for people."""
+    """Return one row per shard for people; rejected events have a column where there are some."""
+    rejected = any(shard.rejected for shard in shards)
     return [
         {
             "shard": shard.shard,
             "delivered": shard.delivered,
             "sent again": shard.failed,
-            "rejected": shard.rejected,
+            **({"rejected": shard.rejected} if rejected else {}),
             "events/s": round(shard.events_per_second),
             "processes": shard.attempts,
             "finished": shard.finished,

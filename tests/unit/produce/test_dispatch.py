@@ -255,3 +255,6 @@ def test_a_runs_report_adds_up_its_shards() -> None:
     report = ProduceReport.of(SPEC, shards)
     assert (report.delivered, report.failed, report.seconds) == (160, 10, 8)
     assert [list(row.values()) for row in shard_rows(shards)] == [[0, 100, 5, 25, 1, True], [1, 60, 5, 8, 2, True]]
+    shards[1] = shards[1].model_copy(update={"rejected": 3})
+    assert ProduceReport.of(SPEC, shards).rejected == 3
+    assert [row["rejected"] for row in shard_rows(shards)] == [0, 3]
