@@ -11,7 +11,7 @@ import pytest
 
 from ksqlengine import cli
 from ksqlengine.client import shell
-from ksqlengine.server import rest
+from ksqlengine.rest import api as rest
 
 FOLDER = Path(__file__).parents[2]
 TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
