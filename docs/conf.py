@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -12,6 +14,39 @@ sys.path.insert(0, str(HERE))
 import settings_table  # noqa: E402 - it is beside this file
 
 settings_table.write(HERE / "reference" / "settings.md")
+
+# Pages that are files of the repository, and what their links lead to on this site.
+PAGES = {
+    "readme": "README.md",
+    "contributing": "CONTRIBUTING.md",
+    "security": "SECURITY.md",
+    "changelog": "CHANGELOG.md",
+    "architecture": "ARCHITECTURE.md",
+    "reference/kafkakit": "kafkakit/README.md",
+    "reference/ksqlengine": "ksqlengine/README.md",
+}
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)]+)\)")
+
+
+def _on_this_site(link: re.Match[str]) -> str:
+    """Return a link between files of the repository as one between pages; as plain text where no page shows the file."""
+    text, target = link.groups()
+    page = next(
+        (name for name, file in PAGES.items() if file == target), target.removeprefix("docs/").removesuffix(".md")
+    )
+    return f"[{text}](/{page}.md)" if page in PAGES or (HERE / f"{page}.md").exists() else text
+
+
+def put_in_repository_files(_app: Any, page: str, source: list[str]) -> None:
+    """Give a page the text of the file that it shows (a handler of Sphinx's event `source-read`)."""
+    if page in PAGES:
+        source[0] = _LINK.sub(_on_this_site, (ROOT / PAGES[page]).read_text(encoding="utf-8"))
+
+
+def setup(app: Any) -> None:
+    """Connect the handlers (Sphinx's interface)."""
+    app.connect("source-read", put_in_repository_files)
+
 
 project = "HeartWatch"
 author = "the HeartWatch engineers"
