@@ -9,8 +9,6 @@ windows keeps them: they move stream time as any other event does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,9 +16,6 @@ import pyarrow.compute as pc
 
 from kafkakit.partitioning import partitions_of
 from kafkakit.topic_reader import Records
-
-if TYPE_CHECKING:
-    import polars as pl
 
 KEY_PREFIX = "heartbeat-"
 """What the key of every reserved user begins with; no person's key may."""
@@ -57,23 +52,7 @@ def are_heartbeats(keys: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.starts_with(keys, pattern).fill_null(False).to_numpy(zero_copy_only=False))
 
 
-def is_heartbeat(column: str) -> pl.Expr:
-    """Return which rows of a frame are heartbeats; `column` holds the records' keys as text."""
-    import polars as pl  # noqa: PLC0415 - checks that run every minute import this module and have no frame
-
-    return pl.col(column).str.starts_with(KEY_PREFIX).fill_null(False)
-
-
 def without_heartbeats(records: Records) -> Records:
     """Return records without the heartbeats among them."""
     rows = np.flatnonzero(~are_heartbeats(records.key))
-    if len(rows) == len(records):
-        return records
-    chosen = pa.array(rows)
-    return Records(
-        records.partition[rows],
-        records.offset[rows],
-        records.timestamp[rows],
-        records.key.take(chosen),
-        records.value.take(chosen),
-    )
+    return records if len(rows) == len(records) else records.at(rows)

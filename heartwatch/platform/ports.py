@@ -59,12 +59,3 @@ def _free_port(taken: set[int], rng: random.Random) -> int:
         if port not in taken and is_free(port) and is_free(port + GRPC_OFFSET):
             return port
     raise PartError(f"no free loopback port between {_LOWEST} and {_HIGHEST}; stop programs that listen there")
-
-
-def can_connect(port: int, timeout_seconds: float = 1.0) -> bool:
-    """Tell whether something listens on the port."""
-    try:
-        socket.create_connection((LOOPBACK, port), timeout_seconds).close()
-    except OSError:
-        return False
-    return True

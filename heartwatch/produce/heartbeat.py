@@ -22,6 +22,7 @@ from confluent_kafka import KafkaException, Producer
 
 from heartwatch.analytic import Analytic, AnalyticError
 from heartwatch.heartbeats import HEADER, are_heartbeats, heartbeat_keys
+from heartwatch.liveness import STALE_SECONDS, alive_file, silence_seconds
 from heartwatch.produce.heartbeat_plan import HeartbeatRules, PartitionTail, heartbeat_time
 from heartwatch.produce.sources import windows_of
 from heartwatch.settings import Settings
@@ -33,8 +34,8 @@ from kafkakit.topic_reader import committed_ranges, read_ranges
 
 logger = logging.getLogger(__name__)
 
-STALE_SECONDS = 60.0
-"""Age of the last sign of life from which the process no longer counts as well."""
+PROCESS = "heartbeat"
+"""Name of the process, under which its sign of life is kept."""
 
 _STEP_SECONDS = 1.0
 _TAIL_OFFSETS = 2_000  # what is read of a partition that has fallen silent
@@ -43,21 +44,10 @@ _ANSWER_SECONDS = 10.0
 _ROW_TIME_MS = 1  # before any event: ksqlDB joins an event with the row of its time
 
 
-def alive_file(home: Path) -> Path:
-    """Return the file whose time of change is the process's sign of life.
-
-    Args:
-        home: the settings' folder of data.
-    """
-    return home / "data" / "heartbeat" / "alive"
-
-
 def is_alive(home: Path) -> bool:
     """Return whether the process of a home has given a sign of life lately."""
-    try:
-        return time.time() - alive_file(home).stat().st_mtime < STALE_SECONDS
-    except FileNotFoundError:
-        return False
+    silence = silence_seconds(home, PROCESS)
+    return silence is not None and silence < STALE_SECONDS
 
 
 def send_heartbeats(settings: Settings, ended: threading.Event) -> None:
@@ -70,7 +60,7 @@ def send_heartbeats(settings: Settings, ended: threading.Event) -> None:
     Raises:
         AnalyticError: the analytic has no records for its reserved users.
     """
-    pulse, alive, reported = StreamPulse(settings), alive_file(settings.home), ""
+    pulse, alive, reported = StreamPulse(settings), alive_file(settings.home, PROCESS), ""
     alive.parent.mkdir(parents=True, exist_ok=True)
     while not ended.wait(_STEP_SECONDS):
         try:
@@ -136,7 +126,10 @@ class StreamPulse:
         self._rules = HeartbeatRules(closing_ms, rules.look_after_seconds, rules.close_after_seconds)
         self._admin = KafkaAdmin(settings.kafka)
         self._producer: Producer | None = None
-        self._forget()
+        self._offsets = OffsetReader(settings.kafka, _ANSWER_SECONDS)
+        self._all_offsets = OffsetReader(settings.kafka, _ANSWER_SECONDS, committed=False)
+        self._followed: dict[int, _Followed] = {}
+        self._prepared = ""  # the id of the table's topic that has the reserved users' rows
 
     def step(self) -> int:
         """Look at the partitions' ends once, and send what is due; return how many heartbeats that were.
@@ -147,7 +140,8 @@ class StreamPulse:
         try:
             spans = {partition: span for (_, partition), span in self._offsets.spans([self._topic]).items()}
         except UnknownTopicError:
-            self._forget()
+            if self._followed:
+                self._forget()
             return 0
         if any(
             partition in self._followed and end < self._followed[partition].end for partition, (_, end) in spans.items()
@@ -172,11 +166,10 @@ class StreamPulse:
         return self._analytic.stream_topic
 
     def _forget(self) -> None:
-        """Begin again with a topic that isn't there, or was made again."""
-        self._followed: dict[int, _Followed] = {}
-        self._prepared = ""  # the id of the table's topic that has the reserved users' rows
-        self._offsets = OffsetReader(self._settings.kafka, _ANSWER_SECONDS)
-        self._all_offsets = OffsetReader(self._settings.kafka, _ANSWER_SECONDS, committed=False)
+        """Begin again with a topic that is gone, or was made again."""
+        self._followed, self._prepared = {}, ""
+        self._offsets.close()
+        self._all_offsets.close()
 
     def _follow(self, spans: Mapping[int, tuple[int, int]], now: float) -> None:
         """Take note of what has come to each partition since the step before."""

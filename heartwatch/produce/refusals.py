@@ -101,6 +101,9 @@ class Refusals:
     def _small_enough(self, messages: Messages) -> Messages:
         # Most are far smaller: only the others are worth the exact size.
         near = self.limits.largest - _BATCH_HEAD - 30
+        longest = max(map(len, messages.keys), default=0) + max(map(len, filter(None, messages.values)), default=0)
+        if longest <= near:
+            return messages
         sizes = (len(key) + len(value or b"") for key, value in zip(messages.keys, messages.values, strict=True))
         reasons = {
             place: f"{size} bytes in a batch of its own, the topic takes {self.limits.largest} (max.message.bytes)"
@@ -110,6 +113,8 @@ class Refusals:
         return self._without(messages, reasons, "larger than the topic takes")
 
     def _near_in_time(self, messages: Messages, now_ms: int) -> Messages:
+        if self.limits.ahead_ms == self.limits.behind_ms == _NO_LIMIT:
+            return messages
         earliest, latest = now_ms - self.limits.behind_ms, now_ms + self.limits.ahead_ms
         if not messages.timestamps or (min(messages.timestamps) >= earliest and max(messages.timestamps) <= latest):
             return messages

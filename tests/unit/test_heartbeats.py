@@ -15,7 +15,6 @@ from heartwatch.heartbeats import (
     KEY_PREFIX,
     are_heartbeats,
     heartbeat_keys,
-    is_heartbeat,
     without_heartbeats,
 )
 from heartwatch.settings import ROOT
@@ -38,7 +37,7 @@ def test_keys_tell_heartbeats_from_people_whatever_their_type() -> None:
     binary = [key.encode() if key else None for key in keys]
     for array in (pa.array(keys), pa.chunked_array([keys]), pa.array(binary), pa.array(binary, pa.large_binary())):
         assert are_heartbeats(array).tolist() == expected
-    assert pl.DataFrame({"key": keys}).select(is_heartbeat("key")).to_series().to_list() == expected
+    assert are_heartbeats(pl.Series(keys).to_arrow()).tolist() == expected
 
 
 def test_records_are_left_as_they_are_but_for_heartbeats() -> None:

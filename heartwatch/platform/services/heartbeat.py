@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from heartwatch.liveness import STALE_SECONDS, alive_file, silence_seconds
 from heartwatch.platform.services.base import Context, NotHealthyError, Part
 from heartwatch.settings import ROOT
-
-_STALE_SECONDS = 60.0
 
 
 @dataclass
@@ -32,8 +30,8 @@ class HeartbeatPart(Part):
 
     def prepare(self, context: Context) -> None:
         """Make the data folder, without the sign of life of an earlier process."""
-        context.data("heartbeat").mkdir(parents=True, exist_ok=True)
-        (context.data("heartbeat") / "alive").unlink(missing_ok=True)
+        context.data(self.name).mkdir(parents=True, exist_ok=True)
+        alive_file(context.home, self.name).unlink(missing_ok=True)
 
     def folder(self, context: Context) -> Path:
         """Return the checkout."""
@@ -41,9 +39,8 @@ class HeartbeatPart(Part):
 
     def check(self, context: Context) -> None:
         """Look at its sign of life."""
-        try:
-            age = time.time() - (context.data("heartbeat") / "alive").stat().st_mtime
-        except FileNotFoundError as error:
-            raise NotHealthyError("it gave no sign of life yet") from error
-        if age > _STALE_SECONDS:
-            raise NotHealthyError(f"its last sign of life is {age:.0f} s old")
+        silence = silence_seconds(context.home, self.name)
+        if silence is None:
+            raise NotHealthyError("it gave no sign of life yet")
+        if silence > STALE_SECONDS:
+            raise NotHealthyError(f"its last sign of life is {silence:.0f} s old")

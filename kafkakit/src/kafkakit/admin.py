@@ -498,10 +498,11 @@ class OffsetReader:
         }
 
     def close(self) -> None:
-        """End the connections; it may be used again."""
+        """End the connections, and forget how many partitions topics have; it may be used again."""
         for consumer in self._consumers.values():
             consumer.close()
         self._consumers.clear()
+        self._partitions.clear()
 
     def _span(self, topic: str, partition: int) -> tuple[int, int]:
         consumer, where = self._consumer("heartwatch-offsets"), TopicPartition(topic, partition)

@@ -49,6 +49,17 @@ class Records:
     def __len__(self) -> int:
         return len(self.offset)
 
+    def at(self, rows: npt.NDArray[np.int64]) -> Records:
+        """Return some of the records: those at these places, in this order."""
+        places = pa.array(rows)
+        return Records(
+            self.partition[rows],
+            self.offset[rows],
+            self.timestamp[rows],
+            self.key.take(places),
+            self.value.take(places),
+        )
+
 
 def committed_ranges(admin: KafkaAdmin, topic: str) -> dict[int, tuple[int, int]]:
     """Return for each partition the first offset, and the offset after the last that a read_committed reader may see.
@@ -256,16 +267,7 @@ def _within(batch: MessageBatch, left: Mapping[int, int]) -> Records:
             ends[partition] = end
     inside = batch.offset < ends[batch.partition]
     records = _records(batch)
-    if inside.all():
-        return records
-    rows = pa.array(np.flatnonzero(inside))
-    return Records(
-        records.partition[inside],
-        records.offset[inside],
-        records.timestamp[inside],
-        records.key.take(rows),
-        records.value.take(rows),
-    )
+    return records if inside.all() else records.at(np.flatnonzero(inside))
 
 
 def _records(batch: MessageBatch) -> Records:

@@ -137,19 +137,19 @@ class WriterSchemas:
             answer = self._answer(schema_id)
             with self._lock:
                 self._is_away = answer is not None and isinstance(answer.error, RegistryError)
-                before = self._answers.pop(schema_id, None)
-                if (
-                    answer is not None
-                    and self._is_away
-                    and before is not None
-                    and isinstance(before.error, SchemaError)
-                ):
-                    answer = _Answer(before.error, answer.until)
-                if answer is not None:
-                    self._answers[schema_id] = answer
-                    while len(self._answers) > _MOST_REMEMBERED:
-                        self._answers.popitem(last=False)
+                self._remember(schema_id, answer)
                 self._asked.pop(schema_id).set()
+
+    def _remember(self, schema_id: int, answer: _Answer | None) -> None:
+        """Keep the newest answer; what the registry once said of an id isn't replaced by its silence."""
+        before = self._answers.pop(schema_id, None)
+        if answer is None:
+            return
+        if self._is_away and before is not None and isinstance(before.error, SchemaError):
+            answer = _Answer(before.error, answer.until)
+        self._answers[schema_id] = answer
+        while len(self._answers) > _MOST_REMEMBERED:
+            self._answers.popitem(last=False)
 
     def _answer(self, schema_id: int) -> _Answer | None:
         """Ask the registry for an id; None where it has a schema, which is known then."""

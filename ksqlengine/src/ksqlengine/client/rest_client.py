@@ -207,15 +207,6 @@ class Ksqldb:
                 found[url] = False
         return found
 
-    def cluster_status(self) -> dict[str, bool]:
-        """Return for each ``host:port`` of the servers' cluster whether it is alive.
-
-        Raises:
-            KsqldbError: the server doesn't share this, or none is ready.
-        """
-        answer = self._ask("GET", "/clusterStatus", "read the cluster's status", repeatable=True)
-        return {host: bool(state["hostAlive"]) for host, state in answer["clusterStatus"].items()}
-
     def execute(
         self,
         sql: str,

@@ -14,7 +14,6 @@ from lark.tree import Meta
 
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import SYMBOLS
-from ksqlengine.language.variables import location
 from ksqlengine.types.errors import NotSupportedError, ParseError, Position, StatementError
 from ksqlengine.types.sqltypes import (
     BIGINT,
@@ -104,7 +103,7 @@ class TreeBuilder(Transformer[Token, Any]):
     def source_name(self, meta: Meta, children: list[str]) -> str:
         if not all(character.isascii() and (character.isalnum() or character in "_-") for character in children[0]):
             raise StatementError(
-                f"Illegal argument at {location(meta.line, meta.column)}. Source names may only contain alphanumeric values, "
+                f"Illegal argument at {_position(meta).located}. Source names may only contain alphanumeric values, "
                 f"'_' or '-'. Got: '{children[0]}'",
                 str(children[0]),
             )

@@ -80,11 +80,6 @@ def _is_variable(token: Token) -> bool:
     return token.startswith("${")
 
 
-def location(line: int, column: int) -> str:
-    """Return a place as ksqlDB's ``NodeLocation`` prints it."""
-    return f"Line: {line}, Col: {column}"
-
-
 # ------------------------------------------------------------------------------------------- where they stand
 def _roles(statement: ParsedStatement, grammar: Lark) -> dict[int, str]:
     """Return for each variable, by its place among the tokens, which terminal it stands for: IDENTIFIER or a literal's."""
@@ -202,8 +197,8 @@ class _Values:
             raise self._illegal(token, f" Got: '{value}'")
 
     def _illegal(self, token: Token, reason: str) -> StatementError:
-        where = location(token.line or 1, token.column or 1)
-        return StatementError(f"Illegal argument at {where}.{reason}", self.statement.text)
+        position = Position(token.line or 1, token.column or 1)
+        return StatementError(f"Illegal argument at {position.located}.{reason}", self.statement.text)
 
 
 def _names(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from ksqlengine.plan.steps import Column, Format, ProjectStep, QueryPlan, Schema
 from ksqlengine.planning.group_by import Aggregated, Aggregation
 from ksqlengine.planning.joins import WINDOWED_REPARTITION
 from ksqlengine.planning.query_base import QueryPlanner, check_distinct, columns_of
-from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, ResolvedItem, joined_words, located, nodes
+from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, ResolvedItem, joined_words, nodes
 from ksqlengine.planning.with_clause import EngineDefaults, Properties, check_key_columns, check_value_columns
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import NULL, DecimalType
@@ -61,7 +61,7 @@ class PersistentQueryPlanner(QueryPlanner):
         if any(source.kind is SourceKind.TABLE and source.key_window is not None for source in sources):
             raise StatementError("KSQL does not support persistent queries on windowed tables.")
         if query.window is not None and query.group_by is None:
-            raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
+            raise StatementError(f"{query.window.position.located}: WINDOW clause requires a GROUP BY clause.")
         if query.having is not None and query.group_by is None:
             raise StatementError("HAVING requires a GROUP BY clause.")
         if query.emit == "FINAL" and (query.group_by is None or query.window is None):
@@ -198,7 +198,7 @@ class PersistentQueryPlanner(QueryPlanner):
                 raise StatementError(f"Can't find any functions with the name '{node.name}'")
             if isinstance(node, ast.ColumnReference) and not self.scope.sources_of(node):
                 raise StatementError(
-                    f"{located(node.position)}: PARTITION BY column '{node}' cannot be resolved. '{node}' must be a column in "
+                    f"{node.position.located}: PARTITION BY column '{node}' cannot be resolved. '{node}' must be a column in "
                     "the source schema since PARTITION BY is applied on the input."
                 )
         return self.scope.resolve(expression, "PARTITION BY")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART
-from ksqlengine.types.errors import Position, StatementError
+from ksqlengine.types.errors import StatementError
 from ksqlengine.types.sqltypes import BIGINT, INTEGER, SqlType
 
 WINDOW_BOUNDS = (WINDOWSTART, WINDOWEND)
@@ -44,11 +44,6 @@ def nodes(node: Any) -> Iterable[ast.Node]:
         yield node
         for part in fields(node):
             yield from nodes(getattr(node, part.name))
-
-
-def located(position: Position) -> str:
-    """Return a position as messages begin with it."""
-    return f"Line: {position.line}, Col: {position.column}"
 
 
 def joined_words(words: Sequence[str], last: str = "and") -> str:
@@ -146,10 +141,10 @@ class Scope:
             raise StatementError(f"'{node.qualifier}' is not a valid stream/table name or alias.")
         found = self.sources_of(node)
         if not found:
-            raise StatementError(f"{located(node.position)}: {clause} column '{node}' cannot be resolved.")
+            raise StatementError(f"{node.position.located}: {clause} column '{node}' cannot be resolved.")
         if len(found) > 1:
             options = joined_words(sorted(f"{source.alias}.{node.name}" for source in found), "or")
-            raise StatementError(f"{located(node.position)}: Column '{node.name}' is ambiguous. Could be {options}.")
+            raise StatementError(f"{node.position.located}: Column '{node.name}' is ambiguous. Could be {options}.")
         return ast.ColumnReference(self.frame_name(found[0].alias, node.name), position=node.position)
 
 

@@ -11,7 +11,7 @@ from ksqlengine.plan.expression import Expression
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, FilterStep, ProjectStep, Schema, SelectItem, SourceKind, Step
 from ksqlengine.planning.group_by import Aggregation
 from ksqlengine.planning.query_base import QueryPlanner, check_distinct, columns_of
-from ksqlengine.planning.scope import WINDOW_BOUNDS, located, nodes
+from ksqlengine.planning.scope import WINDOW_BOUNDS, nodes
 from ksqlengine.types.errors import StatementError
 
 _PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
@@ -101,7 +101,7 @@ class TransientQueryPlanner(QueryPlanner):
     def _push(self) -> TransientPlan:
         query = self.query
         if query.window is not None and query.group_by is None:
-            raise StatementError(f"{located(query.window.position)}: WINDOW clause requires a GROUP BY clause.")
+            raise StatementError(f"{query.window.position.located}: WINDOW clause requires a GROUP BY clause.")
         if query.emit == "FINAL" and (query.group_by is None or query.window is None):
             raise StatementError("EMIT FINAL is only supported for windowed aggregations.")
         if query.limit is not None and query.limit < 0:

@@ -56,7 +56,7 @@ class InsertsResponse(Response):
         except KsqlError as error:
             await error_response(error)(scope, receive, send)
             return
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers_without_length()})
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers_without_length()})
         answers: asyncio.Queue[list[dict[str, Any]] | None] = asyncio.Queue()
         sender = asyncio.create_task(self._send(answers, send))
         try:
@@ -77,7 +77,7 @@ class InsertsResponse(Response):
         finally:
             sender.cancel()
 
-    def raw_headers_without_length(self) -> list[tuple[bytes, bytes]]:
+    def _headers_without_length(self) -> list[tuple[bytes, bytes]]:
         """Return the answer's headers; its length isn't known."""
         return [(name, value) for name, value in self.raw_headers if name != b"content-length"]
 

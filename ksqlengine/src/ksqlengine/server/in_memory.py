@@ -13,13 +13,12 @@ from itertools import count, repeat
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from kafkakit import avro_codec
 from kafkakit.batch_consumer import Headers, MessageBatch
 from ksqlengine.execution.pipeline import Pipeline
 from ksqlengine.execution.readers import Rejected
-from ksqlengine.execution.stage_chain import StageChain, arrival_order
+from ksqlengine.execution.stage_chain import StageChain, arrival_order, batch_of
 from ksqlengine.execution.stages import SinkSpec, Stage, stages
 from ksqlengine.execution.writers import Outgoing, SinkWriter, WriteSchemas
 from ksqlengine.expressions.base import TypedExpression
@@ -372,17 +371,14 @@ def _now_ms() -> int:
 
 def batch_of_records(topic: str, records: Sequence[StoredRecord], offset: int) -> MessageBatch:
     """Return records as messages of a topic of one partition; `offset` is that of the first one."""
-    count = len(records)
-    return MessageBatch(
-        topics=(topic,),
-        topic=np.zeros(count, np.int32),
-        partition=np.zeros(count, np.int32),
-        offset=np.arange(offset, offset + count),
-        timestamp=np.array([record.timestamp for record in records], np.int64),
-        key=pa.array([record.key for record in records], pa.large_binary()),
-        value=pa.array([record.value for record in records], pa.large_binary()),
-        headers=tuple(record.headers for record in records),
+    columns = Outgoing(
+        [record.key for record in records],
+        [record.value for record in records],
+        [record.timestamp for record in records],
+        partitions=None,
+        headers=[list(record.headers) for record in records],
     )
+    return batch_of(topic, columns, offset)
 
 
 def stored_records(outgoing: Outgoing, headers: Headers = ()) -> list[StoredRecord]:

@@ -34,6 +34,11 @@ class Position:
         """Return ``line:column`` as messages show it."""
         return f"{self.line}:{self.column}"
 
+    @property
+    def located(self) -> str:
+        """The same as ksqlDB's ``NodeLocation`` prints it: ``Line: 1, Col: 2``."""
+        return f"Line: {self.line}, Col: {self.column}"
+
 
 class KsqlError(KsqlEngineError):
     """A request that can't be served, in the form that the REST API returns.
