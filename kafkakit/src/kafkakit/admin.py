@@ -43,6 +43,17 @@ Partition = tuple[str, int]
 
 _POLL_SECONDS = 0.05
 _UNKNOWN_TOPIC = {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}
+_MOVING = {
+    "NOT_LEADER_FOR_PARTITION",
+    "LEADER_NOT_AVAILABLE",
+    "FENCED_LEADER_EPOCH",
+    "UNKNOWN_LEADER_EPOCH",
+    "OFFSET_NOT_AVAILABLE",
+    "COORDINATOR_LOAD_IN_PROGRESS",
+    "COORDINATOR_NOT_AVAILABLE",
+    "NOT_COORDINATOR",
+}
+"""What brokers answer while a partition or a group moves to another of them, or is just being made: it passes in a moment."""
 
 
 class KafkaClientError(KafkaKitError):
@@ -532,8 +543,20 @@ class OffsetReader:
         return self._partitions[topic]
 
     def _ask(self, request: Callable[[], Result], operation: str) -> Result:
+        """Ask, and ask again while brokers answer that a partition's leader or a group's coordinator is changing."""
+        refused: list[KafkaException] = []
+
+        def answered() -> tuple[Result] | None:
+            try:
+                return (request(),)
+            except KafkaException as error:
+                refused.append(error)
+                if error.args[0].name() in _MOVING:
+                    return None
+                raise
+
         try:
-            return request()
+            return wait_until(answered, self._timeout, _POLL_SECONDS, lambda: refused[-1])[0]
         except KafkaException as error:
             raise _translate(error, operation, self._settings.bootstrap_servers) from None
 

@@ -52,10 +52,12 @@ def _run(command: Command, instance_id: str, answer: dict[str, Any]) -> None:
     home.mkdir(parents=True, exist_ok=True)
     script = home / f"script-{command.command_id}.sh"
     script.write_text("\n".join(command.parameters["commands"]), encoding="utf-8")
-    script.chmod(0o700)
     started = time.monotonic()
+    # By bash, not by itself: a file that was just written can't be executed while another thread forks ("text file busy").
     with _processors:
-        result = subprocess.run([script], env=_environment(home), capture_output=True, text=True, check=False, cwd=home)
+        result = subprocess.run(
+            ["bash", script], env=_environment(home), capture_output=True, text=True, check=False, cwd=home
+        )
     answer.update(
         Status="Success" if result.returncode == 0 else "Failed",
         ResponseCode=result.returncode,
