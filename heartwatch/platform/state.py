@@ -83,25 +83,25 @@ def write_state(home: Path, state: PlatformState) -> None:
     write_atomically(home / "state.json", json.dumps(asdict(state), indent=1) + "\n")
 
 
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file under a temporary name and rename it."""
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file, which only its owner may read, under a temporary name and rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Readable by its owner only.
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_toml(path: Path, values: Mapping[str, Any], comment: str, mode: int = 0o644) -> None:
+def write_toml(path: Path, values: Mapping[str, Any], comment: str) -> None:
     """Write a TOML file with a comment on top."""
     import tomli_w  # noqa: PLC0415  of the extra `local`: what only reads a state does without it
 
-    write_atomically(path, f"# {comment}\n{tomli_w.dumps(values)}", mode)
+    write_atomically(path, f"# {comment}\n{tomli_w.dumps(values)}")
 
 
 def load_secrets(home: Path) -> dict[str, dict[str, str]]:
@@ -117,7 +117,7 @@ def load_secrets(home: Path) -> dict[str, dict[str, str]]:
         raise PlatformError(f"{str(path)!r} can't be read ({error}); fix it, or run `heartwatch clean`") from error
     values = {**_new_secrets(), **kept}
     if values.keys() != kept.keys():
-        write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.", mode=0o600)
+        write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.")
     return values
 
 
@@ -125,5 +125,7 @@ def _new_secrets() -> dict[str, dict[str, str]]:
     return {
         "postgres": {"password": secrets.token_urlsafe(24)},
         "s3": {"access_key_id": secrets.token_hex(10), "secret_access_key": secrets.token_urlsafe(30)},
+        "connect": {"password": secrets.token_urlsafe(24)},
         "web": {"secret": secrets.token_urlsafe(18)},
+        "prefect": {"auth_string": f"heartwatch:{secrets.token_urlsafe(18)}"},
     }

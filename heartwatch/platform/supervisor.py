@@ -448,6 +448,8 @@ def main() -> None:
     parser.add_argument("--brokers", type=int, required=True)
     parser.add_argument("--producers", type=int, required=True)
     arguments = parser.parse_args()
+    # Data, logs and secrets of all parts: for their owner alone.
+    os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # httpx logs every health check.
     logging.getLogger("httpx").setLevel(logging.WARNING)

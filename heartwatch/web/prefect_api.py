@@ -25,8 +25,9 @@ class PrefectApi:
     def __init__(self, settings: Settings) -> None:
         """Take the settings; as Prefect's own clients do, it takes address and credentials from the environment too."""
         url = settings.prefect.api_url or os.environ.get("PREFECT_API_URL") or "http://127.0.0.1:4200/api"
-        credentials = os.environ.get("PREFECT_API_AUTH_STRING", "").split(":", 1)
-        auth = (credentials[0], credentials[1]) if len(credentials) == 2 else None
+        stated = settings.prefect.auth_string.get_secret_value() or os.environ.get("PREFECT_API_AUTH_STRING", "")
+        user, colon, password = stated.partition(":")
+        auth = (user, password) if colon else None
         self.ui_url = (settings.web.prefect_ui_url or url.removesuffix("/").removesuffix("/api")).rstrip("/")
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_SECONDS, auth=auth, trust_env=False)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import temporary_settings
 from rich.console import Console
-from schedules import pause_schedules
+from schedules import pause_schedules, prefect_settings
 
 from flows.demo import deploy
 from heartwatch.platform.platform import Platform
@@ -25,7 +25,7 @@ Watch = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def deployed(platform: Platform) -> Iterator[Platform]:
     """The platform, with what prefect.yaml states deployed to it, and its schedules paused."""
-    with pytest.MonkeyPatch.context() as patch, temporary_settings({PREFECT_API_URL: load_settings().prefect.api_url}):
+    with pytest.MonkeyPatch.context() as patch, temporary_settings(prefect_settings()):
         for name, value in platform.environment().items():
             patch.setenv(name, value)
         deploy(Console(quiet=True))

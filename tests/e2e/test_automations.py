@@ -31,7 +31,7 @@ from confluent_kafka import Producer
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.variables import Variable
-from schedules import wait_for
+from schedules import prefect_credentials, wait_for
 
 from flows.deploy_automations import deploy_automations
 from flows.watch_health import UnhealthyError, watch_health
@@ -152,7 +152,8 @@ def killed_worker(platform: Platform) -> Iterator[str]:
         process.wait()
         wait_for(lambda: status() == "OFFLINE", "the end of the server's patience with the worker")
     yield name
-    httpx.delete(f"{load_settings().prefect.api_url}/work_pools/producers/workers/{name}").raise_for_status()
+    url = f"{load_settings().prefect.api_url}/work_pools/producers/workers/{name}"
+    httpx.delete(url, auth=prefect_credentials()).raise_for_status()
 
 
 @contextmanager
@@ -203,7 +204,10 @@ def start_zombie(platform: Platform) -> UUID:
     run_id = UUID(process.stdout.readline().strip())
     wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run_id}"]}}
     events = f"{load_settings().prefect.api_url}/events/filter"
-    wait_for(lambda: httpx.post(events, json={"filter": wanted}).json()["events"], "the zombie's first heartbeat")
+    wait_for(
+        lambda: httpx.post(events, json={"filter": wanted}, auth=prefect_credentials()).json()["events"],
+        "the zombie's first heartbeat",
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
     return run_id

@@ -60,6 +60,7 @@ def machine_environment(home: Path, own_home: Path) -> dict[str, str]:
         "HEARTWATCH_HOME": str(own_home),
         "PREFECT_HOME": str(own_home / "prefect"),
         "PREFECT_API_URL": addresses["prefect"]["api_url"],
+        "PREFECT_API_AUTH_STRING": addresses["prefect"]["auth_string"],
         "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
 

@@ -12,7 +12,8 @@ import pytest
 from confluent_kafka import Producer
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import temporary_settings
+from schedules import prefect_settings
 
 from flows.verify_sink import SinkBusyError, SinkIncompleteError, verify_sink
 from heartwatch.analytic import Analytic
@@ -33,7 +34,7 @@ WAIT_SECONDS = 60
 @pytest.fixture
 def server(platform: Platform) -> Iterator[None]:
     """The platform's Prefect server as this process's; the flow runs here and needs no deployment."""
-    with temporary_settings({PREFECT_API_URL: load_settings().prefect.api_url}):
+    with temporary_settings(prefect_settings()):
         yield
 
 

@@ -20,7 +20,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from schedules import wait_for
+from schedules import prefect_credentials, wait_for
 
 from heartwatch.analytic import Analytic
 from heartwatch.platform.platform import Platform
@@ -245,7 +245,8 @@ def test_who_has_the_secret_runs_stops_and_asks_ksql(visit: Visit) -> None:
 
 def prefect(path: str) -> dict[str, Any]:
     """Return something as Prefect has it."""
-    found: dict[str, Any] = httpx.get(f"{load_settings().prefect.api_url}{path}", timeout=30).raise_for_status().json()
+    answer = httpx.get(f"{load_settings().prefect.api_url}{path}", timeout=30, auth=prefect_credentials())
+    found: dict[str, Any] = answer.raise_for_status().json()
     return found
 
 

@@ -173,10 +173,15 @@ class HttpPart(Part):
     health_path: str = field(default="/", kw_only=True)
     scheme: ClassVar[str] = "http://"
 
+    def credentials(self, context: Context) -> tuple[str, str] | None:
+        """Return the user and the password that the health path asks for, if it does."""
+        return None
+
     def check(self, context: Context) -> None:
         """Ask the health path."""
+        url = f"http://{context.address(self.port_names[0])}{self.health_path}"
         try:
-            response = client().get(f"http://{context.address(self.port_names[0])}{self.health_path}")
+            response = client().get(url, auth=self.credentials(context))
         except httpx.HTTPError as error:
             raise NotHealthyError(f"no answer ({type(error).__name__})") from error
         if not response.is_success:

@@ -12,7 +12,13 @@ from heartwatch.platform.services.base import Context, HttpPart
 from heartwatch.platform.services.kafka import java_command, render, write_logging
 from heartwatch.platform.state import write_atomically
 
+USER = "heartwatch"
 _HEAP_MIB = 512
+_FOR_CONNECTORS = {
+    "postgres": ("password",),
+    "s3": ("access_key_id", "secret_access_key"),
+}
+"""The secrets that connectors may refer to, by table: whoever may create a connector can send them anywhere."""
 
 
 @dataclass
@@ -33,9 +39,13 @@ class ConnectPart(HttpPart):
         """Write the configuration, and the secrets that connectors refer to."""
         folder = context.data("connect")
         secrets = {
-            f"{table}.{name}": value for table, values in context.secrets.items() for name, value in values.items()
+            f"{table}.{name}": context.secrets[table][name]
+            for table, names in _FOR_CONNECTORS.items()
+            for name in names
         }
-        write_atomically(secrets_file(context), render(secrets), mode=0o600)
+        write_atomically(secrets_file(context), render(secrets))
+        write_atomically(folder / "users.properties", render({USER: context.secrets["connect"]["password"]}))
+        write_atomically(folder / "login.conf", _LOGIN.format(users=folder / "users.properties"))
         write_atomically(folder / "worker.properties", render(worker_properties(context)))
         write_logging(folder)
 
@@ -44,7 +54,12 @@ class ConnectPart(HttpPart):
         folder = context.data("connect")
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
         archive = java.archive_options("connect", context)
-        return [*java_command(context, folder, _HEAP_MIB, archive), main, str(folder / "worker.properties")]
+        options = [*archive, f"-Djava.security.auth.login.config={folder / 'login.conf'}"]
+        return [*java_command(context, folder, _HEAP_MIB, options), main, str(folder / "worker.properties")]
+
+    def credentials(self, context: Context) -> tuple[str, str]:
+        """Return what the REST API asks for."""
+        return USER, context.secrets["connect"]["password"]
 
     def stop_limit(self, context: Context) -> float:
         """Allow for the class archive."""
@@ -57,6 +72,14 @@ class ConnectPart(HttpPart):
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the REST API's address, and the file that connectors' secrets come from."""
         return {"connect": {"url": self.address(context), "secrets_file": str(secrets_file(context))}}
+
+
+_LOGIN = """\
+KafkaConnect {{
+    org.apache.kafka.connect.rest.basic.auth.extension.PropertyFileLoginModule required
+    file="{users}";
+}};
+"""
 
 
 def secrets_file(context: Context) -> Path:
@@ -77,6 +100,7 @@ def worker_properties(context: Context) -> dict[str, str | int]:
         "status.storage.partitions": 2,
         "listeners": f"http://{context.address('connect')}",
         "rest.advertised.host.name": LOOPBACK,
+        "rest.extension.classes": "org.apache.kafka.connect.rest.basic.auth.extension.BasicAuthSecurityRestExtension",
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
         "plugin.path": str(context.packages.path("plugins")),

@@ -48,6 +48,7 @@ class PostgresPart(Part):
     def prepare(self, context: Context) -> None:
         """Make the database cluster if there is none."""
         data = data_folder(context)
+        _move_from_home(context.data("postgres"), data)
         if (data / "PG_VERSION").exists():
             return
         account = self.account(context)
@@ -57,7 +58,7 @@ class PostgresPart(Part):
             shutil.rmtree(left, ignore_errors=True)
         making.mkdir(parents=True, mode=0o700)
         if account:
-            _check_owner(data.parent)
+            _open_to_others(data.parent)
             os.chown(making, account.uid, account.gid)
         password = data.with_name("postgres-password")
         try:
@@ -174,6 +175,21 @@ def _traversable(folder: Path) -> bool:
     return all(path.stat().st_mode & 0o001 for path in existing)
 
 
+def _move_from_home(earlier: Path, data: Path) -> None:
+    """Take along what an earlier version kept in the home, which others could enter then."""
+    if earlier == data or data.exists() or not (earlier / "PG_VERSION").exists():
+        return
+    data.parent.mkdir(parents=True, exist_ok=True)
+    _open_to_others(data.parent)
+    shutil.move(earlier, data)
+
+
+def _open_to_others(folder: Path) -> None:
+    """Let `nobody` pass through a folder of ours to what is its own."""
+    _check_owner(folder)
+    folder.chmod(0o711)
+
+
 def _check_owner(folder: Path) -> None:
     """Refuse a folder that someone else could exchange."""
     if folder.stat().st_uid != os.geteuid():
@@ -200,6 +216,7 @@ def _copied(package: Path) -> Path:
         # The programs find their libraries in a folder beside the package.
         for name in (package.name, f"{package.name}.libs"):
             shutil.copytree(package.with_name(name), building / name, symlinks=True)
+        building.chmod(0o755)
         building.rename(target)
     _check_owner(target)
     return target / package.name / "pginstall" / "bin"

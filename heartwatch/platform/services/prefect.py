@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -34,20 +35,57 @@ def api(context: Context) -> str:
     return f"http://{context.address('prefect')}/api"
 
 
+def credentials(context: Context) -> tuple[str, str]:
+    """Return the user and the password that Prefect's API asks for."""
+    user, _, password = context.secrets["prefect"]["auth_string"].partition(":")
+    return user, password
+
+
+def work_pool(name: str) -> dict[str, Any]:
+    """Return a work pool as the API takes it: runs in it can't bring a command, variables or a folder of their own.
+
+    Whoever may only run a deployment would otherwise run any command, by the run's job variables, as the user of the worker.
+    """
+    template = (ROOT / "deployments" / "work_pool.json").read_text(encoding="utf-8")
+    return {"name": name, "type": "process", "base_job_template": json.loads(template)}
+
+
 def _environment(context: Context) -> dict[str, str]:
     """Return the environment of Prefect's processes: the caller's own Prefect settings don't reach them."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return {**inherited, **_QUIET, "PREFECT_HOME": str(context.data("prefect")), "HEARTWATCH_HOME": str(context.home)}
+    return {
+        **inherited,
+        **_QUIET,
+        "PREFECT_HOME": str(context.data("prefect")),
+        "PREFECT_API_AUTH_STRING": context.secrets["prefect"]["auth_string"],
+        "HEARTWATCH_HOME": str(context.home),
+    }
 
 
-def _create(url: str, body: dict[str, Any], what: str) -> None:
-    """Create something on the server; it is not an error that it is there already."""
+def _send(context: Context, method: str, path: str, body: dict[str, Any], what: str) -> httpx.Response:
     try:
-        response = client().post(url, json=body)
+        return client().request(method, f"{api(context)}{path}", json=body, auth=credentials(context))
     except httpx.HTTPError as error:
         raise PartError(f"the {what} can't be created: {error!r}; see that Prefect's server is up") from error
+
+
+def _create(context: Context, path: str, body: dict[str, Any], what: str) -> bool:
+    """Create something on the server; it is not an error that it is there already. Tell whether it was created."""
+    response = _send(context, "POST", path, body, what)
     if not response.is_success and response.status_code != _CONFLICT:
         raise PartError(f"the {what} can't be created: HTTP {response.status_code} {response.text}")
+    return response.is_success
+
+
+def _create_pool(context: Context, name: str) -> None:
+    """Create a work pool, or give one that is there the template that this version has."""
+    body, what = work_pool(name), f"work pool {name!r}"
+    if _create(context, "/work_pools/", body, what):
+        return
+    template = {"base_job_template": body["base_job_template"]}
+    response = _send(context, "PATCH", f"/work_pools/{name}", template, what)
+    if not response.is_success:
+        raise PartError(f"the {what} can't be updated: HTTP {response.status_code} {response.text}")
 
 
 @dataclass
@@ -73,6 +111,9 @@ class PrefectServerPart(HttpPart):
         return {
             **_environment(context),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_API_AUTH_STRING": context.secrets["prefect"]["auth_string"],
+            # Pages of other sites get no answer that they could read; Prefect's own come from this address.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api(context).removesuffix("/api"),
             # The pages in the browser ask this address, and else port 4200.
             "PREFECT_SERVER_UI_API_URL": api(context),
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
@@ -90,7 +131,7 @@ class PrefectServerPart(HttpPart):
     def configure(self, context: Context) -> None:
         """Create the work pools that are missing."""
         for pool in POOLS:
-            _create(f"{api(context)}/work_pools/", {"name": pool, "type": "process"}, f"work pool {pool!r}")
+            _create_pool(context, pool)
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the API's address."""
@@ -98,7 +139,11 @@ class PrefectServerPart(HttpPart):
 
     def client_variables(self, context: Context) -> dict[str, str]:
         """Return what the `prefect` command needs."""
-        return {"PREFECT_API_URL": api(context), **_QUIET}
+        return {
+            "PREFECT_API_URL": api(context),
+            "PREFECT_API_AUTH_STRING": context.secrets["prefect"]["auth_string"],
+            **_QUIET,
+        }
 
 
 class WorkerPart(HttpPart):
@@ -156,7 +201,7 @@ class WorkerPart(HttpPart):
 
     def configure(self, context: Context) -> None:
         """Create the worker's own queue: one that polls a queue that isn't there gets no runs at all, and doesn't say so."""
-        _create(f"{api(context)}/work_pools/{self.pool}/queues", {"name": self.name}, f"work queue {self.name!r}")
+        _create(context, f"/work_pools/{self.pool}/queues", {"name": self.name}, f"work queue {self.name!r}")
 
     def folder(self, context: Context) -> Path:
         """Return the checkout, where the flows are."""
@@ -167,7 +212,7 @@ class WorkerPart(HttpPart):
         super().check(context)
         url = f"{api(context)}/work_pools/{self.pool}/workers/filter"
         try:
-            workers = client().post(url, json={}).raise_for_status().json()
+            workers = client().post(url, json={}, auth=credentials(context)).raise_for_status().json()
         except httpx.HTTPError as error:
             raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
         if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 from heartwatch.platform.ports import GRPC_OFFSET, LOOPBACK
 from heartwatch.platform.services.base import Context, HttpPart
-from heartwatch.platform.state import write_atomically
+from heartwatch.platform.state import write_atomically, write_toml
 from heartwatch.settings import load_settings
 
+_SIGNED = ("signing", "filer_signing")
+_GRPC = ("master", "volume", "filer", "s3", "client")
+_HTTPS = ("master", "volume")
 _SOCKETS = Path("/tmp")  # noqa: S108  the server's own choice
 
 
@@ -32,14 +36,15 @@ class S3Part(HttpPart):
         """Write the accounts."""
         folder = context.data("s3")
         (folder / "objects").mkdir(parents=True, exist_ok=True)
-        secrets = context.secrets["s3"]
-        credentials = {"accessKey": secrets["access_key_id"], "secretKey": secrets["secret_access_key"]}
+        keys = context.secrets["s3"]
+        credentials = {"accessKey": keys["access_key_id"], "secretKey": keys["secret_access_key"]}
         identity = {
             "name": "heartwatch",
             "credentials": [credentials],
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        write_atomically(folder / "accounts.json", json.dumps({"identities": [identity]}), mode=0o600)
+        write_atomically(folder / "accounts.json", json.dumps({"identities": [identity]}))
+        _secure(folder)
 
     def command(self, context: Context) -> list[str]:
         """Return the command line; each port's gRPC twin is the port + 10000."""
@@ -58,6 +63,9 @@ class S3Part(HttpPart):
             "volume.max": 0,
             "filer": "true",
             "filer.port": context.ports["s3-filer"],
+            # The S3 port asks for a key; these would show and change the same objects without one.
+            "filer.disableHttp": "true",
+            "filer.exposeDirectoryData": "false",
             "filer.localSocket": "filer.sock",
             "s3": "true",
             "s3.port": context.ports["s3"],
@@ -98,3 +106,21 @@ class S3Part(HttpPart):
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the address."""
         return {"s3": {"endpoint": self.address(context), "path_style": True}}
+
+
+def _secure(folder: Path) -> None:
+    """Let nobody in past the S3 port: the server's other ports talk to each other alone, by keys that each start makes anew."""
+    from heartwatch.platform.certificates import write_certificates  # noqa: PLC0415  the command line must start quickly
+
+    write_certificates(folder / "certificates", "heartwatch-s3")
+    files = folder / "certificates"
+    authority, own = {"ca": str(files / "ca.pem")}, {"cert": str(files / "own.pem"), "key": str(files / "own.key")}
+    keys = {kind: {"key": secrets.token_urlsafe(32), "read": {"key": secrets.token_urlsafe(32)}} for kind in _SIGNED}
+    values = {
+        "jwt": keys,
+        "grpc": {**authority, **{name: own for name in _GRPC}},
+        # The master's port has no keys, and deletes whole collections: it answers those only who have the certificate.
+        "https": {"client": {"enabled": True, **authority, **own}, **{name: authority | own for name in _HTTPS}},
+        "access": {"ui": False},
+    }
+    write_toml(folder / "security.toml", values, "Made at each start.")
