@@ -132,6 +132,10 @@ class PipelineSettings(SettingsSection):
     mode: Literal["dev", "prod"] = Field("prod", description="dev: generated events; prod: events of the producers")
     offset_reset: Literal["earliest", "latest"] = Field("earliest", description="where a new query starts reading")
     variables: dict[str, str] = Field(default_factory=dict, description="overrides of the analytic's KSQL variables")
+    # Stream time is the largest event time of a partition: what is further ahead than the grace period makes everybody else late.
+    max_ahead_ms: int = Field(
+        5_000, ge=0, description="how far an event's time may lie ahead of its arrival, ms; below the grace period"
+    )
 
 
 class ProducerSettings(SettingsSection):

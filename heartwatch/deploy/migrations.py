@@ -39,6 +39,7 @@ from kafkakit.admin import (
 )
 from kafkakit.settings import KafkaSettings
 from ksqlengine.client.rest_client import Ksqldb, quoted
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.language.rendering import RenderingError, render
 
 FILE_NAME = re.compile(r"V(\d{6})__(.+)\.sql")
@@ -374,15 +375,16 @@ def query_properties(settings: Settings, embedded: bool) -> dict[str, str]:
     """Return the streams properties of the migrations' queries.
 
     Args:
-        settings: where a new query begins, and after how long silence windows close.
-        embedded: whether the server is HeartWatch's own engine, which closes the windows of quiet partitions by the clock.
+        settings: where a new query begins, and how far an event may lie ahead.
+        embedded: whether the server is HeartWatch's own engine, which can keep events of a wrong clock out by the record's own
+            time; on ksqlDB the query's WHERE does it by the server's clock.
     """
     properties = {
         "auto.offset.reset": settings.pipeline.offset_reset,
         "processing.guarantee": "exactly_once_v2",
     }
     if embedded:
-        properties["heartwatch.idle.close.ms"] = str(settings.ksqldb.idle_close_ms)
+        properties[AHEAD] = str(settings.pipeline.max_ahead_ms)
     return properties
 
 

@@ -19,7 +19,7 @@ from heartwatch.iceberg import open_catalog
 from heartwatch.postgres import connect
 from heartwatch.ranges.load import create_table
 from heartwatch.settings import Settings
-from kafkakit.admin import KafkaAdmin
+from kafkakit.admin import KafkaAdmin, TopicState
 from kafkakit.registry import Registry
 from ksqlengine.client.rest_client import Ksqldb
 
@@ -44,7 +44,7 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
     analytic = Analytic.of(settings.pipeline)
     if stage == "topics":
         configs = connector_configs(analytic, settings).values()
-        wanted = [*analytic_topics(analytic, settings.kafka), *service_topics(configs, settings.kafka)]
+        wanted = [*_topics(analytic, settings), *service_topics(configs, settings.kafka)]
         return Topics(KafkaAdmin(settings.kafka), wanted)
     if stage == "schemas":
         return Schemas(Registry(settings.registry), analytic, settings.registry)
@@ -83,7 +83,7 @@ def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:
     analytic = Analytic.of(settings.pipeline)
     configs = connector_configs(analytic, settings)
     topics = [
-        *analytic_topics(analytic, settings.kafka),
+        *_topics(analytic, settings),
         *service_topics(configs.values(), settings.kafka),
     ]
     migrations = read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables))
@@ -101,3 +101,7 @@ def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:
         s3=settings.s3,
     )
     return Teardown(clients, footprint, iceberg_tables)
+
+
+def _topics(analytic: Analytic, settings: Settings) -> list[TopicState]:
+    return analytic_topics(analytic, settings.kafka, settings.pipeline.max_ahead_ms)

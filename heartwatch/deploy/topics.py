@@ -20,14 +20,20 @@ _NO_LIMIT = str(2**63 - 1)
 _ANY_TIME = 2**63 - 1
 
 
-def analytic_topics(analytic: Analytic, settings: KafkaSettings) -> list[TopicState]:
-    """Return the topics of an analytic's records as they are wanted."""
+def analytic_topics(analytic: Analytic, settings: KafkaSettings, max_ahead_ms: int) -> list[TopicState]:
+    """Return the topics of an analytic's records as they are wanted.
+
+    Args:
+        analytic: the analytic.
+        settings: partitions and copies.
+        max_ahead_ms: how far an event's time may lie ahead of the brokers' clock, ms.
+    """
     return [
         TopicState(
             name=analytic.topic(resource),
             partitions=settings.partitions,
             replication_factor=settings.replication_factor,
-            config=_config(definition, settings),
+            config=_config(definition, settings, max_ahead_ms if resource == analytic.stream else _ANY_TIME),
         )
         for resource, definition in analytic.topics.items()
     ]
@@ -55,7 +61,7 @@ def service_topics(connectors: Iterable[Mapping[str, str]], settings: KafkaSetti
     return topics
 
 
-def _config(definition: TopicDefinition, settings: KafkaSettings) -> dict[str, str]:
+def _config(definition: TopicDefinition, settings: KafkaSettings, max_ahead_ms: int) -> dict[str, str]:
     config = {
         "cleanup.policy": definition.cleanup_policy,
         "min.insync.replicas": str(settings.min_insync_replicas),
@@ -64,8 +70,8 @@ def _config(definition: TopicDefinition, settings: KafkaSettings) -> dict[str, s
         config["retention.ms"] = str(settings.retention_ms)
         config["retention.bytes"] = str(settings.retention_bytes)
     if definition.event_time is not None:
-        # The brokers refuse a whole batch, as a default, for one device whose clock is more than an hour ahead.
-        config["message.timestamp.after.max.ms"] = str(_ANY_TIME)
+        # Of events, the brokers refuse what a wrong clock says. They refuse its whole batch: our senders leave it out.
+        config["message.timestamp.after.max.ms"] = str(max_ahead_ms)
     return config
 
 

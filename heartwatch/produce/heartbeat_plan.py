@@ -88,7 +88,8 @@ def heartbeat_time(
     if tail.looks >= LOOKS or (tail.looks and heartbeat_seconds < _FIRST_PAUSE_SECONDS * 2 ** (tail.looks - 1)):
         return None
     # The newest event's device may have a clock that is ahead, and be nobody's that the table knows: its time isn't the stream's.
-    return min(newest_ms, now_ms + rules.closing_ms + _MARGIN_MS)
+    # Nor may a heartbeat be ahead itself, or it would be left out.
+    return min(newest_ms, now_ms)
 
 
 def _may_close(quiet_seconds: float, closes_ms: int, rules: HeartbeatRules, now_ms: int) -> bool:

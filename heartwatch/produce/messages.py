@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +37,13 @@ class Events:
         columns: events in sending order.
         raw: messages between them.
         due_ms: when the batch is due, on the clock of the event times, ms; None where the first event's time says it.
+        happened_ms: when all of it has happened, on that clock, ms; None where the events' times say it.
     """
 
     columns: pa.RecordBatch
     raw: Sequence[RawMessage] = field(default_factory=tuple)
     due_ms: int | None = None
+    happened_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Messages:
         timestamps: event times, ms since the epoch; none before the earliest that can be written, so an event without a sensible
             time keeps its own in its value, where KSQL finds and rejects it.
         due_ms: when they are due, on the clock of the event times.
+        happened_ms: when all of it has happened, on that clock.
     """
 
     keys: list[bytes]
@@ -62,6 +65,7 @@ class Messages:
     partitions: list[int]
     timestamps: list[int]
     due_ms: int = 0
+    happened_ms: int = 0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -107,7 +111,12 @@ class Encoder:
         values: list[bytes | None] = list(avro_codec.encode(columns, self.schema, self.schema_id))
         times = np.maximum(_milliseconds(columns.column(self.event_time)), LEAST_MS)
         messages = Messages(
-            keys[rows].tolist(), values, partitions[rows].tolist(), times.tolist(), self._due_ms(events)
+            keys[rows].tolist(),
+            values,
+            partitions[rows].tolist(),
+            times.tolist(),
+            self._due_ms(events),
+            int(times.max(initial=0)) if events.happened_ms is None else events.happened_ms,
         )
         return self._with_raw(messages, events, rows) if events.raw else messages
 
@@ -142,7 +151,7 @@ class Encoder:
             partitions.insert(place, partition)
             own = int(all_times[min(raw.row, len(all_times) - 1)]) if len(all_times) else 0
             times.insert(place, written_ms(own))
-        return Messages(keys, values, partitions, times, messages.due_ms)
+        return replace(messages, keys=keys, values=values, partitions=partitions, timestamps=times)
 
 
 def _milliseconds(column: pa.Array) -> npt.NDArray[np.int64]:

@@ -36,4 +36,6 @@ def plan_run(settings: Settings, start: datetime | None, run_id: str, **choices:
     if start is not None:
         return spec.model_copy(update={"start_ms": round(start.timestamp() * 1000)})
     newest_ms = newest_event_ms(settings.kafka, admin, topic)
-    return spec.model_copy(update={"start_ms": first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)})
+    start_ms = first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)
+    # A file says itself when its events were; those from the future are rejected.
+    return spec.model_copy(update={"start_ms": start_ms, "waits": spec.source != "file"})

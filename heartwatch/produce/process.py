@@ -47,7 +47,7 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
             source,
             encoder,
             sender,
-            Pacer(rate, spec.speed),
+            Pacer(rate, spec.speed, waits=spec.waits),
             companion.should_stop,
             companion.report,
             spec.transaction_interval_ms / 1000,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from confluent_kafka import KafkaError, Message
@@ -149,12 +149,12 @@ class Refusals:
         for place, reason in reasons.items():
             self._reject(messages, place, reason, kind)
         kept = [place for place in range(len(messages)) if place not in reasons]
-        return Messages(
-            [messages.keys[place] for place in kept],
-            [messages.values[place] for place in kept],
-            [messages.partitions[place] for place in kept],
-            [messages.timestamps[place] for place in kept],
-            messages.due_ms,
+        return replace(
+            messages,
+            keys=[messages.keys[place] for place in kept],
+            values=[messages.values[place] for place in kept],
+            partitions=[messages.partitions[place] for place in kept],
+            timestamps=[messages.timestamps[place] for place in kept],
         )
 
     def _reject(self, messages: Messages, place: int, reason: str, kind: str) -> None:

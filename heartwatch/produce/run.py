@@ -105,9 +105,9 @@ def _due(
     report: Callable[[ShardProgress], None],
 ) -> bool:
     """Wait for a batch's time with no transaction open, and give signs of life; False when the run was stopped."""
-    if sender.pending and pacer.due_in(messages.due_ms) > 0:
+    if sender.pending and pacer.due_in(messages.due_ms, messages.happened_ms) > 0:
         report(sender.commit(index))
-    while not pacer.wait(messages.due_ms, should_stop, BEAT_SECONDS):
+    while not pacer.wait(messages.due_ms, should_stop, BEAT_SECONDS, messages.happened_ms):
         if should_stop():
             return False
         report(sender.commit(index))

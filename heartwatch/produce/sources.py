@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -39,22 +40,33 @@ def shards_of(spec: RunSpec) -> list[Shard]:
 
 
 def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables: Mapping[str, str]) -> int:
-    """Return when a run's event time begins, ms since the epoch.
+    """Return when a run's event time begins, ms since the epoch: so that no event is sent before it has happened.
 
-    A run at full speed lies in the past and ends now; one in (a multiple of) real time begins now. Either begins only after all
-    earlier events' windows and their grace period: events from before would be late, and windows would mix two runs.
+    A run at full speed lies in the past, with the events that close its last windows; one faster than real time ends when its
+    last event happens; one in real time, or without end, begins now. Each begins only after all earlier events' windows and their
+    grace period: events from before would be late, and windows would mix two runs. What comes to lie in the future is sent when
+    it happens.
 
     Args:
         spec: the run; its `start_ms` doesn't matter.
-        newest_ms: the latest event time on the topic, None without events.
+        newest_ms: the latest event time on the topic, None without events; one that lies ahead of now is a wrong clock's.
         now_ms: now.
         variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
     """
     window_ms, grace_ms = windows_of(variables)
-    begin = now_ms - (span_ms(spec) if spec.speed is None else 0)
+    begin = now_ms - _before_now_ms(spec, window_ms)
     if newest_ms is not None:
-        begin = max(begin, newest_ms + 2 * window_ms + grace_ms)
+        begin = max(begin, min(newest_ms, now_ms) + 2 * window_ms + grace_ms)
     return -(-begin // window_ms) * window_ms if window_ms else begin
+
+
+def _before_now_ms(spec: RunSpec, window_ms: int) -> int:
+    """Return how long before now a run's first event lies, ms; a window more where it may begin so much later, with a window."""
+    if not spec.repeat:
+        return 0
+    if spec.speed is None:
+        return span_ms(spec) + spec.close_after_ms + window_ms
+    return round(span_ms(spec) * max(0.0, 1 - 1 / spec.speed))
 
 
 def windows_of(variables: Mapping[str, str]) -> tuple[int, int]:
@@ -111,13 +123,13 @@ def _open(
 ) -> Source:
     if spec.source == "simulator":
         size = batch_events_of(spec, spec.people / spec.sample_interval_ms)
-        return GeneratedSource(replace(simulation_of(spec), schema_id=schema_id), spec, shard, size)
+        return GeneratedSource(replace(simulation_of(spec), schema_id=schema_id), spec, shard, size, event_time)
     if spec.source == "uniform":
         return UniformSource(UniformGenerator(schema, spec.seed), spec, event_time)
     if spec.source == "recordings":
         with RejectFile(rejects) as reject_file:
             replay = replay_of(spec, reject_file)
-        return GeneratedSource(replay, spec, shard, batch_events_of(spec, replay.events_per_ms))
+        return GeneratedSource(replay, spec, shard, batch_events_of(spec, replay.events_per_ms), event_time)
     return _open_file(spec, schema, event_time, rejects)
 
 
@@ -125,7 +137,7 @@ def batch_events_of(spec: RunSpec, events_per_ms: float) -> int:
     """Return how many events a batch has: so few that a run with a rate or a speed sends steadily.
 
     A batch is sent at once when it is due. With as many as at full speed, a slow run would be silent for minutes between two of
-    them, and an engine that closes idle windows by the clock would close those that the next batch goes on with.
+    them, and heartbeats would close the windows that the next batch goes on with.
 
     Args:
         spec: the run.
@@ -197,7 +209,9 @@ def _ranges(path: Path) -> pl.DataFrame:
 class GeneratedSource:
     """Batches of the simulator or of a replay: those people of a shard whose events go to its partitions."""
 
-    def __init__(self, made: Simulation | Replay, spec: RunSpec, shard: Shard, batch_events: int) -> None:
+    def __init__(
+        self, made: Simulation | Replay, spec: RunSpec, shard: Shard, batch_events: int, event_time: str
+    ) -> None:
         """Prepare; nothing is generated yet.
 
         Args:
@@ -205,7 +219,9 @@ class GeneratedSource:
             spec: the run.
             shard: whose people to take.
             batch_events: events a batch, about.
+            event_time: the timestamp column.
         """
+        self._event_time = event_time
         ids = np.arange(1, spec.people + 1, dtype=np.int64)
         homes = partitions_of(pa.array(ids).cast(pa.string()), spec.partitions)
         chosen = ids[np.isin(homes, shard.partitions)]
@@ -217,8 +233,11 @@ class GeneratedSource:
         if batch is None:
             return None
         raw = [RawMessage(bad.row, bad.key, bad.value) for bad in batch.malformed]
-        due_ms = int(batch.emission_ms[0]) if len(batch.emission_ms) else None
-        return Events(batch.records, raw, due_ms)
+        if not len(batch.emission_ms):
+            return Events(batch.records, raw)
+        newest_ms = int(_milliseconds(batch.records.column(self._event_time)).max())
+        # A device's clock may be ahead of the time at which it sends.
+        return Events(batch.records, raw, int(batch.emission_ms[0]), min(newest_ms, int(batch.emission_ms[-1])))
 
 
 class UniformSource:
@@ -255,7 +274,7 @@ def _open_file(spec: RunSpec, schema: avro_codec.AvroSchema, event_time: str, re
         raise SourceError("source='file' needs path: a .csv, .tsv, .json, .jsonl, .ndjson or .parquet file of events")
     with RejectFile(rejects) as reject_file:
         events = read_events(Path(spec.path), avro_codec.arrow_schema(schema), event_time, reject_file)
-    stamps = events.column(event_time).cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()
+    stamps = _milliseconds(events.column(event_time))
     events_per_ms = len(stamps) / max(1, int(np.ptp(stamps))) if len(stamps) else 0.0
     size = batch_events_of(spec, events_per_ms)
     return TableSource(events, event_time, size, spec.repeat, start_ms=spec.start_ms or None)
@@ -265,3 +284,9 @@ def _event_time(topic: TopicDefinition) -> str:
     if topic.event_time is None:
         raise SourceError("the topic of the events has no event_time; add it to analytic.toml")
     return topic.event_time
+
+
+def _milliseconds(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return timestamps as ms since the epoch."""
+    stamps: npt.NDArray[np.int64] = column.cast(pa.timestamp("ms")).view(pa.int64()).to_numpy()
+    return stamps

@@ -38,6 +38,7 @@ class RunSpec(BaseModel):
     ] = 2_000
     faults: Annotated[bool, Field(description="whether some simulated events come late, twice or malformed")] = True
     start_ms: Annotated[int, Field(ge=0, description="first event time, ms since the epoch")] = 0
+    waits: Annotated[bool, Field(description="whether no batch is sent before all of it has happened")] = False
     path: Annotated[str | None, Field(description="file of events, or folder of recordings")] = None
     hold_position: Annotated[bool, Field(description="recordings: everybody stays where the recording begins")] = False
     stagger_ms: Annotated[int, Field(ge=0, description="recordings: people begin this much later at most, ms")] = 0

@@ -2,9 +2,9 @@
 
 Nothing of the engine is used: the topics are decoded, and DuckDB runs the analytic's own statement `ksql/<analytic>/batch/
 <topic>.sql` over them. It sees the stream and the table (the latest row of each key) under the names of their topics in
-`analytic.toml`, each with the fields of the records and the columns ``event_key`` (the key as text), ``"partition"`` and
-``"offset"``; the KSQL variables that it names are its parameters. It returns the result topic's fields and ``closed``: whether
-later events have closed the row's window.
+`analytic.toml`, each with the fields of the records and the columns ``event_key`` (the key as text), ``"partition"``,
+``"offset"`` and ``"timestamp"`` (the record's own, ms); the KSQL variables that it names are its parameters, and `max_ahead_ms`
+of the pipeline's settings. It returns the result topic's fields and ``closed``: whether later events have closed the window.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from heartwatch.errors import HeartWatchError
 from kafkakit.avro_codec import Decoder, Reject
 from kafkakit.topic_reader import Records
 
-KEY, PARTITION, OFFSET, CLOSED = "event_key", "partition", "offset", "closed"
+KEY, PARTITION, OFFSET, TIMESTAMP, CLOSED = "event_key", "partition", "offset", "timestamp", "closed"
+_PLACES = ((KEY, pa.string()), (PARTITION, pa.int32()), (OFFSET, pa.int64()), (TIMESTAMP, pa.int64()))
 _WINDOW_BYTES = 8
 _DIFFERENCES = ("missing", "extra", "different", "repeated")
 
@@ -40,8 +41,8 @@ class Topic:
     """A topic's records as columns.
 
     Attributes:
-        table: fields, key, partition and offset of each good record, each partition's in order of offset.
-        tombstones: keys of records without a value, with partition and offset.
+        table: fields, key, partition, offset and timestamp (ms) of each good record, each partition's in order of offset.
+        tombstones: keys of records without a value, with partition, offset and timestamp.
         rejects: records that can't be decoded: partition, offset and reason.
     """
 
@@ -59,7 +60,7 @@ def decode_topic(parts: Iterable[Records], decoder: Decoder, windowed_key: bool 
         windowed_key: the key is followed by the 8-byte big-endian window start; it is cut off.
     """
     schema = decoder.arrow_schema
-    for name, kind in ((KEY, pa.string()), (PARTITION, pa.int32()), (OFFSET, pa.int64())):
+    for name, kind in _PLACES:
         schema = schema.append(pa.field(name, kind))
     good: list[pa.RecordBatch] = []
     gone: list[pa.RecordBatch] = []
@@ -70,7 +71,7 @@ def decode_topic(parts: Iterable[Records], decoder: Decoder, windowed_key: bool 
         good.append(pa.RecordBatch.from_arrays([*decoded.batch.columns, *where.columns], schema=schema))
         gone.append(_positions(records, decoded.nulls, windowed_key))
         rejects += [_rejected(records, reject) for reject in decoded.rejects]
-    tombstones = pa.schema([schema.field(name) for name in (KEY, PARTITION, OFFSET)])
+    tombstones = pa.schema([schema.field(name) for name, _ in _PLACES])
     return Topic(pa.Table.from_batches(good, schema), pa.Table.from_batches(gone, tombstones), rejects)
 
 
@@ -78,8 +79,9 @@ def _positions(records: Records, rows: np.ndarray[Any, Any], windowed_key: bool)
     keys = records.key.take(pa.array(rows))
     if windowed_key:
         keys = pc.binary_slice(keys, 0, -_WINDOW_BYTES)
-    columns = [keys.cast(pa.string()), pa.array(records.partition[rows]), pa.array(records.offset[rows])]
-    return pa.RecordBatch.from_arrays(columns, names=[KEY, PARTITION, OFFSET])
+    places = (records.partition[rows], records.offset[rows], records.timestamp[rows])
+    columns = [keys.cast(pa.string()), *(pa.array(place) for place in places)]
+    return pa.RecordBatch.from_arrays(columns, names=[name for name, _ in _PLACES])
 
 
 def _rejected(records: Records, reject: Reject) -> tuple[int, int, str]:
@@ -119,7 +121,7 @@ def compute(
         resource: topic whose rows it gives.
         events: the raw events, of the analytic's stream.
         rows: the latest row of each key, of the analytic's table.
-        variables: the KSQL variables that the query was deployed with.
+        variables: the KSQL variables that the query was deployed with, and `max_ahead_ms`.
 
     Raises:
         BatchError: there is no statement, or DuckDB refuses it.

@@ -98,7 +98,8 @@ class DetectionVerifier:
         self._settings, self._topics = settings, PipelineTopics.of(settings)
         self._analytic = self._topics.analytic
         self._deadline_seconds, self._name, self._log = deadline_seconds, name, log
-        self._variables = self._analytic.variables(settings.pipeline.variables)
+        ahead = {"max_ahead_ms": str(settings.pipeline.max_ahead_ms)}
+        self._variables = self._analytic.variables(settings.pipeline.variables) | ahead
 
     def verify_run(self, spec: RunSpec, offsets: Offsets | None) -> AlertsReport:
         """Compute a run's results at one go, wait until the query's equal them, and score them against the truth.

@@ -1,8 +1,10 @@
 -- The alerts, computed at one go from the raw topics by DuckDB: the independent answer that the query's alerts must equal.
 -- Grain: one row a user and window that the migrations' query reports; `closed` says whether later events have closed the window.
--- Tables: realtime ("partition", "offset", event_key, the event's fields), historical (event_key, the row's fields).
+-- Tables: realtime ("partition", "offset", "timestamp": the record's own, ms; event_key, the event's fields), historical (event_key,
+-- the row's fields).
 -- Late: an event whose window ended `grace_ms` or more before the largest event time that reached the join in its partition, the
 -- event itself included. Events of users without a historical row never reach the join and move no time.
+-- Ahead: an event that lies more than `max_ahead_ms` ahead of its record's own time is left out.
 WITH joined AS (
   SELECT
     r."partition",
@@ -17,6 +19,7 @@ WITH joined AS (
     h.max_heart_rate
   FROM realtime r
   INNER JOIN historical h ON r.event_key = h.event_key
+  WHERE epoch_ms(r.event_time) <= r."timestamp" + $max_ahead_ms
 ),
 timed AS (
   SELECT

@@ -1,9 +1,12 @@
-"""Names of a service's own topics and consumer groups, as ksqlDB gives them."""
+"""Names of a service's own topics and consumer groups, as ksqlDB gives them, and of the properties that only this engine has."""
 
 from __future__ import annotations
 
 INTERNAL_PREFIX = "_confluent-ksql-"
 """Beginning of all these names; nobody else's topics may begin so."""
+
+AHEAD = "ksqlengine.timestamp.ahead.max.ms"
+"""Property of a query: how far the TIMESTAMP column of a stream's record may lie ahead of the record's own time, ms; -1: any."""
 
 
 def is_internal(topic: str) -> bool:

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from kafkakit.batch_consumer import MessageBatch
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.server.command_topic import Command
-from ksqlengine.server.session_properties import IDLE_CLOSE, query_options, with_changes
+from ksqlengine.server.session_properties import query_options, with_changes
 from ksqlengine.streams.batches import ordered
 from ksqlengine.streams.context import Guarantee
 from ksqlengine.types.errors import StatementError
@@ -22,15 +23,15 @@ def test_a_command_comes_back_from_its_topic() -> None:
 
 
 def test_properties_are_checked_and_lose_the_prefix_for_kafka_streams() -> None:
-    changed = with_changes({}, {"ksql.streams.auto.offset.reset": "earliest", IDLE_CLOSE: "2000"})
+    changed = with_changes({}, {"ksql.streams.auto.offset.reset": "earliest", AHEAD: "2000"})
     options = query_options(changed)
-    assert (options.reset, options.idle_close_ms, options.guarantee) == ("earliest", 2_000, Guarantee.EXACTLY_ONCE)
-    assert query_options({}).idle_close_ms is None
+    assert (options.reset, options.guarantee) == ("earliest", Guarantee.EXACTLY_ONCE)
+    assert changed[AHEAD] == "2000"
     assert query_options({"processing.guarantee": "at_least_once"}).guarantee is Guarantee.AT_LEAST_ONCE
     for name, value in (
         ("nope", "1"),
         ("auto.offset.reset", "middle"),
-        (IDLE_CLOSE, "-2"),
+        (AHEAD, "-2"),
         ("commit.interval.ms", "x"),
         ("commit.interval.ms", "--5"),
         ("commit.interval.ms", "5" * 5000),

@@ -23,7 +23,7 @@ def test_a_changed_retention_is_altered_and_taken_back(settings: Settings):
     apply(deployer.plan(), deployer)
     analytic, admin = Analytic.of(settings.pipeline), KafkaAdmin(settings.kafka)
     shorter = settings.kafka.model_copy(update={"retention_ms": 60_000})
-    topics = Topics(admin, analytic_topics(analytic, shorter))
+    topics = Topics(admin, analytic_topics(analytic, shorter, 5_000))
     planned = topics.plan()
     assert {change.reason for change in planned.needed} == {"differs in retention.ms"}
 
@@ -48,7 +48,7 @@ def test_more_partitions_are_refused(settings: Settings):
 
 def test_a_failed_creation_leaves_no_topic(settings: Settings):
     admin = KafkaAdmin(settings.kafka)
-    wanted = analytic_topics(Analytic.of(settings.pipeline), settings.kafka)
+    wanted = analytic_topics(Analytic.of(settings.pipeline), settings.kafka, settings.pipeline.max_ahead_ms)
     plan = Topics(admin, wanted).plan()
     bad = Change("topic", "not/allowed", "create", "is not there", None, {"partitions": 1, "replication.factor": 1})
     with pytest.raises(DeployError, match=r"'not/allowed' contains [\s\S]*all 4 change.* taken back"):

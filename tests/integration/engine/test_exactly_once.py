@@ -17,11 +17,12 @@ from engine_process import EngineProcess, eventually
 
 from heartwatch.platform.platform import Platform
 from heartwatch.settings import Settings
+from ksqlengine.internal_names import AHEAD
 
 pytestmark = pytest.mark.parts("kafka", "registry")
 
 Engines = Callable[[str], EngineProcess]
-QUIET = {"auto.offset.reset": "earliest", "heartwatch.idle.close.ms": "2000"}
+EARLIEST = {"auto.offset.reset": "earliest"}
 
 
 @pytest.fixture
@@ -36,8 +37,9 @@ def deploy(engine: EngineProcess, pipeline: Pipeline, properties: dict[str, str]
     return answer[-1]
 
 
-def check_alerts(pipeline: Pipeline, seconds: float, *, closed: bool = True) -> dict[str, int]:
-    expected, counts = pipeline.reference(closed=closed)
+def check_alerts(pipeline: Pipeline, seconds: float) -> dict[str, int]:
+    pipeline.close()
+    expected, counts = pipeline.reference()
     assert expected
     eventually(
         lambda: len(pipeline.alerts()) >= len(expected),
@@ -55,7 +57,7 @@ def test_faulty_events_give_the_reference_answer_and_every_loss_is_counted(
     engine = engines("one").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
     pipeline.faulty_events(100_000, users=2_000, seed=1, per_second=2_000)
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
     counts = check_alerts(pipeline, 180)
     assert min(counts.values()) > 50
     found = engine.statistics(pipeline.topic("realtime"))
@@ -74,7 +76,7 @@ def test_kill_9_under_load_loses_and_doubles_nothing(
 ) -> None:
     engine = engines("one").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
     producing = threading.Thread(target=pipeline.faulty_events, args=(events, 2_000, seed, 8_000, 8_000))
     producing.start()
     chance = random.Random(seed)
@@ -89,7 +91,7 @@ def test_kill_9_under_load_loses_and_doubles_nothing(
 def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: Pipeline, platform: Platform) -> None:
     engine = engines("one").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
     producing = threading.Thread(target=pipeline.faulty_events, args=(200_000, 2_000, 3, 8_000, 8_000))
     producing.start()
     for _ in range(2):
@@ -103,7 +105,7 @@ def test_a_killed_broker_loses_and_doubles_nothing(engines: Engines, pipeline: P
 def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline: Pipeline) -> None:
     first, second = engines("one").start(), engines("two").start()
     pipeline.ranges({user: (52, 108) for user in range(1, 1_900)})
-    deployed = deploy(first, pipeline, QUIET)
+    deployed = deploy(first, pipeline, EARLIEST)
     second.run("SHOW QUERIES;", after=deployed["commandSequenceNumber"])
     producing = threading.Thread(target=pipeline.faulty_events, args=(250_000, 2_000, 4, 8_000, 8_000))
     producing.start()
@@ -118,30 +120,28 @@ def test_engines_share_the_partitions_and_one_may_die(engines: Engines, pipeline
     assert second.run("SHOW QUERIES;")[0]["queries"][0]["state"] == "RUNNING"
 
 
-def test_the_last_windows_wait_for_ever_unless_idle_partitions_close(engines: Engines, pipeline: Pipeline) -> None:
+def test_the_last_windows_wait_for_later_events(engines: Engines, pipeline: Pipeline) -> None:
     engine = engines("one").start()
     pipeline.ranges({1: (52, 108)})
     for second in range(5):
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
-    query = deploy(engine, pipeline, {"auto.offset.reset": "earliest"})["commandStatus"]["queryId"]
+    deploy(engine, pipeline, EARLIEST)
     eventually(
         lambda: engine.statistics(pipeline.topic("realtime")).get("consumer-total-messages") == 5, 120, "no events"
     )
     time.sleep(4)
     assert pipeline.alerts() == {}
-    engine.run(f"TERMINATE {query}; DROP TABLE {pipeline.topic('alerts')};")
-    engine.run(list(migrations(pipeline.variables))[2], QUIET)
     check_alerts(pipeline, 180)
 
 
-def test_a_window_closed_by_idleness_stays_closed_after_a_restart(engines: Engines, pipeline: Pipeline) -> None:
+def test_a_window_that_was_closed_stays_closed_after_a_restart(engines: Engines, pipeline: Pipeline) -> None:
     engine = engines("one").start()
     pipeline.ranges({1: (52, 108)})
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
     for second in range(5):
         pipeline.send_event(1, START_MS + second * 1_000)
-    pipeline.flush()
+    pipeline.close()
     eventually(lambda: len(pipeline.alerts()) == 1, 120, "the window didn't close")
     time.sleep(2)
     engine.kill()
@@ -157,7 +157,7 @@ def test_a_window_closed_by_idleness_stays_closed_after_a_restart(engines: Engin
 def test_a_restart_sees_the_table_as_it_was_for_events_read_again(engines: Engines, pipeline: Pipeline) -> None:
     engine = engines("one").start()
     pipeline.ranges({1: (52, 108)})
-    deploy(engine, pipeline, QUIET | {"heartwatch.idle.close.ms": "-1"})
+    deploy(engine, pipeline, EARLIEST)
     for second in range(5):
         pipeline.send_event(1, START_MS + second * 1_000)
     pipeline.flush()
@@ -185,7 +185,7 @@ def test_a_restart_sees_the_table_as_it_was_for_events_read_again(engines: Engin
 
 def test_table_changes_hold_for_later_events_and_tombstones_delete(engines: Engines, pipeline: Pipeline) -> None:
     engine = engines("one").start()
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
 
     def say(user: int, start_ms: int) -> None:
         for second in range(3):
@@ -213,6 +213,7 @@ def test_table_changes_hold_for_later_events_and_tombstones_delete(engines: Engi
     eventually(
         lambda: engine.statistics(pipeline.topic("realtime")).get("dropped-no-table-row") == 6, 120, "not dropped"
     )
+    pipeline.close()
     eventually(lambda: len(pipeline.alerts()) >= 1, 120, "no alert")
     time.sleep(4)
     assert [key[1] for key in pipeline.alerts()] == [(START_MS + window) // WINDOW_MS * WINDOW_MS]
@@ -229,7 +230,7 @@ def test_each_poison_message_is_logged_and_its_neighbours_are_not_hurt(engines: 
         pipeline.send("realtime", "1", value)
     pipeline.send("realtime", "1", pipeline.event(1, START_MS), START_MS)
     pipeline.flush()
-    deploy(engine, pipeline, QUIET)
+    deploy(engine, pipeline, EARLIEST)
     check_alerts(pipeline, 180)
     ((alert,),) = pipeline.alerts().values()
     assert alert[3] == len(bad) + 1
@@ -251,10 +252,46 @@ def entry_of(value: bytes) -> dict[str, object]:
     return json.loads(value)["message"]["deserializationError"]  # type: ignore[no-any-return]
 
 
+def test_a_clock_that_is_ahead_is_rejected_and_makes_nobody_late(engines: Engines, pipeline: Pipeline) -> None:
+    engine = engines("one").start()
+    pipeline.ranges({1: (52, 108)})
+    deploy(engine, pipeline, EARLIEST | {AHEAD: "5000"})
+    # In 2080, by the same key, so that it is in the same partition.
+    pipeline.send("realtime", "1", pipeline.event(1, 3_499_024_000_000), START_MS)
+    for second in range(5):
+        pipeline.send_event(1, START_MS + second * 1_000)
+    pipeline.flush()
+    check_alerts_are(pipeline, {("1", 5)})
+    found = engine.statistics(pipeline.topic("realtime"))
+    assert (found["failed-messages"], found.get("late-record-drop", 0)) == (1, 0)
+    service = httpx.get(f"{engine.url}/info").json()["KsqlServerInfo"]["ksqlServiceId"]
+    (entries,) = read(pipeline.settings, f"{service}ksql_processing_log").values()
+    (entry,) = [entry_of(message.value()) for message in entries]
+    assert "ahead of the record's own time" in str(entry["errorMessage"])
+    # What is read again after a crash is judged as before.
+    engine.kill()
+    pipeline.send_event(1, START_MS + 100 * WINDOW_MS)
+    pipeline.flush()
+    engine.start()
+    check_alerts_are(pipeline, {("1", 5)})
+
+
+def check_alerts_are(pipeline: Pipeline, expected: set[tuple[str, int]]) -> None:
+    """Close all windows, and wait until the alerts are these: user and number of events."""
+    pipeline.close()
+
+    def alerts() -> list[tuple[str, int]]:
+        return [(alert[0], alert[3]) for found in pipeline.alerts().values() for alert in found]
+
+    eventually(lambda: set(alerts()) == expected, 120, lambda: f"{alerts()}")
+    time.sleep(3)
+    assert sorted(alerts()) == sorted(expected)
+
+
 def test_state_survives_a_restart_of_everything(engines: Engines, pipeline: Pipeline, platform: Platform) -> None:
     engine = engines("one").start()
     pipeline.ranges({1: (52, 108)})
-    query = deploy(engine, pipeline, QUIET)["commandStatus"]["queryId"]
+    query = deploy(engine, pipeline, EARLIEST)["commandStatus"]["queryId"]
     engine.stop()
     platform.kill("kafka-1")
     with suppress(Exception):

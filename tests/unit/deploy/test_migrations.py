@@ -8,6 +8,7 @@ import pytest
 from heartwatch.analytic import Analytic
 from heartwatch.deploy.migrations import Migration, MigrationError, plan_migration, query_properties, read_migrations
 from heartwatch.settings import load_settings
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.language.rendering import render
 
 
@@ -102,29 +103,29 @@ RECORD = {
     ],
 )
 def test_state_and_evidence(record: dict[str, object] | None, present: set[str], action: str, reason: str):
-    change = plan_migration(ONE, record, present, {"heartwatch.idle.close.ms": "5"})
+    change = plan_migration(ONE, record, present, {AHEAD: "5"})
     assert change.action == action
     assert reason in change.reason
 
 
 @pytest.mark.parametrize(
-    ("sql", "idle_ms", "offset_reset", "action"),
+    ("sql", "ahead_ms", "offset_reset", "action"),
     [
         ("CREATE TABLE a AS SELECT b FROM c;", "5", "latest", "unchanged"),
         ("CREATE TABLE a AS SELECT b FROM c;", "6", "earliest", "refused"),
         ("CREATE STREAM a (b INT) WITH (KAFKA_TOPIC='SELECT');", "6", "earliest", "unchanged"),
     ],
 )
-def test_a_running_query_s_other_properties_are_noticed(sql: str, idle_ms: str, offset_reset: str, action: str):
+def test_a_running_query_s_other_properties_are_noticed(sql: str, ahead_ms: str, offset_reset: str, action: str):
     applied = {
         **RECORD,
         "variables": {},
-        "properties": {"auto.offset.reset": "earliest", "heartwatch.idle.close.ms": "5"},
+        "properties": {"auto.offset.reset": "earliest", AHEAD: "5"},
     }
-    wanted = {"auto.offset.reset": offset_reset, "heartwatch.idle.close.ms": idle_ms}
+    wanted = {"auto.offset.reset": offset_reset, AHEAD: ahead_ms}
     change = plan_migration(migration(sql), applied, {"A"}, wanted)
     assert change.action == action
-    assert ("heartwatch.idle.close.ms: 5 → 6" in change.reason) is (action == "refused")
+    assert (f"{AHEAD}: 5 → 6" in change.reason) is (action == "refused")
 
 
 EARLIER = "0123456789abcdef0123456789abcdef"
@@ -153,4 +154,4 @@ def test_only_the_embedded_engine_gets_its_own_property():
         "auto.offset.reset": "earliest",
         "processing.guarantee": "exactly_once_v2",
     }
-    assert query_properties(settings, embedded=True)["heartwatch.idle.close.ms"] == str(settings.ksqldb.idle_close_ms)
+    assert query_properties(settings, embedded=True)[AHEAD] == str(settings.pipeline.max_ahead_ms)

@@ -16,7 +16,7 @@ SETTINGS = KafkaSettings(partitions=6, replication_factor=3, min_insync_replicas
 
 
 def test_topics_follow_from_the_analytic_and_the_settings():
-    topics = {topic.name: topic for topic in analytic_topics(Analytic.load("heart_rate", 7), SETTINGS)}
+    topics = {topic.name: topic for topic in analytic_topics(Analytic.load("heart_rate", 7), SETTINGS, 4_000)}
     assert set(topics) == {"heart_rate_historical_v7", "heart_rate_realtime_v7", "heart_rate_alerts_v7"}
     assert {(topic.partitions, topic.replication_factor) for topic in topics.values()} == {(6, 3)}
     assert topics["heart_rate_historical_v7"].config == {"cleanup.policy": "compact", "min.insync.replicas": "2"}
@@ -25,8 +25,9 @@ def test_topics_follow_from_the_analytic_and_the_settings():
         "min.insync.replicas": "2",
         "retention.ms": "1000",
         "retention.bytes": "-1",
-        "message.timestamp.after.max.ms": "9223372036854775807",
+        "message.timestamp.after.max.ms": "4000",
     }
+    assert topics["heart_rate_alerts_v7"].config["message.timestamp.after.max.ms"] == str(2**63 - 1)
 
 
 def test_connectors_name_their_service_topics():

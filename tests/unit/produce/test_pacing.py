@@ -69,3 +69,19 @@ def test_a_wait_may_be_cut_short_for_a_sign_of_life() -> None:
         waits += 1
     assert waits == 3
     assert clock.now == pytest.approx(12)
+
+
+def test_a_batch_waits_until_all_of_it_has_happened() -> None:
+    clock = Clock()
+    pacer = Pacer(clock=clock, sleep=clock.sleep, waits=True, wall_clock=lambda: 1_000 + clock.now)
+    assert pacer.wait(990_000, lambda: False, happened_ms=1_000_000)
+    assert clock.now == 0
+    assert not pacer.wait(990_000, lambda: False, at_most=3, happened_ms=1_005_000)
+    assert pacer.wait(990_000, lambda: False, happened_ms=1_005_000)
+    assert clock.now == pytest.approx(5.0)
+
+
+def test_only_who_asks_for_it_waits() -> None:
+    clock = Clock()
+    assert Pacer(clock=clock, sleep=clock.sleep, wall_clock=lambda: 0).wait(0, lambda: False, happened_ms=10**15)
+    assert clock.now == 0

@@ -116,10 +116,17 @@ def test_a_run_begins_after_every_earlier_window(tmp_path: Path) -> None:
     length = 500 // 50 * 2_000
     first = first_event_ms(run, None, now, variables)
     assert first % 10_000 == 0
-    assert 0 <= first - (now - length) < 10_000
-    assert first_event_ms(run, now + 1_000, now, variables) >= now + 1_000 + 15_000
+    assert now - length - 20_000 < first <= now - length, "its last event is not in the future"
+    closed = first_event_ms(run.model_copy(update={"close_after_ms": 25_000}), None, now, variables)
+    assert closed <= now - length - 25_000, "nor are those that close its windows"
+    assert first_event_ms(run, now - 1_000, now, variables) >= now - 1_000 + 25_000
+    assert first_event_ms(run, now + 10**12, now, variables) <= now + 35_000, (
+        "a wrong clock's event is nobody's beginning"
+    )
     real_time = first_event_ms(run.model_copy(update={"speed": 1.0}), None, now, variables)
     assert 0 <= real_time - now < 10_000
+    quicker = first_event_ms(run.model_copy(update={"speed": 4.0}), None, now, {})
+    assert quicker + length == now + length // 4, "it ends when its last event happens"
     assert first_event_ms(run, None, now, {}) == now - length
     assert first_event_ms(spec(tmp_path, "recordings"), None, now, {}) == now - 49_000
     assert first_event_ms(spec(tmp_path, "simulator", repeat=0), None, now, {}) == now

@@ -22,7 +22,9 @@ from kafkakit.partitioning import partitions_of
 from kafkakit.topic_reader import Records
 
 ANALYTIC = Analytic.load("heart_rate", 1)
-VARIABLES = ANALYTIC.variables({"window_ms": 10_000, "grace_ms": 10_000, "still_degrees": 0.0001, "minimum_events": 2})
+VARIABLES = ANALYTIC.variables(
+    {"window_ms": 10_000, "grace_ms": 10_000, "still_degrees": 0.0001, "minimum_events": 2}
+) | {"max_ahead_ms": "5000"}
 START = 1_700_000_000_000
 PARTITIONS = 4
 BY = ["user_id", "window_start"]
@@ -36,6 +38,7 @@ class Event:
     latitude: float = 40.0
     longitude: float = -74.0
     partition: int = 0
+    ahead: int = 0
 
 
 def realtime(events: list[Event]) -> pa.Table:
@@ -50,6 +53,7 @@ def realtime(events: list[Event]) -> pa.Table:
             "event_key": pa.array([event.user for event in events], pa.string()),
             "partition": pa.array([event.partition for event in events], pa.int32()),
             "offset": pa.array(range(len(events)), pa.int64()),
+            "timestamp": pa.array([START + event.at - event.ahead for event in events], pa.int64()),
         }
     )
 
@@ -143,6 +147,15 @@ def test_late_is_decided_by_the_joined_events_of_the_partition_in_order() -> Non
     assert users(run(elsewhere, ill=(50, 100), clock=(50, 100))) == ["ill"]
 
 
+def test_a_clock_that_is_ahead_makes_nobody_late() -> None:
+    ahead = Event("ahead", 600_000, 70, ahead=600_000)
+    near = Event("near", 5_000, 150, ahead=5_000)
+    computed = run(
+        [ahead, near, *still("ill", 150), Event("later", 60_000, 70)], ill=(50, 100), ahead=(50, 100), near=(50, 100)
+    )
+    assert users(computed) == ["ill"]
+
+
 def test_a_window_is_closed_by_later_events_only() -> None:
     open_window = run([*still("ill", 150), Event("clock", 19_999, 80)], ill=(50, 100), clock=(50, 100))
     assert open_window.rows["closed"].to_list() == [False]
@@ -210,6 +223,7 @@ def simulated(simulation: Simulation) -> pa.Table:
         events.append_column("event_key", keys)
         .append_column("partition", pa.array(partitions_of(keys, PARTITIONS)))
         .append_column("offset", pa.array(range(len(events)), pa.int64()))
+        .append_column("timestamp", events.column("event_time").cast(pa.int64()))
     )
 
 

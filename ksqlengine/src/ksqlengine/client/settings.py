@@ -14,8 +14,3 @@ class KsqldbSettings(SettingsSection):
         ["http://127.0.0.1:8088"], min_length=1, description="servers; the first healthy one is used"
     )
     request_timeout_seconds: float = Field(30, gt=0, description="limit of one request")
-    idle_close_ms: int = Field(
-        60_000,
-        ge=0,
-        description="silence after which the embedded engine closes a partition's windows by the clock, ms",
-    )

@@ -95,7 +95,9 @@ class _StageBuilder:
         self._filters_table = stage.source.kind is SourceKind.TABLE and not grouped
         filtered = self._filters_table and any(isinstance(step, FilterStep) for step in self._path)
         coded = bool(self._stateful_steps or stage.tables or filtered)
-        self._source = SourceReader(stage.source, self._needed[0], schemas, keeps_valueless=not coded)
+        self._source = SourceReader(
+            stage.source, self._needed[0], schemas, keeps_valueless=not coded, ahead_max_ms=stage.ahead_max_ms
+        )
         self._keys = Keys(self._source.key.valid) if coded else None
         self._parts = _Parts(schemas, counters or Counters(), self._keys)
 
@@ -141,7 +143,9 @@ class _StageBuilder:
         chain: list[Operator] = []
         for step, needed in zip(self._path[1:], self._needed[1:], strict=True):
             chain += [*self._checks(step, needed), _stateless_kind(step).operator(step, needed, self._parts)]
-        reader = SourceReader(self._stage.source, self._needed[0], self._parts.schemas)
+        reader = SourceReader(
+            self._stage.source, self._needed[0], self._parts.schemas, ahead_max_ms=self._stage.ahead_max_ms
+        )
         return RunningArm(reader, chain, self._stage.source.kind)
 
     def _needed_below(self) -> list[set[str]]:

@@ -81,14 +81,6 @@ class JoinWindowing:
         found = self.needed.get(partition)
         return self.times[partition] if found is None else found[1]
 
-    def open_partitions(self) -> list[int]:
-        """Return no partition: ksqlDB closes join windows by records alone, and reading again must give the same."""
-        return []
-
-    def last_end(self, partition: int) -> int:
-        """Return the stream time."""
-        return self.times[partition]
-
     def forget(self, partition: int) -> None:
         """Forget a partition."""
         self.times.forget(partition)

@@ -58,14 +58,6 @@ class Windowing(Protocol):
         """Return the stream time to continue with after reading again from `needed_offset`, ms."""
         ...
 
-    def open_partitions(self) -> list[int]:
-        """Return the partitions with windows that close when stream time passes without records."""
-        ...
-
-    def last_end(self, partition: int) -> int:
-        """Return the stream time at which the last open window of one of `open_partitions` closes, ms."""
-        ...
-
 
 class ChangelogState(Protocol):
     """State that a changelog topic keeps: what changed is taken for the topic, and put back from it after a restart."""

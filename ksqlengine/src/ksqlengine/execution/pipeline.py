@@ -96,12 +96,6 @@ class Pipeline:
         self._forget_unused_keys()
         return results, [*rejects, *failed(self.counters, self.stage.source.topic)]
 
-    def emit(self) -> pl.DataFrame:
-        """Return what has become final since, without new messages."""
-        if self.aggregate is None:
-            return pl.DataFrame()
-        return self.aggregate.settle(run_chain(self.after, self.aggregate.emit()))
-
     def put_back(self, states: pl.DataFrame) -> None:
         """Restore states of the aggregate from the changelog; HAVING is evaluated again for them, as it may be another one."""
         if self.aggregate is not None and self.aggregate.changelog_state is not None:

@@ -28,6 +28,7 @@ from ksqlengine.plan.steps import (
     WINDOWEND,
     WINDOWSTART,
     Column,
+    SourceKind,
     SourceStep,
     Window,
     WindowKind,
@@ -152,7 +153,13 @@ class SourceReader:
     """Turns a topic's messages into a frame of the columns that the plan uses."""
 
     def __init__(
-        self, step: SourceStep, needed: set[str], schemas: SchemaLookup, *, keeps_valueless: bool = False
+        self,
+        step: SourceStep,
+        needed: set[str],
+        schemas: SchemaLookup,
+        *,
+        keeps_valueless: bool = False,
+        ahead_max_ms: int | None = None,
     ) -> None:
         """Prepare.
 
@@ -161,8 +168,11 @@ class SourceReader:
             needed: columns that are used.
             schemas: gives the Avro schema of an id.
             keeps_valueless: a stream's records with null values come out too; joins and aggregates don't see them.
+            ahead_max_ms: a stream's record whose time column lies further ahead of the record's own time is rejected: it would
+                move stream time on, and everybody else in its partition would be late. None without a bound.
         """
         self.step = step
+        self._ahead_max_ms = ahead_max_ms
         self._keeps_valueless = keeps_valueless
         self.key = KeyReader(step, schemas)
         self._time = self._time_column()
@@ -218,6 +228,7 @@ class SourceReader:
     ) -> tuple[pl.DataFrame, list[Rejected]]:
         if self._time is not None:
             frame = with_time(frame, self._time, self.step.timestamp_format)
+            self._check_ahead(frame, batch, rows, rejects)
         if self._own_pseudo:
             frame = frame.with_columns(pl.col(name).alias(alias) for alias, name in self._own_pseudo.items())
         self._check_times(frame, rows, rejects)
@@ -293,6 +304,17 @@ class SourceReader:
         if self.step.key_window is None:
             return frame
         return frame.with_columns(bound.gather(rows) for bound in self.key.bounds(batch.key))
+
+    def _check_ahead(self, frame: pl.DataFrame, batch: MessageBatch, rows: Ints, rejects: dict[int, str]) -> None:
+        """Reject records of a clock that is ahead; by their own time, which is the same whenever they are read."""
+        if self._ahead_max_ms is None or self.step.kind is not SourceKind.STREAM or frame.is_empty():
+            return
+        ahead = (frame[ROWTIME] - pl.Series(batch.timestamp[rows])).fill_null(0).to_numpy()
+        for place in np.flatnonzero(ahead > self._ahead_max_ms).tolist():
+            rejects[int(rows[place])] = (
+                f"the event time (column {self._time}) lies {ahead[place]} ms ahead of the record's own time; "
+                f"{self._ahead_max_ms} ms are allowed"
+            )
 
     def _check_times(self, frame: pl.DataFrame, rows: Ints, rejects: dict[int, str]) -> None:
         times = frame[ROWTIME]

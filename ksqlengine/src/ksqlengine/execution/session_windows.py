@@ -51,15 +51,6 @@ class SessionWindowing:
             return self.times[partition]
         return int(sessions.sort(ROWOFFSET)[_BEFORE][0])
 
-    def open_partitions(self) -> list[int]:
-        """Return the partitions with open sessions."""
-        return self.open[ROWPARTITION].unique().to_list()
-
-    def last_end(self, partition: int) -> int:
-        """Return the stream time at which the partition's last session closes, ms."""
-        end = self.open.filter(pl.col(ROWPARTITION) == partition)[WINDOWEND].max()
-        return int(end) + self.window.size_ms + self.window.grace_ms  # type: ignore[arg-type]
-
     def forget(self, partition: int) -> None:
         """Forget a partition."""
         self.times.forget(partition)

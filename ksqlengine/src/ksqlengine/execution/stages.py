@@ -98,6 +98,7 @@ class Stage:
         arms: both sides of a join, where the stage only puts them into the join's topic in order of time; `root` and `source`
             are the left one's then.
         changelog: topic that has the stage's state, None where that is read again out of `source` (or there is none).
+        ahead_max_ms: how far a record's TIMESTAMP column may lie ahead of its own time, ms; None without a bound.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Stage:
     sink: SinkSpec
     arms: tuple[Arm, ...] = ()
     changelog: str | None = None
+    ahead_max_ms: int | None = None
 
     @property
     def with_headers(self) -> bool:
@@ -160,7 +162,8 @@ class _Cutting:
         )  # fmt: skip
         root = self._cut(plan.root)
         last = _stage("", root, replace(sink, hands_on_keys=not self._found and _hands_on_keys(root)))
-        return [self._with_changelog(stage) for stage in (*self._found, last)]
+        found = [self._with_changelog(stage) for stage in (*self._found, last)]
+        return [replace(stage, ahead_max_ms=plan.ahead_max_ms) for stage in found]
 
     def _topic(self, suffix: str) -> str:
         return query_topic(self._service_id, self._plan.query_id, suffix)

@@ -118,14 +118,6 @@ class TimeWindowing:
         """Return the stream time to continue with after reading again from `needed_offset`: the one reached."""
         return self.times[partition]
 
-    def open_partitions(self) -> list[int]:
-        """Return the partitions with open windows."""
-        return [partition for partition, starts in self._starts.items() if starts]
-
-    def last_end(self, partition: int) -> int:
-        """Return the stream time at which the partition's last open window closes, ms."""
-        return max(self._starts[partition]) + self.window.size_ms + self.window.grace_ms
-
     def forget(self, partition: int) -> None:
         """Forget a partition."""
         self.times.forget(partition)

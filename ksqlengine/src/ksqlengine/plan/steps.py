@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Self
 
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.plan.expression import Expression
 from ksqlengine.types.sqltypes import SqlType
 
@@ -522,3 +523,9 @@ class QueryPlan:
     timestamp_column: str | None = None
     timestamp_format: str | None = None
     topic_config: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ahead_max_ms(self) -> int | None:
+        """How far a record's TIMESTAMP column may lie ahead of its own time, ms; None without a bound."""
+        value = int(self.properties.get(AHEAD, "-1"))
+        return value if value >= 0 else None

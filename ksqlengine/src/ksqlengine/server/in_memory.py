@@ -190,21 +190,28 @@ class InMemoryEngine:
         arrivals: in which order records were fed: topic, first offset, and the offset after the last one.
     """
 
-    def __init__(self, variables: Mapping[str, str], schemas: Mapping[str, str], batch_rows: int = 1) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, str],
+        schemas: Mapping[str, str],
+        batch_rows: int = 1,
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         """Begin with variables and registered schemas (by subject) and nothing else.
 
         Args:
             variables: values of ``${name}``.
             schemas: Avro schemas, by subject.
             batch_rows: how many records of one `feed` go through the queries together, at most.
+            properties: session properties that are set, and that UNSET gives back.
         """
         self.catalog = Catalog()
         self.registry = MemoryRegistry(schemas)
         self.queries: dict[str, InMemoryQuery] = {}
         self.topics: dict[str, list[StoredRecord]] = {}
         self.variables = dict(variables)
-        self.defaults: Mapping[str, str] = {}
-        self.properties: dict[str, str] = {}
+        self.defaults: Mapping[str, str] = dict(properties or {})
+        self.properties: dict[str, str] = dict(self.defaults)
         self.arrivals: list[tuple[str, int, int]] = []
         self._batch_rows = batch_rows
         self._numbers = count()

@@ -131,7 +131,7 @@ class RunningTransientQuery:
         first = self._stages.chain.pipelines[0]
         tables = TableFollower(first, config, self._resources.ends) if isinstance(first, Pipeline) else None
         owned = {
-            partition: OwnedPartition(PartitionProgress(position=0), None, 0, 0, time.time())
+            partition: OwnedPartition(PartitionProgress(position=0), None, 0, 0)
             for partition in range(self._partitions[self._topic])
         }
         try:

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.planning.with_clause import EngineDefaults
 from ksqlengine.streams.context import Guarantee, QueryOptions
 from ksqlengine.types.errors import BAD_REQUEST, KsqlError, NotSupportedError, StatementError
 
-IDLE_CLOSE = "heartwatch.idle.close.ms"
 _STREAMS_PREFIX = "ksql.streams."
 _THROW_ON_INVALID = "ksql.timestamp.throw.on.invalid"
 
@@ -53,9 +53,9 @@ PROPERTIES: Mapping[str, Property] = {
         "exactly_once_v2", "Whether results and positions are one transaction.", _one_of(*_GUARANTEES)
     ),
     "commit.interval.ms": Property("1000", "Longest time between commits of a query without results.", _whole(1)),
-    IDLE_CLOSE: Property(
+    AHEAD: Property(
         "-1",
-        "A partition that gets no record for so long closes its open windows; -1 waits for the next record.",
+        "A stream's record whose TIMESTAMP column lies further ahead of the record's own time is rejected; -1: none is.",
         _whole(-1),
     ),
     "ksql.persistence.default.format.key": Property("KAFKA", "Key format of statements that name none."),
@@ -175,11 +175,9 @@ def engine_defaults(properties: Mapping[str, str]) -> EngineDefaults:
 def query_options(properties: Mapping[str, str]) -> QueryOptions:
     """Return what a query's properties come to."""
     values = {name: property_.default for name, property_ in PROPERTIES.items()} | dict(properties)
-    idle = int(values[IDLE_CLOSE])
     at_least_once = values["processing.guarantee"].lower() == Guarantee.AT_LEAST_ONCE.value
     return QueryOptions(
         guarantee=Guarantee.AT_LEAST_ONCE if at_least_once else Guarantee.EXACTLY_ONCE,
         reset=values["auto.offset.reset"].lower(),
-        idle_close_ms=idle if idle >= 0 else None,
         commit_seconds=int(values["commit.interval.ms"]) / 1000,
     )

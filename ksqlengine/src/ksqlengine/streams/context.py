@@ -44,13 +44,11 @@ class QueryOptions:
     Attributes:
         guarantee: exactly once, or at least once.
         reset: where a partition without a committed offset begins.
-        idle_close_ms: a partition that got no record for so long closes its open windows, None to wait indefinitely.
         commit_seconds: longest time without a commit, s.
     """
 
     guarantee: Guarantee = Guarantee.EXACTLY_ONCE
     reset: str = "latest"
-    idle_close_ms: int | None = None
     commit_seconds: float = _INPUT_COMMIT_SECONDS
 
     def reads_from_beginning(self, source: SourceStep) -> bool:

@@ -70,12 +70,8 @@ class PipelineWork:
     # ---------------------------------------------------------------------------------------------- records
     def process(self, batch: MessageBatch) -> None:
         """Process what was read, which may be nothing, and write what comes of it."""
-        for _, partition, offset in batch.ends:
-            if partition in self._owned:
-                self._owned[partition].ended_at = offset
         if len(batch):
             self._process(batch)
-        self._close_idle_windows()
 
     def _process(self, batch: MessageBatch) -> None:
         batch = self._unprocessed(ordered(batch, self._owned))
@@ -93,7 +89,6 @@ class PipelineWork:
             if owned.seen_before > offsets[0]:
                 repeated += int(np.count_nonzero(offsets < owned.seen_before))
             owned.progress.position = int(offsets[-1]) + 1
-            owned.last_record = now
         self._context.metrics.count_consumed(len(batch) - repeated, self._pipeline.counters, now)
 
     def _unprocessed(self, batch: MessageBatch) -> MessageBatch:
@@ -113,32 +108,6 @@ class PipelineWork:
     @property
     def _windowing(self) -> Windowing | None:
         return self._aggregate.windowing if self._aggregate is not None else None
-
-    def _close_idle_windows(self) -> None:
-        """Move the stream time of partitions on that got nothing for long, so that a quiet stream's windows close."""
-        limit, windowing = self._context.options.idle_close_ms, self._windowing
-        if limit is None or windowing is None:
-            return
-        now = time.time()
-        quiet = [
-            partition
-            for partition in windowing.open_partitions()
-            if partition in self._owned and (now - self._owned[partition].last_record) * 1000 >= limit
-        ]
-        if not quiet:
-            return
-        # A partition with an open transaction isn't quiet: a producer that died in the middle goes on where it was.
-        wanted = [(self._topic, partition) for partition in quiet]
-        ends = self._clients.ends(wanted, IsolationLevel.READ_UNCOMMITTED)
-        closing = [partition for partition in quiet if self._is_read(partition, ends[self._topic, partition])]
-        for partition in closing:
-            windowing.times.advance(partition, windowing.last_end(partition))
-        if closing:
-            self._write(self._pipeline.emit())
-
-    def _is_read(self, partition: int, end: int) -> bool:
-        owned = self._owned[partition]
-        return max(owned.ended_at, owned.progress.position) >= end
 
     # ---------------------------------------------------------------------------------------------- commits
     def prepare_commit(self) -> list[TopicPartition]:
@@ -202,9 +171,7 @@ class PipelineWork:
         """Restore what belongs to partitions that the group has given to this process."""
         for partition, (offset, found) in self._committed_progress(partitions).items():
             seen_before = found.position
-            self._owned[partition] = OwnedPartition(
-                replace(found, position=offset), None, seen_before, offset, time.time()
-            )
+            self._owned[partition] = OwnedPartition(replace(found, position=offset), None, seen_before, offset)
             if self._aggregate is not None:
                 self._aggregate.seen_before[partition] = seen_before
             if self._windowing is not None:

@@ -85,13 +85,9 @@ class OwnedPartition:
         committed: what was committed last, None before the first commit.
         seen_before: offsets below are read again.
         begin: offset from which it is read since the take-over.
-        last_record: wall clock of the last record or of the take-over, s.
-        ended_at: its end when it was last reached, -1 before.
     """
 
     progress: PartitionProgress
     committed: tuple[int, int, int] | None
     seen_before: int
     begin: int
-    last_record: float
-    ended_at: int = -1

@@ -47,15 +47,16 @@ class Result:
     details: tuple[str, ...] = ()
 
 
-def run_case(case: Case, *, together: bool = False) -> Result:
+def run_case(case: Case, *, together: bool = False, properties: Mapping[str, str] | None = None) -> Result:
     """Run a test of statements, input records and output records; never raises, so one test can't end the others.
 
     Args:
         case: the test.
         together: records that follow one another in one topic go through as one batch, as they do against Kafka. Results are the
             same, but that of several changes of a group in a batch only the last one comes out.
+        properties: session properties that are set before the first statement.
     """
-    engine = InMemoryEngine({}, case.schemas)
+    engine = InMemoryEngine({}, case.schemas, properties=properties)
     try:
         for parsed in split_statements(case.statements):
             engine.execute(parsed)
@@ -156,9 +157,14 @@ def _differences(case: Case, engine: InMemoryEngine) -> list[TopicDifference | N
 
 
 # -------------------------------------------------------------------------------------------------- SQL tests
-def run_sql_test(test: SqlTest) -> Result:
-    """Run a test that inserts its own records and asserts what comes out; never raises."""
-    run = _SqlRun()
+def run_sql_test(test: SqlTest, properties: Mapping[str, str] | None = None) -> Result:
+    """Run a test that inserts its own records and asserts what comes out; never raises.
+
+    Args:
+        test: the test.
+        properties: session properties that are set before the first statement.
+    """
+    run = _SqlRun(properties)
     try:
         statements = split_statements(test.sql)
     except StatementError as error:
@@ -181,8 +187,8 @@ def run_sql_test(test: SqlTest) -> Result:
 class _SqlRun:
     """One SQL test: an engine, and how many records of each topic were asserted."""
 
-    def __init__(self) -> None:
-        self._engine = InMemoryEngine({}, {})
+    def __init__(self, properties: Mapping[str, str] | None) -> None:
+        self._engine = InMemoryEngine({}, {}, properties=properties)
         self._asserted: Counter[str] = Counter()
 
     def execute(self, parsed: ParsedStatement) -> None:
