@@ -8,6 +8,9 @@ INTERNAL_PREFIX = "_confluent-ksql-"
 AHEAD = "ksqlengine.timestamp.ahead.max.ms"
 """Property of a query: how far the TIMESTAMP column of a stream's record may lie ahead of the record's own time, ms; -1: any."""
 
+CACHE = "cache.max.bytes.buffering"
+"""Property of a query: size of the cache before its stores, bytes; 0: none."""
+
 
 def is_internal(topic: str) -> bool:
     """Say whether a topic is a service's own, which nobody else reads or writes."""

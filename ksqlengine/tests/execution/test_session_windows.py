@@ -151,3 +151,17 @@ def test_a_restart_loses_and_repeats_nothing(seed: int, final: bool) -> None:
         subject.windowing.times.advance(0, time)
         subject.seen_before[0] = stop
     assert got == wanted
+
+
+@pytest.mark.parametrize(("retention_ms", "batch", "lost"), [(None, 1, 2), (None, 9, 2), (3_600_000, 1, 0)])
+def test_sessions_that_left_the_store_before_the_look_are_lost(retention_ms: int | None, batch: int, lost: int) -> None:
+    # The records and results of a real ksqlDB server that looked at every record.
+    window = Window(WindowKind.SESSION, 5_000, 5_000, 3_000, retention_ms)
+    subject = SessionWindows(window, LISTED, {"vs": pl.List(pl.Int64)}, Counters(), final=True)
+    first = 1_700_000_000_000
+    times = [(0, 1), (4_000, 1), (9_000, 2), (16_000, 1), (36_000, 2), (90_000, 1), (200_000, 1)]
+    rows = [(0, offset, first + time, key) for offset, (time, key) in enumerate(times)]
+    found = [out for begin in range(0, len(rows), batch) for out in push(subject, rows[begin : begin + batch])]
+    kept = [(1, 0, 4_000), (2, 9_000, 9_000), (1, 16_000, 16_000), (2, 36_000, 36_000), (1, 90_000, 90_000)]
+    assert sorted((key, start - first, end - first) for key, start, end, _ in found) == sorted(kept[: 5 - lost])
+    assert subject._counters.let_go == lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,7 @@ SUMS = Aggregates(
     merge=(pl.col("N").sum(), pl.col("S").sum()),
     result=(pl.col("N"), pl.col("S")),
 )
+KEPT = replace(TUMBLING, retention_ms=1_000)
 STATES = {"N": pl.Int64(), "S": pl.Int64()}
 
 
@@ -65,27 +66,56 @@ def streams(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def reference(events: list[Event], window: Window) -> tuple[list[tuple[int, ...]], int]:
-    """Return closed groups (partition, start, key, count, sum, time) and the number of late rows, event by event."""
-    closed, late = [], 0
+@dataclass
+class Reference:
+    """KStreamWindowAggregate with EMIT FINAL and its store, event by event, with a look at closed windows after each.
+
+    Attributes:
+        closed: closed groups (partition, start, key, count, sum, time).
+        final: those of them that the store still had.
+        late: rows of windows that had closed.
+    """
+
+    closed: list[tuple[int, ...]]
+    final: list[tuple[int, ...]]
+    late: int = 0
+
+    @property
+    def let_go(self) -> int:
+        return len(self.closed) - len(self.final)
+
+
+def reference(events: list[Event], window: Window) -> Reference:
+    found = Reference([], [])
     for partition in (0, 1):
-        groups: dict[tuple[int, int], list[Event]] = {}
-        stream_time = -1
-        for event in (one for one in events if one.partition == partition):
-            stream_time = max(stream_time, event.time)
-            first = event.time // window.advance_ms * window.advance_ms
-            for start in range(first, event.time - window.size_ms, -window.advance_ms):
-                if start < 0:
-                    continue
-                if start + window.size_ms <= stream_time - window.grace_ms:
-                    late += 1
-                else:
-                    groups.setdefault((start, event.key), []).append(event)
-        for (start, key), members in groups.items():
-            if start + window.size_ms + window.grace_ms <= stream_time:
-                total, last = sum(one.value for one in members), max(one.time for one in members)
-                closed.append((partition, start, key, len(members), total, last))
-    return sorted(closed), late
+        _follow([one for one in events if one.partition == partition], window, found)
+    found.closed.sort()
+    found.final.sort()
+    return found
+
+
+def _follow(events: list[Event], window: Window, found: Reference) -> None:
+    store: dict[tuple[int, int], list[Event]] = {}
+    stream_time = newest = -1
+    kept = window.retention_ms or window.size_ms + window.grace_ms
+    for event in events:
+        stream_time = max(stream_time, event.time)
+        first = event.time // window.advance_ms * window.advance_ms
+        for start in range(first, event.time - window.size_ms, -window.advance_ms):
+            if start < 0:
+                continue
+            if start + window.size_ms <= stream_time - window.grace_ms:
+                found.late += 1
+            else:
+                store.setdefault((start, event.key), []).append(event)
+                newest = max(newest, start)
+        for start, key in [one for one in store if one[0] + window.size_ms + window.grace_ms <= stream_time]:
+            members = store.pop((start, key))
+            total, last = sum(one.value for one in members), max(one.time for one in members)
+            group = (event.partition, start, key, len(members), total, last)
+            found.closed.append(group)
+            if start >= newest - kept:
+                found.final.append(group)
 
 
 def groups(results: Iterable[pl.DataFrame]) -> list[tuple[int, ...]]:
@@ -102,7 +132,7 @@ def cut(events: list[Event], sizes: list[int]) -> list[list[Event]]:
     return [*batches, left]
 
 
-@pytest.mark.parametrize("window", [TUMBLING, HOPPING])
+@pytest.mark.parametrize("window", [TUMBLING, HOPPING, KEPT, replace(HOPPING, retention_ms=20)])
 @given(streams(), st.lists(st.integers(0, 12), max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_final_results_and_losses_do_not_depend_on_how_the_input_is_cut(
@@ -111,7 +141,8 @@ def test_final_results_and_losses_do_not_depend_on_how_the_input_is_cut(
     counters = Counters()
     operator = FinalWindows(window, SUMS, counters)
     found = groups(operator.push(frame(batch)) for batch in cut(events, sizes))
-    assert (sorted(found), counters.late) == reference(events, window)
+    expected = reference(events, window)
+    assert (sorted(found), counters.late, counters.let_go) == (expected.final, expected.late, expected.let_go)
 
 
 @given(streams(), st.integers(0, 60), st.lists(st.integers(0, 12), max_size=4))
@@ -136,7 +167,7 @@ def test_reading_again_from_the_needed_offset_gives_the_rest_and_nothing_twice(
         again += [one for one in events if one.partition == partition and one.offset >= start]
     found += groups(second.push(frame(batch)) for batch in cut(again, sizes))
     assert sorted(found) == expected
-    assert before.late + after.late == reference(events, TUMBLING)[1]
+    assert before.late + after.late == reference(events, TUMBLING).late
 
 
 @given(streams(), st.lists(st.integers(0, 12), max_size=8))
@@ -150,7 +181,7 @@ def test_the_last_change_of_each_group_is_its_result(events: list[Event], sizes:
             assert not results[DELETED].any()
         for partition, start, key, *values in groups([results]):
             last[partition, start, key] = tuple(values)
-    final = {group[:3]: group[3:] for group in reference(events, TUMBLING)[0]}
+    final = {group[:3]: group[3:] for group in reference(events, TUMBLING).closed}
     assert {where: last[where] for where in final} == final
 
 
@@ -182,7 +213,7 @@ def test_rows_fall_into_every_hopping_window_that_holds_them(times: list[int]) -
 
 def test_rows_without_a_key_are_counted_and_do_not_move_stream_time() -> None:
     counters = Counters()
-    operator = FinalWindows(TUMBLING, SUMS, counters)
+    operator = FinalWindows(KEPT, SUMS, counters)
     operator.push(frame([Event(0, 0, 1, 3, 1), Event(0, 1, -1, 1_000, 1), Event(0, 2, 1, 4, 1)]))
     assert counters.without_key == 1
     assert counters.late == 0
@@ -199,10 +230,43 @@ def test_a_dropped_partition_leaves_nothing_behind() -> None:
 
 
 def test_many_rows_are_merged_so_that_memory_follows_the_open_groups() -> None:
-    operator = FinalWindows(TUMBLING, SUMS, Counters())
+    operator = FinalWindows(KEPT, SUMS, Counters())
     for number in range(40):
         operator.push(frame([Event(0, number * 10_000 + row, row % 50, 3, 1) for row in range(10_000)]))
     assert operator.rows() < 150_000
     result = operator.push(frame([Event(0, 400_000, 0, 100, 1)]))
     assert result["N"].sum() == 400_000
     assert len(result) == 50
+
+
+# What a real ksqlDB server gave (caching off, a look at every record): records 0, 5, 12, 45, 56, 200, 5000 and 5030 s.
+GAPS = [0, 5, 12, 45, 56, 200, 5_000, 5_030]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize(
+    ("retention_s", "starts"),
+    [(None, []), (30, [10, 5_000]), (3_600, [0, 10, 40, 50, 5_000]), (86_400, [0, 10, 40, 50, 200, 5_000])],
+)
+def test_windows_that_left_the_store_before_the_look_are_lost(
+    retention_s: int | None, starts: list[int], batch: int
+) -> None:
+    retention_ms = None if retention_s is None else retention_s * 1_000
+    operator = FinalWindows(
+        Window(WindowKind.TUMBLING, 10_000, 10_000, 10_000, retention_ms), SUMS, counters := Counters()
+    )
+    events = [Event(0, offset, 1, time * 1_000, 1) for offset, time in enumerate(GAPS)]
+    found = groups(operator.push(frame(events[at : at + batch])) for at in range(0, len(events), batch))
+    assert [start // 1_000 for _, start, *_ in sorted(found)] == starts
+    assert counters.let_go == 6 - len(starts)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_behind_a_cache_whole_segments_are_lost(batch: int) -> None:
+    # Retention 20 s in segments of 60 s: the record at 200 s has made the segment of 40 s and 50 s go, that at 56 s none.
+    window = Window(WindowKind.TUMBLING, 10_000, 10_000, 10_000)
+    operator = FinalWindows(window, SUMS, counters := Counters(), is_cached=True)
+    events = [Event(0, offset, 1, time * 1_000, 1) for offset, time in enumerate(GAPS)]
+    found = groups(operator.push(frame(events[at : at + batch])) for at in range(0, len(events), batch))
+    assert [start // 1_000 for _, start, *_ in sorted(found)] == [0, 10, 5_000]
+    assert counters.let_go == 3

@@ -99,7 +99,7 @@ class _StageBuilder:
             stage.source, self._needed[0], schemas, keeps_valueless=not coded, ahead_max_ms=stage.ahead_max_ms
         )
         self._keys = Keys(self._source.key.valid) if coded else None
-        self._parts = _Parts(schemas, counters or Counters(), self._keys)
+        self._parts = _Parts(schemas, counters or Counters(), self._keys, stage.is_cached)
 
     def build(self, write: WriteSchemas) -> Pipeline:
         """Return the whole stage's pipeline."""
@@ -190,12 +190,14 @@ class _Parts:
         schemas: gives the Avro schema of an id.
         counters: where losses are counted.
         keys: codes of the keys; None where nothing needs them.
+        is_cached: whether a cache stands before the store.
         tables: joined tables, in order of the joins.
     """
 
     schemas: SchemaLookup
     counters: Counters
     keys: Keys | None
+    is_cached: bool
     tables: list[TableInput] = field(default_factory=list)
 
     @property
@@ -374,7 +376,7 @@ class _AggregateKind(_StatefulKind[AggregateStep]):
         if step.emit_final:
             if step.window is None:
                 raise NotSupportedError("EMIT FINAL without a window")
-            return FinalWindows(step.window, functions, parts.counters)
+            return FinalWindows(step.window, functions, parts.counters, parts.is_cached)
         return ChangingGroups(step.window, functions, states, parts.counters)
 
     def key_names(self, step: AggregateStep) -> tuple[str, ...]:

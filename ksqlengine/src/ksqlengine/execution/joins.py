@@ -17,12 +17,9 @@ import polars as pl
 
 from ksqlengine.execution.keys import ABSENT, Keys
 from ksqlengine.execution.operators import INDEX, KEY, LEFT, RIGHT, SIDE, StreamTimes, without_repeated
-from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
+from ksqlengine.plan.steps import LEAST_SEGMENT_MS, PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, JoinKind
 from ksqlengine.types.arrays import Ints, Mask, runs
 
-_LEAST_SEGMENT_MS = (
-    60_000  # Kafka Streams drops whole segments of a window store: rows live a bit longer than they must
-)
 _BEFORE = "__BEFORE"  # stream time before the row, ms, Int64
 _PENDING = "__PENDING"  # the row has no match yet and comes out without one when its window closes, Boolean
 _OWN = {
@@ -58,7 +55,7 @@ class JoinWindow:
 
     def oldest(self, store_times: Ints) -> Ints:
         """Return the oldest event time that a store still has at each of its stream times."""
-        segment = max(self.retention_ms // 2, _LEAST_SEGMENT_MS)
+        segment = max(self.retention_ms // 2, LEAST_SEGMENT_MS)
         return np.maximum(store_times - self.retention_ms, 0) // segment * segment
 
 

@@ -162,9 +162,18 @@ class EvaluationFailure:
 
 @dataclass
 class Counters:
-    """What happened to rows that didn't come through, by name (shown by DESCRIBE EXTENDED), and what could not be computed."""
+    """What happened to rows that didn't come through, by name (shown by DESCRIBE EXTENDED), and what could not be computed.
+
+    Attributes:
+        late: rows whose window had closed.
+        let_go: groups of windows that their store had let go before they were due with EMIT FINAL.
+        without_table_row: rows that an INNER join dropped.
+        without_key: rows without a key.
+        failures: what could not be computed.
+    """
 
     late: int = 0
+    let_go: int = 0
     without_table_row: int = 0
     without_key: int = 0
     failures: list[EvaluationFailure] = field(default_factory=list)

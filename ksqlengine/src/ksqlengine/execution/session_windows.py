@@ -1,8 +1,9 @@
 """Aggregates over SESSION windows: a key's records with no gap between them longer than the window's.
 
 Source: Kafka Streams' ``KStreamSessionWindowAggregate``. With T the partition's stream time, a record is late when its session,
-all that it joins included, ends before T - gap - grace. A session whose end is at or before that is closed: it comes out with
-EMIT FINAL, and no record joins it any more.
+all that it joins included, ends before T - gap - grace. A session whose end is before that is closed: it comes out with
+EMIT FINAL, and no record joins it any more. It does not come out where its store let it go before the record that closes it: the
+store drops whole segments (``AbstractSegments.cleanupExpiredSegments``), so sessions live a bit longer than the retention.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class SessionWindows:
         self._counters = counters
         self._final = final
         self._next = 0
+        self._looks: dict[int, Ints] = {}  # stream time at each row of the last stretch, by partition
         self.seen_before = self.windowing.seen_before
 
     def push(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -97,7 +99,9 @@ class SessionWindows:
         results = []
         cuts = self._cuts(times, before, late, again)
         for start, end in zip(cuts, [*cuts[1:], len(frame)], strict=True):
-            for partition, _, last in runs(partitions[start:end]):
+            self._looks = {}
+            for partition, first, last in runs(partitions[start:end]):
+                self._looks[partition] = after[start + first : start + last]
                 self.windowing.times.advance(partition, int(after[start + last - 1]))
             results.append(self._take(frame[start:end], bool(late[start]), bool(again[start])))
         return pl.concat([result for result in results if len(result)] or [pl.DataFrame()])
@@ -270,4 +274,16 @@ class SessionWindows:
         self.windowing.open = held.filter(~closed)
         if again or not self._final:
             return pl.DataFrame()
-        return self._results(held.filter(closed), pl.lit(False), pl.col(_SESSION)).drop(DELETED, SLOT)
+        kept = self._kept(held.filter(closed))
+        return self._results(kept, pl.lit(False), pl.col(_SESSION)).drop(DELETED, SLOT)
+
+    def _kept(self, closed: pl.DataFrame) -> pl.DataFrame:
+        """Return the closed sessions that the store still had at the row that closed them; count the others."""
+        kept = np.ones(len(closed), dtype=bool)
+        partitions, ends = closed[ROWPARTITION].to_numpy(), closed[WINDOWEND].to_numpy()
+        for partition, looks in self._looks.items():
+            own = np.flatnonzero(partitions == partition)
+            closing = np.searchsorted(looks, ends[own] + self.windowing.window.size_ms + self.windowing.window.grace_ms)
+            kept[own] = ends[own] >= self.windowing.window.oldest_kept(looks[closing])
+        self._counters.let_go += int(np.count_nonzero(~kept))
+        return closed.filter(pl.Series(kept))

@@ -99,6 +99,7 @@ class Stage:
             are the left one's then.
         changelog: topic that has the stage's state, None where that is read again out of `source` (or there is none).
         ahead_max_ms: how far a record's TIMESTAMP column may lie ahead of its own time, ms; None without a bound.
+        is_cached: whether a cache stands before the stage's store.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Stage:
     arms: tuple[Arm, ...] = ()
     changelog: str | None = None
     ahead_max_ms: int | None = None
+    is_cached: bool = True
 
     @property
     def with_headers(self) -> bool:
@@ -163,7 +165,7 @@ class _Cutting:
         root = self._cut(plan.root)
         last = _stage("", root, replace(sink, hands_on_keys=not self._found and _hands_on_keys(root)))
         found = [self._with_changelog(stage) for stage in (*self._found, last)]
-        return [replace(stage, ahead_max_ms=plan.ahead_max_ms) for stage in found]
+        return [replace(stage, ahead_max_ms=plan.ahead_max_ms, is_cached=plan.is_cached) for stage in found]
 
     def _topic(self, suffix: str) -> str:
         return query_topic(self._service_id, self._plan.query_id, suffix)

@@ -1,4 +1,10 @@
-"""Aggregates of streams, in windows of a fixed size or over all time; SESSION windows are in `session_windows`."""
+"""Aggregates of streams, in windows of a fixed size or over all time; SESSION windows are in `session_windows`.
+
+Source of what a store lets go: Kafka Streams' ``AbstractDualSchemaRocksDBSegmentedBytesStore.getActualFrom``, and
+``AbstractKStreamTimeWindowAggregateProcessor.maybeForwardFinalResult`` for the look at closed windows, which comes here with
+each record. The record is put into its own window first; a window that starts more than the retention before the newest one
+is no longer found. Where a cache stands before the store, it is taken to have what the store's segments have.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,21 +74,38 @@ def window_rows(times: Ints, window: Window) -> tuple[Ints, Ints]:
     return rows[inside], flat[inside]
 
 
+class ClosedWindow(NamedTuple):
+    """A window that stream time has closed.
+
+    Attributes:
+        partition: where.
+        start: its start, ms.
+        kept: whether the store still had it at the first look after it closed.
+    """
+
+    partition: int
+    start: int
+    kept: bool
+
+
 class TimeWindowing:
     """Puts rows into windows, drops late ones, and knows which windows are open: what all windowed aggregates share."""
 
-    def __init__(self, window: Window, counters: Counters) -> None:
+    def __init__(self, window: Window, counters: Counters, is_cached: bool = False) -> None:
         self.window = window
+        self._is_cached = is_cached
         self.times = StreamTimes()
         self.seen_before: dict[int, int] = {}  # offsets below are read again: their losses were counted already
         self.first_offsets: dict[tuple[int, int], int] = {}  # of each open (partition, window start)
         self._starts: dict[int, list[int]] = {}  # heaps of open windows' starts by partition
+        self._looks: dict[int, Ints] = {}  # stream time at each row since `due` was asked last, by partition
         self._counters = counters
 
     def assign(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return one row for each open window that a row falls into, with `WINDOWSTART`."""
         partitions, times = frame[ROWPARTITION].to_numpy(), frame[ROWTIME].to_numpy()
         stream_times = self.times.follow(partitions, times)
+        self._looks = {partition: stream_times[start:end] for partition, start, end in runs(partitions)}
         rows, starts = window_rows(times, self.window)
         late = starts + self.window.size_ms <= stream_times[rows] - self.window.grace_ms
         offsets = frame[ROWOFFSET].to_numpy()
@@ -92,16 +116,28 @@ class TimeWindowing:
         whole = len(rows) == len(frame) and self.window.kind is WindowKind.TUMBLING
         return (frame if whole else frame[rows]).with_columns(pl.Series(WINDOWSTART, starts))
 
-    def due(self) -> list[tuple[int, int]]:
+    def due(self) -> list[ClosedWindow]:
         """Return, and no longer count as open, the windows whose end and grace stream time has passed."""
         closed = []
         for partition, starts in self._starts.items():
             limit = self.times[partition] - self.window.grace_ms - self.window.size_ms
             while starts and starts[0] <= limit:
-                closed.append((partition, heappop(starts)))
-        for where in closed:
-            del self.first_offsets[where]
+                start = heappop(starts)
+                closed.append(ClosedWindow(partition, start, self._is_kept(partition, start)))
+        for window in closed:
+            del self.first_offsets[window.partition, window.start]
+        self._looks = {}
         return closed
+
+    def _is_kept(self, partition: int, start: int) -> bool:
+        """Return whether the store still has a window at the row that closes it."""
+        looks = self._looks.get(partition)
+        if looks is None:  # restored, and closed when the state was kept
+            return True
+        closing = looks[np.searchsorted(looks, start + self.window.size_ms + self.window.grace_ms)]
+        newest = closing // self.window.advance_ms * self.window.advance_ms
+        oldest = self.window.oldest_kept(newest) if self._is_cached else newest - self.window.kept_ms
+        return bool(start >= oldest)
 
     def needed_offset(self, partition: int) -> int | None:
         """Return the lowest offset that an open window of the partition needs, None without open windows."""
@@ -148,7 +184,7 @@ class _Bucket:
 
 
 class FinalWindows:
-    """Windowed aggregate with EMIT FINAL: a window's groups come out once, when it closes.
+    """Windowed aggregate with EMIT FINAL: a window's groups come out once, when it closes, unless the store has let it go.
 
     Rows gather unaggregated until a window is due or many are there; then they are grouped at once into partial states per
     window, which are merged when the window closes, or when they have doubled (so memory follows the open groups).
@@ -156,8 +192,16 @@ class FinalWindows:
 
     changelog_state = None
 
-    def __init__(self, window: Window, aggregates: Aggregates, counters: Counters) -> None:
-        self.windowing = TimeWindowing(window, counters)
+    def __init__(self, window: Window, aggregates: Aggregates, counters: Counters, is_cached: bool = False) -> None:
+        """Begin without rows.
+
+        Args:
+            window: the window.
+            aggregates: the functions.
+            counters: where losses are counted.
+            is_cached: whether a cache stands before the store.
+        """
+        self.windowing = TimeWindowing(window, counters, is_cached)
         self.seen_before = self.windowing.seen_before
         self._aggregates = aggregates
         self._counters = counters
@@ -181,10 +225,14 @@ class FinalWindows:
         due = self.windowing.due()
         if due or self._pending_rows >= _PENDING_ROWS:
             self._flush()
-        parts = [part for where in due if where in self._buckets for part in self._buckets.pop(where).parts]
-        if not parts:
-            return self.empty()
-        return self._results(self._merge(parts))
+        kept: list[pl.DataFrame] = []
+        for partition, start, is_kept in due:
+            parts = self._buckets.pop((partition, start)).parts
+            if is_kept:
+                kept.extend(parts)
+            else:
+                self._counters.let_go += pl.concat([part.select(KEY) for part in parts]).n_unique()
+        return self._results(self._merge(kept)) if kept else self.empty()
 
     def empty(self) -> pl.DataFrame:
         """Return an empty result."""
@@ -410,7 +458,8 @@ class ChangingGroups:
         return np.array(slots, dtype=np.int64)
 
     def _expire(self) -> None:
-        for where in self.windowing.due() if self.windowing else ():
+        for partition, start, _ in self.windowing.due() if self.windowing else ():
+            where = (partition, start)
             if self._keeps:
                 self._forgotten.extend((where[0], *group) for group in self._by_window.get(where, ()))
             self._remove(where)

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar, Self
 
-from ksqlengine.internal_names import AHEAD
+from ksqlengine.internal_names import AHEAD, CACHE
 from ksqlengine.plan.expression import Expression
+from ksqlengine.types.arrays import Ints
 from ksqlengine.types.sqltypes import SqlType
 
 ROWTIME = "ROWTIME"  # event time of the row, ms since the epoch, Int64
@@ -66,6 +67,10 @@ class WindowKind(Enum):
     SESSION = "SESSION"
 
 
+# Kafka Streams drops whole segments of a store, none shorter than this: rows live a bit longer than they must.
+LEAST_SEGMENT_MS = 60_000
+
+
 @dataclass(frozen=True)
 class Window:
     """WINDOW clause; all lengths in ms. `advance_ms` equals `size_ms` for tumbling; `size_ms` is the gap for sessions."""
@@ -75,6 +80,19 @@ class Window:
     advance_ms: int
     grace_ms: int
     retention_ms: int | None = None
+
+    @property
+    def kept_ms(self) -> int:
+        """How far behind the newest a window may lie until its store lets it go: RETENTION, or size and grace, ms."""
+        return self.retention_ms if self.retention_ms is not None else self.size_ms + self.grace_ms
+
+    def oldest_kept(self, newest: Ints) -> Ints:
+        """Return the oldest time that the store has segments of, at each newest time in it, ms.
+
+        Source: Kafka Streams' ``AbstractSegments.cleanupExpiredSegments``: only whole segments are dropped.
+        """
+        segment = max(self.kept_ms // 2, LEAST_SEGMENT_MS)
+        return (newest - self.kept_ms) // segment * segment
 
     @property
     def clause(self) -> str:
@@ -529,3 +547,8 @@ class QueryPlan:
         """How far a record's TIMESTAMP column may lie ahead of its own time, ms; None without a bound."""
         value = int(self.properties.get(AHEAD, "-1"))
         return value if value >= 0 else None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether a cache stands before the query's stores."""
+        return int(self.properties.get(CACHE, "1")) > 0

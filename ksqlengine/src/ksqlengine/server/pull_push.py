@@ -30,7 +30,7 @@ from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
-from ksqlengine.server.transient_stages import TransientStages, last_of_each_key
+from ksqlengine.server.transient_stages import TransientStages, last_of_each_key, still_stored
 from ksqlengine.streams.batches import ordered, select
 from ksqlengine.streams.join_merge import Merger
 from ksqlengine.streams.progress import OwnedPartition, PartitionProgress
@@ -203,7 +203,10 @@ class RunningTransientQuery:
                 table.add(ordered(batch, range(len(ends))))
             if self._stop.is_set():
                 table.forget()
-            return table.end(ends)
+            rows = table.end(ends)
+        window = self._plan.source.key_window
+        is_result = self._plan.source.query_id is not None
+        return rows if rows is None or window is None or not is_result else still_stored(rows, window)
 
     def _to_the_end(self, begin: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[MessageBatch]:
         """Yield the topic's records from some offsets to others, given by partition."""

@@ -398,6 +398,7 @@ def current_status(text: str, command_id: str, message: str, query_id: str | Non
 _LOSSES: Mapping[str, Any] = {
     "failed-messages": lambda metrics: metrics.failed,
     "late-record-drop": lambda metrics: metrics.late,
+    "windows-let-go": lambda metrics: metrics.let_go,
     "dropped-no-table-row": lambda metrics: metrics.without_table_row,
     "dropped-null-key": lambda metrics: metrics.without_key,
 }

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ksqlengine.internal_names import AHEAD
+from ksqlengine.internal_names import AHEAD, CACHE
 from ksqlengine.planning.with_clause import EngineDefaults
 from ksqlengine.streams.context import Guarantee, QueryOptions
 from ksqlengine.types.errors import BAD_REQUEST, KsqlError, NotSupportedError, StatementError
@@ -77,8 +77,10 @@ PROPERTIES: Mapping[str, Property] = {
     "ksql.create.or.replace.enabled": Property("true", "Without effect: CREATE OR REPLACE is always there.", _BOOLEAN),
     "ksql.suppress.enabled": Property("true", "Without effect: EMIT FINAL is always there.", _BOOLEAN),
     "ksql.query.push.v2.enabled": Property("false", "Without effect.", _BOOLEAN),
-    "cache.max.bytes.buffering": Property(
-        "10000000", "Without effect: results of a batch are one change a key.", _whole(0)
+    CACHE: Property(
+        "10000000",
+        "Bytes of cache before the stores. With 0 EMIT FINAL loses all behind RETENTION, else windows of dropped segments only.",
+        _whole(0),
     ),
     "num.stream.threads": Property("1", "Without effect: start more engine processes instead.", _whole(1)),
     "max.task.idle.ms": Property(

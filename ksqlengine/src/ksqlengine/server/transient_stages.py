@@ -21,6 +21,8 @@ from ksqlengine.plan.steps import (
     SourceKind,
     Step,
     ThroughTopicStep,
+    Window,
+    WindowKind,
     rewrite,
 )
 from ksqlengine.planning.transient_query import TransientPlan
@@ -122,3 +124,22 @@ def last_of_each_key(batch: MessageBatch) -> MessageBatch:
     last = frame.group_by("partition", "key").agg(pl.col("row").last())
     # In order of the keys' bytes, as a state store of Kafka Streams holds them.
     return select(batch, last.sort("partition", "key")["row"].to_numpy().astype(np.int64))
+
+
+def still_stored(rows: MessageBatch, window: Window) -> MessageBatch:
+    """Return the rows of a windowed table whose windows the store has not let go.
+
+    Source: Kafka Streams' ``AbstractRocksDBSegmentedBytesStore``: a window is found that starts (a session: that ends) less than
+    the retention before the newest one of its partition.
+
+    Args:
+        rows: the last record of each key, ordered by partition.
+        window: the windows, with the retention of the query that writes them.
+    """
+    if not len(rows):
+        return rows
+    keys = pl.Series(rows.key, dtype=pl.Binary)
+    ends = keys.bin.tail(16).bin.head(8) if window.kind is WindowKind.SESSION else keys.bin.tail(8)
+    frame = pl.DataFrame({"partition": rows.partition, "time": ends.bin.reinterpret(dtype=pl.Int64, endianness="big")})
+    kept = frame.select(pl.col("time") > pl.col("time").max().over("partition") - window.kept_ms).to_series()
+    return rows if kept.all() else select(rows, np.flatnonzero(kept.to_numpy()))

@@ -48,6 +48,7 @@ class QueryMetrics:
         produced: records of committed transactions.
         failed: records that could not be read.
         late: records dropped because their window had closed.
+        let_go: groups of closed windows that never came out, because the store had let their window go (RETENTION).
         without_table_row: records dropped by an INNER join.
         without_key: records dropped because their key is null.
         last_message_ms: when the last record was processed, wall clock, ms since the epoch.
@@ -58,6 +59,7 @@ class QueryMetrics:
     produced: int = 0
     failed: int = 0
     late: int = 0
+    let_go: int = 0
     without_table_row: int = 0
     without_key: int = 0
     last_message_ms: int | None = None
@@ -71,9 +73,10 @@ class QueryMetrics:
         self.consumed_rate.add(consumed)
         self.last_message_ms = round(now * 1000)
         self.late += counters.late
+        self.let_go += counters.let_go
         self.without_table_row += counters.without_table_row
         self.without_key += counters.without_key
-        counters.late = counters.without_table_row = counters.without_key = 0
+        counters.late = counters.let_go = counters.without_table_row = counters.without_key = 0
 
     def count_produced(self, produced: int) -> None:
         """Count records whose transaction was just committed."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ksqlengine.formats.base import FormatError, Serde
 from ksqlengine.formats.factory import serde
+from ksqlengine.internal_names import CACHE
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import ParsedStatement, split_statements
 from ksqlengine.language.parser import prepare
@@ -30,6 +31,9 @@ from ksqlengine.testing.records import RecordError, form_of, split_key
 from ksqlengine.testing.refusals import AssertionMismatch, mismatch
 from ksqlengine.testing.sql_tests import SqlTest
 from ksqlengine.types.errors import KsqlError, StatementError
+
+# ksqlDB's own tests run without a cache.
+_OF_TESTS: Mapping[str, str] = {CACHE: "0"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def run_case(case: Case, *, together: bool = False, properties: Mapping[str, str
             same, but that of several changes of a group in a batch only the last one comes out.
         properties: session properties that are set before the first statement.
     """
-    engine = InMemoryEngine({}, case.schemas, properties=properties)
+    engine = InMemoryEngine({}, case.schemas, properties={**_OF_TESTS, **(properties or {})})
     try:
         for parsed in split_statements(case.statements):
             engine.execute(parsed)
@@ -188,7 +192,7 @@ class _SqlRun:
     """One SQL test: an engine, and how many records of each topic were asserted."""
 
     def __init__(self, properties: Mapping[str, str] | None) -> None:
-        self._engine = InMemoryEngine({}, {}, properties=properties)
+        self._engine = InMemoryEngine({}, {}, properties={**_OF_TESTS, **(properties or {})})
         self._asserted: Counter[str] = Counter()
 
     def execute(self, parsed: ParsedStatement) -> None:
