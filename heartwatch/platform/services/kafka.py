@@ -138,6 +138,8 @@ def broker_properties(number: int, context: Context) -> dict[str, str | int]:
         "offsets.topic.num.partitions": 8,
         "transaction.state.log.num.partitions": 8,
         "auto.create.topics.enable": "false",
+        # What is tried on a laptop is often old: the default, a week, would delete recordings of last year within minutes.
+        "log.retention.ms": -1,
         "group.initial.rebalance.delay.ms": 0,
         # The default, 128 MiB, is a third of the heap.
         "log.cleaner.dedupe.buffer.size": 16 << 20,

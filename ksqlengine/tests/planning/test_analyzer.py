@@ -30,7 +30,7 @@ MIGRATIONS = Path(__file__).parents[3] / "ksql" / "heart_rate"
 VARIABLES = {
     "historical_table": "historical", "historical_topic": "hr_historical", "realtime_stream": "realtime",
     "realtime_topic": "hr_realtime", "alerts_table": "alerts", "alerts_topic": "hr_alerts", "window_ms": "10000",
-    "grace_ms": "2000", "minimum_events": "3", "still_degrees": "0.0002",
+    "grace_ms": "2000", "minimum_events": "3", "still_degrees": "0.0002", "ahead_ms": "10000",
 }  # fmt: skip
 
 
@@ -78,7 +78,15 @@ class TestMigrations:
             "longitude DOUBLE"
         )
         kinds = [type(step) for step in steps(plan.root)]
-        assert kinds == [ProjectStep, FilterStep, AggregateStep, StreamTableJoinStep, SourceStep, SourceStep]
+        assert kinds == [
+            ProjectStep,
+            FilterStep,
+            AggregateStep,
+            FilterStep,
+            StreamTableJoinStep,
+            SourceStep,
+            SourceStep,
+        ]
         aggregate = next(step for step in steps(plan.root) if isinstance(step, AggregateStep))
         assert aggregate.emit_final
         assert {call.function for call in aggregate.calls} == {"MIN", "MAX", "COUNT", "AVG"}

@@ -365,6 +365,7 @@ class JoinedRelation(Node):
         before_ms: how much earlier a row of the right may be, None without WITHIN.
         after_ms: how much later.
         grace_ms: GRACE PERIOD of the join.
+        within: the WITHIN clause as ksqlDB shows it, empty without one.
     """
 
     relation: Relation
@@ -373,17 +374,19 @@ class JoinedRelation(Node):
     before_ms: int | None = None
     after_ms: int | None = None
     grace_ms: int | None = None
+    within: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class WindowClause(Node):
-    """WINDOW …; lengths in ms, None where not given."""
+    """WINDOW …; lengths in ms, None where not given; `text` is the clause as ksqlDB shows it."""
 
     kind: str
     size_ms: int
     advance_ms: int | None = None
     retention_ms: int | None = None
     grace_ms: int | None = None
+    text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Self
 
 from lark import Token, Transformer, Tree, v_args
 from lark.tree import Meta
@@ -42,6 +42,34 @@ BASE_TYPES = {
 UNIT_MS = {
     "DAY": 86_400_000, "HOUR": 3_600_000, "MINUTE": 60_000, "SECOND": 1_000, "MILLISECOND": 1,
 }  # fmt: skip
+
+
+class _Duration(int):
+    """A length in ms that knows how it is written: number and unit."""
+
+    text: str
+
+    def __new__(cls, milliseconds: int, text: str) -> Self:
+        """Make it of its length and its text."""
+        made = super().__new__(cls, milliseconds)
+        made.text = text
+        return made
+
+
+def _window_text(kind: str, length: str, retention: _Duration | None, grace: _Duration | None) -> str:
+    """Return what ksqlDB's window expressions write of themselves, the spaces too."""
+    kept = f" , RETENTION {retention.text}" if retention is not None else ""
+    late = f" , GRACE PERIOD {grace.text}" if grace is not None else ""
+    return f" {kind} ( {length}{kept}{late} ) "
+
+
+def _within_text(before: _Duration | None, after: _Duration | None, grace: _Duration | None) -> str:
+    """Return what ksqlDB's ``WithinExpression`` writes of itself; it compares numbers, whatever their units."""
+    if before is None or after is None:
+        return ""
+    same = before.text.split()[0] == after.text.split()[0]
+    late = f" GRACE PERIOD {grace.text}" if grace is not None else ""
+    return f" WITHIN {before.text if same else f'({before.text}, {after.text})'}{late}"
 
 
 class _Identifier(str):
@@ -351,25 +379,27 @@ class TreeBuilder(Transformer[Token, Any]):
     def full_join(self, meta: Meta, children: list[Any]) -> str:
         return "OUTER"
 
-    def within_same(self, meta: Meta, children: list[Any]) -> tuple[int, int, int | None]:
+    def within_same(self, meta: Meta, children: list[Any]) -> tuple[_Duration, _Duration, _Duration | None]:
         return children[0], children[0], children[1]
 
-    def within_both(self, meta: Meta, children: list[Any]) -> tuple[int, int, int | None]:
+    def within_both(self, meta: Meta, children: list[Any]) -> tuple[_Duration, _Duration, _Duration | None]:
         return children[0], children[1], children[2]
 
     def join(self, meta: Meta, children: list[Any]) -> ast.JoinedRelation:
         kind, relation, within, criteria = children
         before, after, grace = within or (None, None, None)
-        return ast.JoinedRelation(relation, kind, criteria, before, after, grace, position=_position(meta))
+        return ast.JoinedRelation(
+            relation, kind, criteria, before, after, grace, _within_text(before, after, grace), position=_position(meta)
+        )
 
-    def unit(self, meta: Meta, children: list[Token]) -> int:
-        return UNIT_MS[children[0].upper().removesuffix("S")]
+    def unit(self, meta: Meta, children: list[Token]) -> str:
+        return f"{children[0].upper().removesuffix('S')}S"
 
-    def duration(self, meta: Meta, children: list[int]) -> int:
-        number, unit_ms = children
-        return _whole_number(str(number * unit_ms), meta)
+    def duration(self, meta: Meta, children: list[Any]) -> _Duration:
+        number, unit = children
+        return _Duration(_whole_number(str(number * UNIT_MS[unit.removesuffix("S")]), meta), f"{number} {unit}")
 
-    def grace(self, meta: Meta, children: list[int]) -> int:
+    def grace(self, meta: Meta, children: list[Any]) -> Any:
         return children[0]
 
     retention = grace
@@ -384,14 +414,18 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def tumbling(self, meta: Meta, children: list[Any]) -> ast.WindowClause:
         size, retention, grace = children
-        return ast.WindowClause("TUMBLING", size, size, retention, grace, position=_position(meta))
+        text = _window_text("TUMBLING", f"SIZE {size.text}", retention, grace)
+        return ast.WindowClause("TUMBLING", size, size, retention, grace, text, position=_position(meta))
 
     def hopping(self, meta: Meta, children: list[Any]) -> ast.WindowClause:
-        return ast.WindowClause("HOPPING", *children, position=_position(meta))
+        size, advance, retention, grace = children
+        text = _window_text("HOPPING", f"SIZE {size.text} , ADVANCE BY {advance.text}", retention, grace)
+        return ast.WindowClause("HOPPING", size, advance, retention, grace, text, position=_position(meta))
 
     def session(self, meta: Meta, children: list[Any]) -> ast.WindowClause:
         size, retention, grace = children
-        return ast.WindowClause("SESSION", size, None, retention, grace, position=_position(meta))
+        text = _window_text("SESSION", size.text, retention, grace)
+        return ast.WindowClause("SESSION", size, None, retention, grace, text, position=_position(meta))
 
     def emit(self, meta: Meta, children: list[Token]) -> str:
         return children[1].upper()

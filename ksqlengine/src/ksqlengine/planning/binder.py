@@ -249,6 +249,10 @@ class Binder:
         value = self.bind(node.value)
         items = [self.bind(item) for item in node.items]
         parts = coerced([value, *items], str(node))
+        if value.type == DATE:
+            # ksqlDB compares a date with the texts as they are written: none of them is ever equal.
+            texts = (item.type == STRING for item in items)
+            parts[1:] = [Literal(DATE, None) if text else part for text, part in zip(texts, parts[1:], strict=True)]
         return InList(BOOLEAN, parts[0], tuple(parts[1:]), text=str(node))
 
     @_bind.register

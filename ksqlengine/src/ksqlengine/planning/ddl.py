@@ -85,7 +85,7 @@ class CatalogChanger:
 
     @_of.register
     def _alter(self, node: ast.AlterSource) -> CatalogChange:
-        source = self._analyzer.alter_source(node, self._text)
+        source = self._analyzer.alter_source(node)
         catalog = self._catalog.with_source(source, or_replace=True)
         message = f"{node.kind.capitalize()} {node.name} altered."
         return CatalogChange(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)

@@ -102,8 +102,8 @@ class Analyzer:
             text,
         )
 
-    def alter_source(self, statement: ast.AlterSource, text: str) -> Source:
-        """Return a stream or table with the columns that ALTER adds.
+    def alter_source(self, statement: ast.AlterSource) -> Source:
+        """Return a stream or table with the columns that ALTER adds; its statement stays the one that made it, as in ksqlDB.
 
         Raises:
             StatementError: there is no such stream or table, it can't be altered, or has a column of the same name.
@@ -133,7 +133,7 @@ class Analyzer:
         schema = Schema(source.schema.key, source.schema.value + added)
         check_names(schema)
         check_value_columns(schema.value, source.value_format)
-        return replace(source, schema=schema, statement=text)
+        return replace(source, schema=schema)
 
     def _formats(self, properties: Properties, name: str) -> tuple[Format, Format]:
         value_name = properties.value_format_name() or self.defaults.value_format

@@ -40,11 +40,13 @@ class Command:
         statement: its text, variables replaced.
         properties: the session's properties that hold for it.
         schemas: what the registry answered when it was checked, so it means the same whenever it is carried out.
+        shown: the text as ksqlDB shows it, empty where that is the statement's own.
     """
 
     statement: str
     properties: Mapping[str, str] = field(default_factory=dict)
     schemas: Mapping[str, Any] = field(default_factory=dict)
+    shown: str = ""
 
     def to_bytes(self) -> bytes:
         """Write the command."""
@@ -53,6 +55,7 @@ class Command:
             "statement": self.statement,
             "streamsProperties": dict(self.properties),
             "schemas": dict(self.schemas),
+            "shown": self.shown,
         }
         return orjson.dumps(body)
 
@@ -68,7 +71,7 @@ class Command:
             raise ValueError(
                 f"a command has version {body.get('version')!r}, this engine reads {_VERSION}; start the engine that wrote it"
             )
-        return cls(body["statement"], body["streamsProperties"], body["schemas"])
+        return cls(body["statement"], body["streamsProperties"], body["schemas"], body.get("shown", ""))
 
 
 class CommandTopic:

@@ -13,7 +13,7 @@ import re
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare
 from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source
+from ksqlengine.planning.canonical import created_as_text, created_source_text
 from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.with_clause import create_properties
@@ -364,7 +365,8 @@ class Engine:
                 if change.nothing is not None:
                     return current_status(statement.text, change.command_id, change.nothing, None, -1)
                 self._prepare(change, statement.statement)
-                offset = write(Command(statement.text, session.properties, schemas.answers))
+                shown = self._shown(change, statement)
+                offset = write(Command(statement.text, session.properties, schemas.answers, shown))
                 result = self._results.pop(offset)
         except CommandConflictError as error:
             raise StatementError(str(error), error_code=SERVER_ERROR) from error
@@ -373,7 +375,7 @@ class Engine:
         if change.deleted is not None:
             self.resources.delete_topic(change.deleted)
         message, query_id = result
-        answer = current_status(statement.text, change.command_id, message, query_id, offset)
+        answer = current_status(shown, change.command_id, message, query_id, offset)
         self.statuses[change.command_id] = answer["commandStatus"]
         return answer
 
@@ -385,9 +387,19 @@ class Engine:
         elif change.source is not None and isinstance(node, ast.CreateSource):
             self.resources.prepare_source(change.source, create_properties(node.properties))
 
+    def _shown(self, change: CatalogChange, statement: PreparedStatement) -> str:
+        """Return a statement's text as ksqlDB shows it: CREATE statements with all that they leave to the server."""
+        node = statement.statement
+        if isinstance(node, ast.CreateSource) and change.source is not None:
+            return created_source_text(node, change.source)
+        if isinstance(node, ast.CreateAsSelect) and change.plan is not None:
+            return created_as_text(node, self.catalog, self.resources.result_topic(change.plan))
+        return statement.text
+
     def _carry_out(self, offset: int, command: Command) -> None:
         """Carry out a command (in the thread that follows the command topic)."""
         statement = parse_statements(command.statement)[0]
+        statement = replace(statement, text=command.shown or statement.text)
         schemas = RecordedSchemas(self.resources.registry, command.schemas)
         try:
             with self._lock:

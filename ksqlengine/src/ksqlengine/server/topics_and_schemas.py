@@ -19,8 +19,9 @@ from kafkakit.writer_schemas import WriterSchemas
 from ksqlengine.execution.stages import SinkSpec, Stage, stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.formats.avro import avro_of_schema
-from ksqlengine.plan.catalog import Source
+from ksqlengine.plan.catalog import Source, source_steps
 from ksqlengine.plan.steps import Column, Format, QueryPlan
+from ksqlengine.planning.canonical import ResultTopic
 from ksqlengine.planning.with_clause import Properties
 from ksqlengine.streams.changelog import CHANGELOG_BYTES
 from ksqlengine.types.errors import StatementError
@@ -179,6 +180,12 @@ class Resources:
             StatementError: the topic is there with other partitions, or a schema is refused.
         """
         self._prepare_stage(stages(plan, self._service_id)[-1], plan)
+
+    def result_topic(self, plan: QueryPlan) -> ResultTopic:
+        """Return the topic of a query's result, with how long its first source keeps records, as ksqlDB's statements state it."""
+        topic = self.kafka.describe([plan.topic])[plan.topic]
+        kept = self.kafka.topic_settings(source_steps(plan.root)[0].topic).get("retention.ms", "-1")
+        return ResultTopic(topic.name, topic.partitions, topic.replication_factor, int(kept))
 
     def prepare_internal(self, plan: QueryPlan) -> None:
         """Make a query's repartition and changelog topics, whose names have the query's id; what is there stays."""

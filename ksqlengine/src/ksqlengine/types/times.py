@@ -50,46 +50,75 @@ _OFFSET = re.compile(r"([+-])(\d{1,2}):?(\d{2})?:?(\d{2})?")
 
 
 # ---------------------------------------------------------------------------------------------------- partial texts
-_PARTIAL = re.compile(
-    r"""(?P<year>[+-]?\d{4,})(?:-(?P<month>\d{1,2})(?:-(?P<day>\d{1,2}))?)?
-    (?:T(?P<time>(?:\d{1,2}(?::\d{1,2}(?::\d{1,2}(?:\.\d{1,9})?)?)?)?)(?P<zone>Z|[+-].+|\s*[A-Za-z/_]+)?)?""",
-    re.VERBOSE,
-)
-_TIME = re.compile(r"(\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?)?")
+# Source: ksqlDB's SqlTimeTypes and PartialStringToTimestampParser; below them Java's DateTimeFormatter, smart for timestamps and
+# strict for dates and times.
+_WHOLE_TIME = "00:00:00.000"
+_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
+_STAMP = re.compile(rf"{_DAY.pattern}T(\d{{2}}):(\d{{2}}):(\d{{2}})\.(\d{{3}})")
+_CLOCK = re.compile(r"(\d{2}):(\d{2})(?::(\d{2})(?:\.(\d{0,9}))?)?")
+_LAST_HOUR = 24  # 24:00 is the next day's beginning
 
 
 def parse_partial_timestamp(text: str) -> datetime | None:
-    """Return a timestamp (UTC) whose end may be missing (``2020``, ``2020-02-03T04``), None where the text is none."""
-    match = _PARTIAL.fullmatch(text.strip())
+    """Return a timestamp (UTC) whose end may be missing (``2020``, ``2020-02-03T04``), None where the text is none.
+
+    A day that its month lacks is the month's last one, as long as some month has it.
+    """
+    day, separator, rest = text.partition("T")
+    offset = next((rest.index(sign) for sign in "+-" if sign in rest), len(rest))
+    clock = rest[:offset].removesuffix("Z")
+    match = _STAMP.fullmatch(f"{day if separator else _completed(text)}T{clock}{_WHOLE_TIME[len(clock) :]}")
     if match is None:
         return None
+    year, month, day_of_month, hour, minute, second, millisecond = map(int, match.groups())
     try:
-        day = date(int(match["year"]), int(match["month"] or 1), int(match["day"] or 1))
-        clock = parse_partial_time(match["time"]) if match["time"] else time()
-        if clock is None:
+        moment = datetime.combine(_smart_date(year, month, day_of_month), time())
+        if (
+            hour > _LAST_HOUR
+            or minute > 59
+            or second > 59
+            or (hour == _LAST_HOUR and (minute or second or millisecond))
+        ):
             return None
-        moment = datetime.combine(day, clock)
-        if match["zone"]:
-            moment = moment.replace(tzinfo=zone(match["zone"].strip())).astimezone(UTC).replace(tzinfo=None)
+        moment += timedelta(hours=hour, minutes=minute, seconds=second, milliseconds=millisecond)
+        if rest[offset:].strip():
+            moment = moment.replace(tzinfo=zone(rest[offset:])).astimezone(UTC).replace(tzinfo=None)
     except (ValueError, OverflowError):
         return None
     return moment
 
 
+def _smart_date(year: int, month: int, day: int) -> date:
+    """Return a date; a day that the month lacks this year, but some month has, is its last one."""
+    if not 1 <= month <= 12 or not 1 <= day <= 31:
+        raise ValueError("no month or no day")
+    last = monthrange(year, month)[1]
+    return date(year, month, min(day, last))
+
+
+def _completed(text: str) -> str:
+    """Return the text of a date with the month and the day that it lacks."""
+    parts = text.rstrip("-").split("-")  # Java's split drops what is empty at the end
+    return text + {1: "-01-01", 2: "-01"}.get(len(parts), "")
+
+
 def parse_partial_date(text: str) -> date | None:
     """Return a date whose end may be missing, None where the text is none."""
-    moment = parse_partial_timestamp(text)
-    return None if moment is None or "T" in text else moment.date()
+    match = _DAY.fullmatch(_completed(text))
+    try:
+        return None if match is None else date(*map(int, match.groups()))
+    except ValueError:
+        return None
 
 
 def parse_partial_time(text: str) -> time | None:
-    """Return a time of day whose end may be missing, None where the text is none."""
-    match = _TIME.fullmatch(text.strip())
+    """Return a time of day (ms) whose seconds may be missing, None where the text is none."""
+    match = _CLOCK.fullmatch(text)
     if match is None:
         return None
     hour, minute, second, fraction = match.groups(default="0")
     try:
-        return time(int(hour), int(minute), int(second), int(fraction.ljust(6, "0")[:6]))
+        return time(int(hour), int(minute), int(second), int(fraction.ljust(3, "0")[:3]) * 1_000)
     except ValueError:
         return None
 
