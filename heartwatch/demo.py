@@ -44,6 +44,7 @@ def addresses(settings: Settings) -> dict[str, str]:
     """Return the addresses of what is up."""
     api = settings.prefect.api_url or ""
     return {
+        "live page": f"http://{settings.web.host}:{settings.web.port}",
         "Prefect": f"{api.removesuffix('/api')}, password: auth_string of [prefect] in {settings.home / 'secrets.toml'}",
         "Kafka": settings.kafka.bootstrap_servers,
         "schema registry": settings.registry.url,

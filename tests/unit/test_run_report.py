@@ -149,6 +149,7 @@ def test_the_demo_ends_with_where_to_look() -> None:
     settings = load_settings()
     prefect = settings.prefect.model_copy(update={"api_url": "http://127.0.0.1:4200/api"})
     found = addresses(settings.model_copy(update={"prefect": prefect}))
+    assert found["live page"] == f"http://{settings.web.host}:{settings.web.port}"
     secrets = settings.home / "secrets.toml"
     assert found["Prefect"] == f"http://127.0.0.1:4200, password: auth_string of [prefect] in {secrets}"
     assert found["Kafka"] == settings.kafka.bootstrap_servers

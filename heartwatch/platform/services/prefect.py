@@ -118,6 +118,8 @@ class PrefectServerPart(HttpPart):
             "PREFECT_SERVER_UI_API_URL": api(context),
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            # In memory, as the default has it, a restart forgets who holds a deployment's slots, and ends their runs.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
 
     def prepare(self, context: Context) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from heartwatch.platform.ports import LOOPBACK
 from heartwatch.platform.services.base import Context, HttpPart
@@ -38,3 +39,7 @@ class WebPart(HttpPart):
     def folder(self, context: Context) -> Path:
         """Return the checkout."""
         return ROOT
+
+    def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
+        """Return where the page is."""
+        return {"web": {"host": LOOPBACK, "port": context.ports["web"]}}
