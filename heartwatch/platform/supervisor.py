@@ -305,9 +305,16 @@ class Supervisor:
         process = self._spawn(part, context, halt)
         self._wait_until_healthy(part, context, process, halt)
         part.configure(context)
+        part.settle(context, self._running_groups())
         with self._change() as state:
             self._check_wanted(name, halt)
             state.parts[name].state = PartState.RUNNING
+
+    def _running_groups(self) -> set[str]:
+        """Return the groups of which a part runs, or did so until a moment ago."""
+        alive = (PartState.RUNNING, PartState.RESTARTING)
+        with self._records:
+            return {self._parts[name].group for name, record in self._state.parts.items() if record.state in alive}
 
     def _spawn(self, part: Part, context: Context, halt: threading.Event) -> subprocess.Popen[bytes]:
         log = context.log(part.name)

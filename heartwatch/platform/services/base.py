@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -148,6 +148,14 @@ class Part(ABC):
 
     def configure(self, context: Context) -> None:  # noqa: B027  most parts have nothing to configure
         """Set up a healthy server (databases, buckets, …); safe to run again."""
+
+    def settle(self, context: Context, running: Set[str]) -> None:  # noqa: B027  most parts have nothing to settle
+        """Put an end to what an earlier start left half done; safe to run again.
+
+        Args:
+            context: the platform.
+            running: groups of which a part runs now.
+        """
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return its addresses, shaped as the settings."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def _send(context: Context, method: str, path: str, body: dict[str, Any], what: 
     try:
         return client().request(method, f"{api(context)}{path}", json=body, auth=credentials(context))
     except httpx.HTTPError as error:
-        raise PartError(f"the {what} can't be created: {error!r}; see that Prefect's server is up") from error
+        raise PartError(f"Prefect gives no answer about the {what}: {error!r}; see that its server is up") from error
 
 
 def _create(context: Context, path: str, body: dict[str, Any], what: str) -> bool:
@@ -86,6 +87,22 @@ def _create_pool(context: Context, name: str) -> None:
     response = _send(context, "PATCH", f"/work_pools/{name}", template, what)
     if not response.is_success:
         raise PartError(f"the {what} can't be updated: HTTP {response.status_code} {response.text}")
+
+
+def _end_abandoned_runs(context: Context) -> None:
+    """Mark all runs that are under way as crashed."""
+    under_way = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    crashed = {"type": "CRASHED", "message": "the platform was stopped while the run was under way; run it again"}
+    # The server gives 200 runs at a time; those that were ended are not among the next ones.
+    while True:
+        found = _send(context, "POST", "/flow_runs/filter", {"flow_runs": under_way}, "runs that were stopped")
+        runs = [run["id"] for run in found.raise_for_status().json()]
+        ended = [
+            _send(context, "POST", f"/flow_runs/{run}/set_state", {"state": crashed}, "runs that were stopped")
+            for run in runs
+        ]
+        if not any(answer.is_success and answer.json()["status"] == "ACCEPT" for answer in ended):
+            return
 
 
 @dataclass
@@ -134,6 +151,15 @@ class PrefectServerPart(HttpPart):
         """Create the work pools that are missing."""
         for pool in POOLS:
             _create_pool(context, pool)
+
+    def settle(self, context: Context, running: Set[str]) -> None:
+        """End the runs that ended with their workers: as they are, they would hold their deployment's slots for good.
+
+        Every later run of a check would be cancelled, because one that doesn't run any more is still at work. Where a worker
+        runs, its runs are its own.
+        """
+        if "workers" not in running:
+            _end_abandoned_runs(context)
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the API's address."""
