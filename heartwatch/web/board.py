@@ -27,7 +27,7 @@ from heartwatch.web.readings.connect import ConnectReader
 from heartwatch.web.readings.kafka import KafkaReader, KafkaReading
 from heartwatch.web.readings.ksql import KsqlReader, KsqlReading
 from heartwatch.web.readings.postgres import PostgresReader, PostgresReading
-from heartwatch.web.readings.prefect import PrefectReader, PrefectReading
+from heartwatch.web.readings.prefect import OverdueCheck, PrefectReader, PrefectReading
 from heartwatch.web.readings.registry import RegistryReader
 from heartwatch.web.readings.s3 import StorageReader
 from heartwatch.web.watching import Health, Watch
@@ -90,6 +90,11 @@ class Snapshot:
     def away(self) -> list[Health]:
         """Parts that don't answer."""
         return [health for health in self.health if health.up is False]
+
+    @property
+    def overdue(self) -> tuple[OverdueCheck, ...]:
+        """Scheduled checks that don't complete any more, as far as Prefect can be asked."""
+        return self.prefect.overdue if self.prefect is not None else ()
 
     @property
     def starting(self) -> bool:

@@ -117,12 +117,12 @@ def last_known(part: str, make: Callable[[Snapshot], str]) -> Callable[[Snapshot
 # ---------------------------------------------------------------------------------------------------------- overview
 def pill(snapshot: Snapshot) -> str:
     """Return the state of all parts in a few words."""
-    return str(_panels().pill(snapshot.away, snapshot.starting))
+    return str(_panels().pill(snapshot.away, snapshot.starting, snapshot.overdue))
 
 
 def banner(snapshot: Snapshot) -> str:
-    """Return which parts don't answer, and since when; nothing while all of them answer."""
-    return str(_panels().banner(snapshot.away, snapshot.starting, clock)).strip()
+    """Return which parts don't answer and which checks don't complete, and since when; nothing while all is well."""
+    return str(_panels().banner(snapshot.away, snapshot.starting, clock, snapshot.overdue, duration)).strip()
 
 
 def parts(snapshot: Snapshot) -> str:

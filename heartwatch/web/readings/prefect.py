@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -17,6 +17,9 @@ _SHARD_FLOW = "produce-shard"
 _FAILED = {"FAILED", "CRASHED"}
 CHECKS = ("verify-sink", "verify-throughput")
 """Flows of the scheduled checks whose latest run the page shows."""
+INTERVALS = {"verify-sink": 300.0, "verify-throughput": 60.0, "watch-health": 120.0, "verify-detections": 1_800.0}
+"""How often each scheduled check runs (prefect.yaml), s."""
+_MISSED = 3  # intervals without a completed run after which a check is overdue
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,26 @@ class FlowRun:
     seconds: float
     scheduled: bool = False
 
+    @property
+    def ended(self) -> float | None:
+        """When it ended, seconds since the epoch; None where it hasn't begun."""
+        return None if self.began is None else self.began.timestamp() + self.seconds
+
+
+@dataclass(frozen=True)
+class OverdueCheck:
+    """A scheduled check that doesn't complete any more.
+
+    Attributes:
+        flow: its flow.
+        since: seconds since the epoch: when its last run ended, or when it was first waited for.
+        interval_seconds: how often it should, s.
+    """
+
+    flow: str
+    since: float
+    interval_seconds: float
+
 
 @dataclass(frozen=True)
 class PrefectReading:
@@ -64,6 +87,7 @@ class PrefectReading:
         checks: the latest run that has ended of each scheduled check.
         producers: running producer processes.
         deployments: number of deployments.
+        overdue: scheduled checks that have not ended for three of their intervals.
     """
 
     workers: tuple[WorkerState, ...] = ()
@@ -71,6 +95,7 @@ class PrefectReading:
     checks: Mapping[str, FlowRun] = field(default_factory=dict)
     producers: int = 0
     deployments: int = 0
+    overdue: tuple[OverdueCheck, ...] = ()
 
 
 class PrefectReader:
@@ -85,6 +110,8 @@ class PrefectReader:
         self._flows: dict[str, str] = {}
         self._by_hand: list[str] = []
         self._by_hand_at = -math.inf
+        # Flows with an active schedule, and since when they are waited for.
+        self._scheduled: dict[str, float] = {}
 
     def read(self) -> PrefectReading:
         """Ask Prefect.
@@ -98,13 +125,25 @@ class PrefectReader:
             for worker in self._api.ask("POST", f"/work_pools/{pool['name']}/workers/filter", {})
         ]
         running = {"flows": _flow_filter([_SHARD_FLOW]), "flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+        runs = tuple(self._runs())
         return PrefectReading(
             workers=tuple(sorted(workers, key=lambda worker: (worker.pool, not worker.online, worker.name))),
-            runs=tuple(self._runs()),
+            runs=runs,
             checks={name: run for name in CHECKS for run in self._last_check(name)},
             producers=int(self._api.ask("POST", "/flow_runs/count", running)),
             deployments=int(self._api.ask("POST", "/deployments/count", {})),
+            overdue=tuple(self._overdue(time.time())),
         )
+
+    def _overdue(self, now: float) -> Iterator[OverdueCheck]:
+        """Give the checks that don't end any more, by what Prefect says of their runs, not by what they say themselves."""
+        for flow, interval in INTERVALS.items():
+            if flow not in self._scheduled:
+                continue
+            ended = max((run.ended for run in self._last_check(flow) if run.ended is not None), default=0.0)
+            since = max(ended, self._scheduled[flow])
+            if now - since > _MISSED * interval:
+                yield OverdueCheck(flow, since, interval)
 
     def _runs(self) -> list[FlowRun]:
         query = {
@@ -129,8 +168,10 @@ class PrefectReader:
                 for deployment in deployments
                 if any(schedule["active"] for schedule in deployment["schedules"])
             }
-            flows = {flow["id"] for flow in self._api.ask("POST", "/flows/filter", {})}
-            self._by_hand, self._by_hand_at = sorted(flows - scheduled), time.monotonic()
+            flows = {flow["id"]: flow["name"] for flow in self._api.ask("POST", "/flows/filter", {})}
+            self._by_hand, self._by_hand_at = sorted(flows.keys() - scheduled), time.monotonic()
+            names = {flows[flow] for flow in scheduled if flow in flows}
+            self._scheduled = {name: self._scheduled.get(name, time.time()) for name in names}
         return self._by_hand
 
     def _last_check(self, flow: str) -> list[FlowRun]:

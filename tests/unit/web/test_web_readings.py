@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+import yaml
+from prefect.server.schemas.schedules import CronSchedule
 
 from heartwatch.analytic import Analytic
-from heartwatch.settings import load_settings
+from heartwatch.settings import ROOT, load_settings
 from heartwatch.web.access import Gate
 from heartwatch.web.pages.person import PersonPanels
 from heartwatch.web.pages.site import Pages
@@ -127,3 +129,33 @@ class PrefectWithSchedules:
 def test_what_people_started_is_shown_however_many_checks_came_since() -> None:
     reading = prefect.PrefectReader(cast("PrefectApi", PrefectWithSchedules())).read()
     assert [run.flow for run in reading.runs] == ["heart-watch"]
+
+
+def test_checks_that_do_not_end_any_more_are_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = PrefectWithSchedules.began.timestamp()
+    last = began + 300 * 60
+    monkeypatch.setattr(prefect.time, "time", lambda: last - 3_600)
+    reader = prefect.PrefectReader(cast("PrefectApi", PrefectWithSchedules()))
+    assert reader.read().overdue == ()
+    monkeypatch.setattr(prefect.time, "time", lambda: last + 170)
+    assert reader.read().overdue == ()
+    monkeypatch.setattr(prefect.time, "time", lambda: last + 190)
+    assert reader.read().overdue == (prefect.OverdueCheck("verify-throughput", last, 60.0),)
+
+
+def test_a_page_that_has_just_started_waits_for_the_checks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = PrefectWithSchedules.began.timestamp() + 10**6
+    monkeypatch.setattr(prefect.time, "time", lambda: later)
+    reader = prefect.PrefectReader(cast("PrefectApi", PrefectWithSchedules()))
+    assert reader.read().overdue == ()
+    monkeypatch.setattr(prefect.time, "time", lambda: later + 181)
+    assert [check.flow for check in reader.read().overdue] == ["verify-throughput"]
+
+
+def test_the_intervals_are_those_of_the_schedules() -> None:
+    stated = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    crons = {one["name"]: one["schedules"][0]["cron"] for one in stated if one["name"] in prefect.INTERVALS}
+    assert crons.keys() == prefect.INTERVALS.keys()
+    for name, cron in crons.items():
+        first, second = asyncio.run(CronSchedule(cron=cron).get_dates(2, PrefectWithSchedules.began))
+        assert (second - first).total_seconds() == prefect.INTERVALS[name], name

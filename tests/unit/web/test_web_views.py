@@ -29,7 +29,7 @@ from heartwatch.web.readings.areas import Area, AreasReading
 from heartwatch.web.readings.kafka import KafkaReading, TopicShape
 from heartwatch.web.readings.ksql import KsqlReading
 from heartwatch.web.readings.postgres import PostgresReading, Proof
-from heartwatch.web.readings.prefect import FlowRun, PrefectReading, WorkerState
+from heartwatch.web.readings.prefect import FlowRun, OverdueCheck, PrefectReading, WorkerState
 from heartwatch.web.readings.traces import Trace
 from heartwatch.web.watching import Health, Watch
 from ksqlengine.client.rest_client import QueryInfo, Statistics
@@ -52,7 +52,14 @@ def snapshot() -> Snapshot:
             {EVIL: True}, "1", (QueryInfo(EVIL, "ERROR", (), (EVIL,), ""),), Statistics(5), Statistics(0, 0, 3), ()
         ),
         connectors=(ConnectorStatus(EVIL, "RUNNING", "", (TaskStatus(0, "FAILED", ""),)),),
-        prefect=PrefectReading((WorkerState(EVIL, EVIL, False, None),), (run,), {"verify-sink": run}, 2, 3),
+        prefect=PrefectReading(
+            (WorkerState(EVIL, EVIL, False, None),),
+            (run,),
+            {"verify-sink": run},
+            2,
+            3,
+            (OverdueCheck(EVIL, 1.0, 60.0),),
+        ),
         memory=PostgresReading(20_000, (Proof(EVIL, 5, 1, None, datetime.now(UTC)),), 1.0, 2.0, (1.0, 2.0, 3_000.0)),
         alerts=AlertsReading(3, (Episode(last, 10_000, 1, 150.0),), 1, 20_000, 0),
         areas=AreasReading((Area(EVIL, 3, 40.7, -74.0),), 3, 20_000),
@@ -297,3 +304,11 @@ def test_links_of_a_search_hold_however_long_nothing_happens() -> None:
         (token,) = re.findall(r"/person/([\w-]+)", found.html(replace(shown, at=now)))
         assert people.subject(token) == "7"
         now += 600
+
+
+def test_checks_that_do_not_complete_are_told_though_every_part_answers() -> None:
+    shown = replace(snapshot(), health=(Health("Kafka", True, 0.0),))
+    assert "checks overdue" in views.pill(shown)
+    assert "1 scheduled check does not complete any more." in views.banner(shown)
+    assert "it should every 1 min 00 s" in views.banner(shown)
+    assert views.banner(replace(shown, prefect=PrefectReading())) == ""
