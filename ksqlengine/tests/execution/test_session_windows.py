@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import polars as pl
@@ -26,8 +26,9 @@ Row = tuple[int, int, int, int]  # partition, offset, time, key
 Output = tuple[int, int, int, tuple[int, ...] | None]  # key, start, end, offsets of the records (None: deleted)
 
 
-def sessions(final: bool) -> SessionWindows:
-    return SessionWindows(WINDOW, LISTED, {"vs": pl.List(pl.Int64)}, Counters(), final)
+def sessions(final: bool, retention_ms: int | None = None) -> SessionWindows:
+    window = replace(WINDOW, retention_ms=retention_ms)
+    return SessionWindows(window, LISTED, {"vs": pl.List(pl.Int64)}, Counters(), final)
 
 
 def push(subject: SessionWindows, rows: list[Row]) -> list[Output]:
@@ -50,12 +51,14 @@ def push(subject: SessionWindows, rows: list[Row]) -> list[Output]:
 
 @dataclass
 class Reference:
-    """KStreamSessionWindowAggregate, with the suppress buffer behind it when `final`; its store forgets closed sessions."""
+    """KStreamSessionWindowAggregate; its store hides sessions that end the retention before the newest."""
 
     final: bool
+    kept_ms: int = GAP + GRACE
     time: int = -1
     late: int = 0
     store: dict[tuple[int, int, int], tuple[int, ...]] = field(default_factory=dict)
+    final_already: set[tuple[int, int, int]] = field(default_factory=set)
 
     def push(self, row: Row) -> list[Output]:
         _, offset, time, key = row
@@ -75,7 +78,11 @@ class Reference:
                     out.append((*one, None))
             self.store[key, start, end] = (*values, offset)
             out.append((key, start, end, (*values, offset)))
-        closed = [(*one, self.store.pop(one)) for one in sorted(self.store) if one[2] <= close]
+            self.final_already.discard((key, start, end))
+        due = [one for one in sorted(self.store) if one[2] <= close and one not in self.final_already]
+        closed = [(*one, self.store[one]) for one in due]
+        self.final_already |= set(due)
+        self.store = {one: values for one, values in self.store.items() if one[2] > self.time - self.kept_ms}
         return closed if self.final else out
 
 
@@ -91,10 +98,11 @@ def rows_of(seed: int, count: int = 60) -> list[Row]:
 SEEDS = range(6)
 
 
+@pytest.mark.parametrize("retention_ms", [None, 20])
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_record_by_record_it_is_kafka_streams(seed: int, final: bool) -> None:
-    subject, reference = sessions(final), Reference(final)
+def test_record_by_record_it_is_kafka_streams(seed: int, final: bool, retention_ms: int | None) -> None:
+    subject, reference = sessions(final, retention_ms), Reference(final, retention_ms or GAP + GRACE)
     for row in rows_of(seed):
         assert sorted(push(subject, [row]), key=str) == sorted(reference.push(row), key=str), row
     assert subject._counters.late == reference.late
@@ -105,10 +113,11 @@ def chunks(rows: list[Row], draw: random.Random) -> list[list[Row]]:
     return [rows[start:end] for start, end in pairwise(cuts)]
 
 
+@pytest.mark.parametrize("retention_ms", [None, 20])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_final_sessions_do_not_depend_on_the_batches(seed: int) -> None:
+def test_final_sessions_do_not_depend_on_the_batches(seed: int, retention_ms: int | None) -> None:
     rows, draw = rows_of(seed), random.Random(seed)
-    whole, parts = sessions(True), sessions(True)
+    whole, parts = sessions(True, retention_ms), sessions(True, retention_ms)
     one_by_one = [out for row in rows for out in push(whole, [row])]
     assert sorted(out for chunk in chunks(rows, draw) for out in push(parts, chunk)) == sorted(one_by_one)
     assert parts._counters.late == whole._counters.late
@@ -133,21 +142,22 @@ def table(outputs: object) -> dict[tuple[int, int, int], tuple[int, ...]]:
     return rows
 
 
+@pytest.mark.parametrize("retention_ms", [None, 20])
 @pytest.mark.parametrize("final", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_restart_loses_and_repeats_nothing(seed: int, final: bool) -> None:
+def test_a_restart_loses_and_repeats_nothing(seed: int, final: bool, retention_ms: int | None) -> None:
     rows, draw = rows_of(seed), random.Random(seed)
-    whole = sessions(final)
+    whole = sessions(final, retention_ms)
     wanted = [out for row in rows for out in push(whole, [row])]
     stops = sorted(draw.sample(range(1, len(rows)), 3))
-    subject, got, begin = sessions(final), [], 0
+    subject, got, begin = sessions(final, retention_ms), [], 0
     for stop in [*stops, len(rows)]:
         for row in rows[begin:stop]:
             got += push(subject, [row])
         needed = subject.windowing.needed_offset(0)
         time = subject.windowing.resume_time(0)
         begin = stop if needed is None else needed
-        subject = sessions(final)
+        subject = sessions(final, retention_ms)
         subject.windowing.times.advance(0, time)
         subject.seen_before[0] = stop
     assert got == wanted

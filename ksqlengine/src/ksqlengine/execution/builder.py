@@ -337,7 +337,11 @@ class _JoinedSidesKind(_StatefulKind[JoinedSidesStep]):
         )
         if not isinstance(join, StreamStreamJoinStep):
             return TableTableJoin(join.kind, (left, right), parts.counters)
-        window = JoinWindow(join.before_ms, join.after_ms, join.grace_ms)
+        before_ms, after_ms = join.before_ms, join.after_ms
+        if join.kind is JoinKind.RIGHT:
+            # ksqlDB's StreamStreamJoinBuilder joins the right stream with the left one then, and doesn't turn the window round.
+            before_ms, after_ms = after_ms, before_ms
+        window = JoinWindow(before_ms, after_ms, join.grace_ms)
         return StreamStreamJoin(window, join.kind, (left, right), parts.known_keys)
 
 

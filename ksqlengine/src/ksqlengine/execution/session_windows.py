@@ -1,9 +1,10 @@
 """Aggregates over SESSION windows: a key's records with no gap between them longer than the window's.
 
 Source: Kafka Streams' ``KStreamSessionWindowAggregate``. With T the partition's stream time, a record is late when its session,
-all that it joins included, ends before T - gap - grace. A session whose end is before that is closed: it comes out with
-EMIT FINAL, and no record joins it any more. It does not come out where its store let it go before the record that closes it: the
-store drops whole segments (``AbstractSegments.cleanupExpiredSegments``), so sessions live a bit longer than the retention.
+all that it joins included, ends before T - gap - grace. A session whose end is before that is closed: it comes out with EMIT
+FINAL. Records may join it until it ends RETENTION (without one: gap and grace) before T; then it comes out again. It does not
+come out where its store let it go before the record that closes it: the store drops whole segments
+(``AbstractSegments.cleanupExpiredSegments``), so sessions live a bit longer than the retention.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ksqlengine.types.arrays import Ints, Mask, runs
 
 _GROUP = [ROWPARTITION, KEY]
 _BEFORE = "__BEFORE"  # stream time before a session's first record, Int64
-_SHOWN = "__SHOWN"  # the session's last result passed HAVING, Boolean
+# The session's last result passed HAVING; with EMIT FINAL: the session has not come out yet. Boolean
+_SHOWN = "__SHOWN"
 _SESSION = "__SESSION"  # number of a session, Int64
 _OWN = {
     ROWPARTITION: pl.Int32(), KEY: pl.Int64(), WINDOWSTART: pl.Int64(), WINDOWEND: pl.Int64(), ROWOFFSET: pl.Int64(),
@@ -262,19 +264,23 @@ class SessionWindows:
         )  # fmt: skip
 
     def _close(self, again: bool) -> pl.DataFrame:
-        """Forget the closed sessions; with EMIT FINAL return them, but not again."""
-        held = self.windowing.open
-        limits = {
-            partition: self.windowing.close_time(partition) for partition in held[ROWPARTITION].unique().to_list()
-        }
-        limit = pl.col(ROWPARTITION).replace_strict(limits, default=-1, return_dtype=pl.Int64)
-        closed = held.select(pl.col(WINDOWEND) <= limit).to_series()
-        if not closed.any():
+        """Forget the sessions that the store hides from later records; with EMIT FINAL return the closed ones, but not again."""
+        held, times = self.windowing.open, self.windowing.times
+        limits = {partition: times[partition] for partition in held[ROWPARTITION].unique().to_list()}
+        time = pl.col(ROWPARTITION).replace_strict(limits, default=-1, return_dtype=pl.Int64)
+        window = self.windowing.window
+        hidden = held.select(pl.col(WINDOWEND) <= time - window.kept_ms).to_series()
+        if not self._final:
+            if hidden.any():
+                self.windowing.open = held.filter(~hidden)
             return pl.DataFrame()
-        self.windowing.open = held.filter(~closed)
-        if again or not self._final:
+        due = held.select((pl.col(WINDOWEND) <= time - window.size_ms - window.grace_ms) & pl.col(_SHOWN)).to_series()
+        if not due.any() and not hidden.any():
             return pl.DataFrame()
-        kept = self._kept(held.filter(closed))
+        self.windowing.open = held.with_columns((pl.col(_SHOWN) & ~due).alias(_SHOWN)).filter(~hidden)
+        if again or not due.any():
+            return pl.DataFrame()
+        kept = self._kept(held.filter(due))
         return self._results(kept, pl.lit(False), pl.col(_SESSION)).drop(DELETED, SLOT)
 
     def _kept(self, closed: pl.DataFrame) -> pl.DataFrame:
