@@ -148,7 +148,8 @@ def _refused_statements(
             remedy = "correct the statement"
             if isinstance(error, NotSupportedError):
                 remedy = "write it otherwise, or run this analytic on ksqlDB only"
-            yield Finding(file, _line_of_error(error, first_line), str(error), remedy)
+            what = error.detail if isinstance(error, ParseError) else str(error)
+            yield Finding(file, _line_of_error(error, first_line), what, remedy)
             return
 
 

@@ -194,7 +194,7 @@ def test_what_a_query_writes_goes_on_to_the_next() -> None:
 @pytest.mark.parametrize(
     ("sql", "said"),
     [
-        ("CREATE STREAM;", "line 1:30: mismatched input ';'"),
+        ("CREATE STREAM;", "line 1:30: Syntax Error\nSyntax error at or near ';' at line 1:30"),
         ("CREATE STREAM s AS SELECT nothing FROM clicks;", "SELECT column 'NOTHING' cannot be resolved"),
         ("CREATE STREAM s AS SELECT * FROM nothing;", "NOTHING does not exist"),
         ("DROP STREAM nothing;", "Stream NOTHING does not exist."),

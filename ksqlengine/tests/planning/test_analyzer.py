@@ -308,6 +308,14 @@ _REFUSED: list[tuple[str, str]] = [
      "CREATE TABLE AS SELECT statement does not support aggregate function [COUNT(ROWTIME)] without a GROUP BY clause."),
     ("create table o as select id, count(*) from st group by id emit final;",
      "EMIT FINAL is only supported for windowed aggregations."),
+    ("create stream o as select * from st limit 3;",
+     "Failed to prepare statement: CREATE STREAM AS SELECT statements don't support LIMIT clause."),
+    ("create stream o as select * from nope;", "Exception while preparing statement: NOPE does not exist."),
+    ("create stream o as select z.id from st;",
+     "Failed to prepare statement: 'Z' is not a valid stream/table name or alias."),
+    ("create stream o with (partitions='x') as select * from st;", "Failed to prepare statement: Invalid value x for"),
+    ("create stream o (a nope) with (kafka_topic='o', value_format='json');",
+     "Failed to prepare statement: Cannot resolve unknown type: NOPE"),
     ("create table o as select id, sum(count(*)) from st group by id;", "Aggregate functions can not be nested: SUM(COUNT())"),
     ("create table o as select name, v, count(*) from st group by name, v;", "The 'KAFKA' format only supports a single field."),
     ("create table o as select st.id, windowstart ws, count(*) n from st join tb on st.id = tb.id "
@@ -387,7 +395,10 @@ def test_refusals_change_nothing(session: Session, sql: str, message: str) -> No
     ("sql", "what"),
     [
         ("create table o as select * from tb join names on tb.label = names.k;", "A foreign-key table-table join is"),
-        ("create stream o as select * from st limit 3;", "LIMIT in a persistent query is"),
+        (
+            "create stream o as select * from st; insert into o select * from st limit 3;",
+            "LIMIT in a persistent query is",
+        ),
         ("create stream o (a int) with (kafka_topic='o', value_format='protobuf');", "The format PROTOBUF is"),
         (f"create stream o as select {'9' * 38}.5 as x from st;", f"{'9' * 38}.5: a DECIMAL of more than 38 digits is"),
         ("create stream o as select v in ('1e99') as x from st;", "1E+99: a DECIMAL of more than 38 digits is"),

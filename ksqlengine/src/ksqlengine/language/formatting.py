@@ -56,6 +56,13 @@ def statement_text(statement: ast.CreateSource | ast.CreateAsSelect) -> str:
     return " ".join([*words, *_with(statement.properties), "AS", query_text(statement.query)]) + ";"
 
 
+def masked_insert(statement: ast.InsertValues) -> str:
+    """Return INSERT VALUES as ksqlDB's errors and logs show it, without its values (source: its ``QueryMask``)."""
+    columns = f" ({', '.join(f'`{name}`' for name in statement.columns)})" if statement.columns else ""
+    values = ", ".join("'[value]'" for _ in statement.values)
+    return "".join(("INSERT INTO `", statement.target, "`", columns, " VALUES (", values, ");"))
+
+
 def query_text(query: ast.Query) -> str:
     """Return a query as ksqlDB shows it, a line per clause and per column."""
     lines = [_select(query.select), f"FROM {_relation(query.source)}"]

@@ -48,6 +48,7 @@ OPERATORS = {
     "*": "ASTERISK", "/": "SLASH", "%": "PERCENT", "||": "CONCAT", ":=": "ASSIGN", "->": "ARROW", "=>": "LAMBDA_ARROW",
     "(": "LPAR", ")": "RPAR", "[": "LBRACKET", "]": "RBRACKET", ",": "COMMA", ".": "DOT", ";": "SEMICOLON",
 }  # fmt: skip
+MISSING_SEMICOLON = "Syntax Error\nSyntax error at or near \";\"\n'}', ']', or ')' is missing"
 SYMBOLS = {name: text for text, name in OPERATORS.items()} | {"NEQ": "<>"}
 
 _TOKEN = re.compile(
@@ -78,18 +79,10 @@ class ParsedStatement:
 
 
 def tokenize(sql: str) -> Iterator[Token]:
-    """Yield the tokens of a text; positions count from 1.
-
-    Raises:
-        ParseError: a character begins no token.
-    """
+    """Yield the tokens of a text; positions count from 1. A character that begins no token is one of the type UNRECOGNIZED."""
     line, line_start = 1, 0
     for match in _TOKEN.finditer(sql):
         kind, text, start = match.lastgroup or "", match.group(), match.start()
-        if kind == "UNRECOGNIZED":
-            position = Position(line, start - line_start + 1)
-            message = f"Syntax Error\nSyntax error at or near '{text}' at line {position}"
-            raise ParseError(message, position, _statement_at(sql, start))
         if kind != "SKIP":
             yield _token(kind, text, start, line, start - line_start + 1)
         newlines = text.count("\n")
@@ -105,30 +98,31 @@ def _token(kind: str, text: str, start: int, line: int, column: int) -> Token:
     return Token(kind, text, start, line, column, line, column + len(text), start + len(text))
 
 
-def _statement_at(sql: str, index: int) -> str:
-    """Return the statement around a character that can't be read, from the semicolon before to the one behind."""
-    end = sql.find(";", index)
-    return sql[sql.rfind(";", 0, index) + 1 : end + 1 if end >= 0 else len(sql)].strip()
-
-
 def split_statements(sql: str) -> list[ParsedStatement]:
     """Split a request at its semicolons.
 
     Raises:
-        ParseError: the last statement lacks its semicolon, or a character begins no token.
+        ParseError: the last statement lacks its semicolon.
     """
-    statements, tokens = [], []
+    statements, rest = split_request(sql)
+    if rest is not None:
+        position = Position(sql.count("\n") + 1, len(sql) - sql.rfind("\n"))
+        raise ParseError(MISSING_SEMICOLON, position, rest.text, "the last statement's semicolon is missing; add it")
+    return statements
+
+
+def split_request(sql: str) -> tuple[list[ParsedStatement], ParsedStatement | None]:
+    """Split a request at its semicolons; also return what comes after the last one, None for nothing."""
+    statements: list[ParsedStatement] = []
+    tokens: list[Token] = []
     for token in tokenize(sql):
         tokens.append(token)
         if token.type == "SEMICOLON":
             text = sql[tokens[0].start_pos : token.end_pos]
             statements.append(ParsedStatement(text, tuple(tokens[:-1])))
             tokens = []
-    if tokens:
-        last = tokens[-1]
-        position = Position(last.line or 1, last.end_column or 1)
-        raise ParseError("missing ';' at '<EOF>'", position, sql[tokens[0].start_pos :])
-    return statements
+    rest = ParsedStatement(sql[tokens[0].start_pos :], tuple(tokens)) if tokens else None
+    return statements, rest
 
 
 class TokenLexer(Lexer):

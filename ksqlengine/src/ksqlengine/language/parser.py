@@ -23,21 +23,21 @@ from ksqlengine.language import ast
 from ksqlengine.language.lexer import (
     KEYWORDS,
     OPERATORS,
-    RESERVED,
-    SYMBOLS,
     ParsedStatement,
     TokenLexer,
+    split_request,
     split_statements,
     tokenize,
 )
+from ksqlengine.language.syntax_errors import syntax_detail, syntax_message
 from ksqlengine.language.tree_builder import TreeBuilder
 from ksqlengine.language.variables import place, stored_name, substitute
-from ksqlengine.types.errors import NotSupportedError, ParseError, Position, StatementError
+from ksqlengine.types.errors import NotSupportedError, ParseError, Phase, Position, StatementError, refusing
 from ksqlengine.types.sqltypes import SqlType
 
 _TOKENS = KEYWORDS | set(OPERATORS.values()) | {
     "STRING", "QUOTED_IDENTIFIER", "BACKQUOTED_IDENTIFIER", "FLOATING_POINT_VALUE", "DECIMAL_VALUE", "DIGIT_IDENTIFIER",
-    "INTEGER_VALUE", "IDENTIFIER", "VARIABLE",
+    "INTEGER_VALUE", "IDENTIFIER", "VARIABLE", "UNRECOGNIZED",
 }  # fmt: skip
 
 
@@ -90,6 +90,33 @@ def parse_statements(sql: str, variables: MutableMapping[str, str] | None = None
     """
     values = {} if variables is None else variables
     return [prepare(statement, values) for statement in split_statements(sql)]
+
+
+def check_request(sql: str) -> None:
+    """Refuse a request that is not KSQL, before any of its statements is looked at, as ksqlDB does.
+
+    Raises:
+        ParseError: it isn't; the error's statement is the line of the mistake.
+    """
+    statements, rest = split_request(sql)
+    try:
+        for parsed in statements:
+            _check_syntax(place(_with_variable_name(parsed), _lark()))
+        if rest is not None:
+            _check_beginning(rest)
+            split_statements(sql)
+    except ParseError as error:
+        error.statement = sql.split("\n")[error.position.line - 1]
+        raise
+
+
+def _check_beginning(statement: ParsedStatement) -> None:
+    """Refuse the beginning of a statement where no end could make KSQL of it."""
+    try:
+        _lark().parse(cast(Any, place(statement, _lark()).tokens), start="single_statement")
+    except UnexpectedToken as error:
+        if cast(Token, error.token).type != "$END":
+            raise _parse_error(error, statement) from error
 
 
 def prepare(parsed: ParsedStatement, variables: MutableMapping[str, str]) -> PreparedStatement:
@@ -169,7 +196,10 @@ def _build(statement: ParsedStatement, start: str) -> ast.Node:
         return cast(ast.Node, TreeBuilder().transform(tree))
     except VisitError as error:
         if isinstance(error.orig_exc, StatementError):
-            raise error.orig_exc.with_statement(statement.text) from None
+            if error.orig_exc.statement:
+                raise error.orig_exc from None
+            with refusing(Phase.PARSED):
+                raise error.orig_exc.with_statement(statement.text) from None
         raise
 
 
@@ -192,26 +222,11 @@ def _check_depth(tree: Tree[Token], statement: ParsedStatement) -> None:
 
 def _parse_error(error: UnexpectedToken, statement: ParsedStatement) -> ParseError:
     token = cast(Token, error.token)
-    position = Position(token.line or 1, token.column or 1)
-    if token.type == "$END":
-        position = _end(statement)
-        text = ";"
-    else:
-        text = str(token)
-    expected = set(error.accepts or error.expected)
-    following = next(
-        (candidate for candidate in statement.tokens if (candidate.start_pos or 0) > (token.start_pos or 0)), None
-    )
-    # ANTLR's "extraneous input", of which ksqlDB makes this message: the next token would have been right here.
-    extraneous = following is not None and following.type in expected
-    if token.type in RESERVED and "IDENTIFIER" in expected and extraneous:
-        message = (
-            f'"{text}" is a reserved keyword and it can\'t be used as an identifier. '
-            f"You can use it as an identifier by escaping it as '{text}' "
-        )
-    else:
-        message = f"mismatched input '{text}' expecting {_expected(expected)}"
-    return ParseError(message, position, statement.text)
+    at_end = token.type == "$END"
+    position = _end(statement) if at_end else Position(token.line or 1, token.column or 1)
+    text = ";" if at_end else str(token)
+    message = syntax_message(error, statement, position, text)
+    return ParseError(message, position, statement.text, syntax_detail(error, text))
 
 
 def _end(statement: ParsedStatement) -> Position:
@@ -222,11 +237,3 @@ def _end(statement: ParsedStatement) -> Position:
     newline = before.rfind("\n")
     column = len(before) - newline if newline >= 0 else (first.column or 1) + len(before)
     return Position((first.line or 1) + before.count("\n"), column)
-
-
-def _expected(names: set[str]) -> str:
-    if "IDENTIFIER" in names:  # every non-reserved word is expected as well then: they only hide the rest
-        names = {name for name in names if name in RESERVED or name not in KEYWORDS}
-    words = sorted(f"'{SYMBOLS.get(name, name)}'" if name in KEYWORDS or name in SYMBOLS else name for name in names)
-    words = ["';'" if word == "$END" else word for word in words]
-    return words[0] if len(words) == 1 else "{" + ", ".join(words) + "}"

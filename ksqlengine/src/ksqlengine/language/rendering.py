@@ -17,7 +17,7 @@ from lark import Token
 
 from ksqlengine.errors import KsqlEngineError
 from ksqlengine.language.lexer import RESERVED, tokenize
-from ksqlengine.types.errors import ParseError, Position
+from ksqlengine.types.errors import Position
 
 _IN_TEXT = re.compile(r"\$?\$\{([A-Za-z_][A-Za-z0-9_@]*)\}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_@]*|`[A-Za-z_][A-Za-z0-9_@]*`")
@@ -129,11 +129,11 @@ def errors(sql: str, variables: Mapping[str, str]) -> list[RenderingError]:
 
 
 def _found(sql: str) -> list[Placeholder]:
-    try:
-        tokens = list(tokenize(sql))
-    except ParseError as error:
-        character = sql.splitlines()[error.position.line - 1][error.position.column - 1 :][:1]
-        raise RenderingError(error.position, "", None, f"{character!r} can't stand here; correct the text") from error
+    tokens = list(tokenize(sql))
+    wrong = next((token for token in tokens if token.type == "UNRECOGNIZED"), None)
+    if wrong is not None:
+        position = Position(wrong.line or 1, wrong.column or 1)
+        raise RenderingError(position, "", None, f"{str(wrong)!r} can't stand here; correct the text")
     return [found for token in tokens for found in _placeholders_of(token, sql)]
 
 

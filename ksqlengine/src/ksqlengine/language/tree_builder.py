@@ -95,7 +95,7 @@ class TreeBuilder(Transformer[Token, Any]):
         re.findall(
             r"\w+",
             """
-            identifier alias_identifier source_kind show_what string integer integer_literal decimal_literal
+            identifier alias_identifier source_kind show_what string integer fraction integer_literal decimal_literal
             double_literal type_parameter unit interval_unit comparison_operator arithmetic unary emit
             """,
         )
@@ -147,6 +147,9 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def integer(self, meta: Meta, children: list[Token]) -> int:
         return _whole_number("".join(children), meta)
+
+    def fraction(self, meta: Meta, children: list[Token]) -> str:
+        return "".join(children)
 
     def resource_name(self, meta: Meta, children: list[str]) -> str:
         name = children[0]
@@ -397,6 +400,8 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def duration(self, meta: Meta, children: list[Any]) -> _Duration:
         number, unit = children
+        if isinstance(number, str):
+            raise StatementError(f'For input string: "{number}"')
         return _Duration(_whole_number(str(number * UNIT_MS[unit.removesuffix("S")]), meta), f"{number} {unit}")
 
     def grace(self, meta: Meta, children: list[Any]) -> Any:
@@ -405,8 +410,13 @@ class TreeBuilder(Transformer[Token, Any]):
     retention = grace
     window_grace = grace
     timeout = grace
-    interval = grace
-    limit = grace
+
+    def limit(self, meta: Meta, children: list[Any]) -> int:
+        return _whole(children[0], "LIMIT")
+
+    def interval(self, meta: Meta, children: list[Any]) -> int:
+        return _whole(children[0], "INTERVAL")
+
     where = single_statement
     having = single_statement
     group_by = single_statement
@@ -480,6 +490,8 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def create_as_select(self, meta: Meta, children: list[Any]) -> ast.CreateAsSelect:
         replace, kind, exists, name, properties, query = children
+        if query.limit is not None:
+            raise StatementError(f"CREATE {kind} AS SELECT statements don't support LIMIT clause.")
         return ast.CreateAsSelect(
             kind, name, properties or (), query, bool(replace), bool(exists), position=_position(meta)
         )
@@ -610,6 +622,13 @@ def _whole_number(text: str, meta: Meta, most: int = BIGINT_MAX) -> int:
     if len(text.lstrip("-0")) > len(str(most)) or not -most - 1 <= int(text) <= most:
         raise ParseError(f"Invalid numeric literal: {text}", _position(meta))
     return int(text)
+
+
+def _whole(number: int | str, clause: str) -> int:
+    """Return a clause's number, which is a text where it has a fraction."""
+    if isinstance(number, str):
+        raise StatementError(f"Value must be integer for command: {clause}")
+    return number
 
 
 def _lambda(meta: Meta, children: list[Any]) -> ast.Lambda:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ksqlengine.plan.steps import Column, Format, QueryPlan, Schema, SourceKind, SourceStep, Step, Window, walk
-from ksqlengine.types.errors import StatementError
+from ksqlengine.types.errors import Phase, StatementError
 from ksqlengine.types.sqltypes import NamedType, SqlType
 
 
@@ -234,7 +234,7 @@ class Catalog:
         """
         if isinstance(type_, NamedType):
             if type_.name not in self.types:
-                raise StatementError(f"Cannot resolve unknown type: {type_.name}")
+                raise StatementError(f"Cannot resolve unknown type: {type_.name}").in_phase(Phase.PARSED)
             return self.types[type_.name]
         return type_.map_parts(self.resolve_type)
 

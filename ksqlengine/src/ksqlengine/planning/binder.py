@@ -23,7 +23,7 @@ from ksqlengine.expressions.structures import ArrayIndex, Field, MapIndex, NewAr
 from ksqlengine.language import ast
 from ksqlengine.planning.common_type import coerced, decimal_type
 from ksqlengine.types.casts import can_cast, parse_time_text
-from ksqlengine.types.errors import NotSupportedError, ParseError, StatementError
+from ksqlengine.types.errors import NotSupportedError, ParseError, Phase, StatementError
 from ksqlengine.types.sqltypes import (
     BIGINT,
     BIGINT_MAX,
@@ -431,7 +431,8 @@ class Binder:
             raise StatementError("Reusing lambda arguments in nested lambda is not allowed")
         clash = next((name for name in argument.parameters if name in self.columns), None)
         if clash is not None:
-            raise StatementError(f"Lambda function argument can't be a column name: {clash}")
+            message = f"Lambda function argument can't be a column name: {clash}"
+            raise StatementError(message).in_phase(Phase.NAMED)
         depth = len(self.lambda_variables)
         variables = {
             name: LambdaVariable(type_, f"__LAMBDA_{depth + number}", text=name)

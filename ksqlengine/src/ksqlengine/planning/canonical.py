@@ -71,6 +71,23 @@ def _with_inferred(statement: ast.CreateSource, source: Source) -> tuple[ast.Col
     return (*keys, *inferred_keys, *inferred, *others)
 
 
+def refused_source_text(statement: ast.CreateSource, key_format: str, value_format: str | None) -> str:
+    """Return CREATE STREAM or TABLE as ksqlDB's errors show it: with its formats and its topic's cleanup policy.
+
+    Args:
+        statement: the statement.
+        key_format: format of keys where it names none.
+        value_format: the same for values, None where the server has no default.
+    """
+    given = {name.upper() for name, _ in statement.properties}
+    added: dict[str, ast.SyntaxExpression] = {}
+    for name, format_ in (("KEY_FORMAT", key_format), ("VALUE_FORMAT", value_format)):
+        if not given & {"FORMAT", name} and format_ is not None:
+            added[name] = ast.StringLiteral(format_)
+    added["CLEANUP_POLICY"] = ast.StringLiteral("delete" if statement.kind == "STREAM" else "compact")
+    return statement_text(replace(statement, properties=_with(statement.properties, added)))
+
+
 def created_as_text(statement: ast.CreateAsSelect, catalog: Catalog, topic: ResultTopic) -> str:
     """Return CREATE … AS SELECT with every column's source and name, and its topic's settings.
 

@@ -12,6 +12,7 @@ from ksqlengine.plan.catalog import Catalog, Source
 from ksqlengine.plan.steps import QueryPlan, SourceKind
 from ksqlengine.planning.replace_check import check_upgrade
 from ksqlengine.planning.statements import Analyzer
+from ksqlengine.types.errors import Phase, refusing
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class CatalogChanger:
 
     @_of.register
     def _alter(self, node: ast.AlterSource) -> CatalogChange:
-        source = self._analyzer.alter_source(node)
+        source = self._analyzer.alter_source(node, self._text)
         catalog = self._catalog.with_source(source, or_replace=True)
         message = f"{node.kind.capitalize()} {node.name} altered."
         return CatalogChange(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)
@@ -95,10 +96,11 @@ class CatalogChanger:
         command = f"{node.kind.lower()}/`{node.name}`/create"
         if node.if_not_exists and node.name in self._catalog.sources:
             return self._nothing(command, node.name)
-        source, plan = self._analyzer.create_as_select(node, self._text, self._number, self._properties)
-        source = replace(source, query_id=plan.query_id)
+        with refusing(Phase.PLANNED):
+            source, plan = self._analyzer.create_as_select(node, self._text, self._number, self._properties)
+            source = replace(source, query_id=plan.query_id)
+            catalog = self._catalog.with_source(source, or_replace=node.or_replace).with_query(plan)
         stopped = (plan.query_id,) if plan.query_id in self._catalog.queries else ()
-        catalog = self._catalog.with_source(source, or_replace=node.or_replace).with_query(plan)
         if stopped and self._catalog.queries[plan.query_id].plan.statement != plan.statement:
             check_upgrade(self._catalog.queries[plan.query_id].plan, plan)
         return CatalogChange(catalog, command, f"Created query with ID {plan.query_id}", source, plan, stopped)

@@ -272,7 +272,8 @@ class PersistentQueryPlanner(QueryPlanner):
         other = "CREATE TABLE AS SELECT" if kind is SourceKind.TABLE else "CREATE STREAM AS SELECT"
         what = "TABLE" if kind is SourceKind.TABLE else "STREAM"
         raise StatementError(
-            f"Invalid result type. Your SELECT query produces a {what}. Please use {other} statement instead."
+            f"Invalid result type. Your SELECT query produces a {what}. Please use {other} statement instead.",
+            quoted=True,
         )
 
     def _into_existing(

@@ -34,8 +34,9 @@ from ksqlengine.planning.scope import (
     Scope,
     nodes,
     rewrite,
+    unknown_source,
 )
-from ksqlengine.types.errors import StatementError
+from ksqlengine.types.errors import Phase, StatementError, refusing
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
 Node = TypeVar("Node")
@@ -65,7 +66,8 @@ class QueryPlanner:
         relations = [self.query.source, *(join.relation for join in self.query.joins)]
         found: list[AliasedSource] = []
         for relation in relations:
-            source = self.catalog.source(relation.name)
+            with refusing(Phase.NAMED):
+                source = self.catalog.source(relation.name)
             if any(known.source.name == source.name for known in found):
                 first = found[0].source.name
                 raise StatementError(
@@ -203,7 +205,7 @@ class QueryPlanner:
 
     def _star(self, item: ast.SelectAll, step: Step) -> list[str]:
         if item.qualifier is not None and all(item.qualifier != source.alias for source in self.scope.sources):
-            raise StatementError(f"'{item.qualifier}' is not a valid stream/table name or alias.")
+            raise unknown_source(item.qualifier)
         if not self.scope.is_join:
             bounds = list(WINDOW_BOUNDS) if self.windowed_source and not self.persistent else []
             return [

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from ksqlengine.language import ast
 from ksqlengine.plan.catalog import Source
 from ksqlengine.plan.steps import PSEUDO_COLUMNS, ROWOFFSET, ROWPARTITION, ROWTIME, WINDOWEND, WINDOWSTART
-from ksqlengine.types.errors import StatementError
+from ksqlengine.types.errors import Phase, StatementError
 from ksqlengine.types.sqltypes import BIGINT, INTEGER, SqlType
 
 WINDOW_BOUNDS = (WINDOWSTART, WINDOWEND)
@@ -138,14 +138,20 @@ class Scope:
 
     def _resolved(self, node: ast.ColumnReference, clause: str) -> ast.ColumnReference:
         if node.qualifier is not None and all(node.qualifier != source.alias for source in self.sources):
-            raise StatementError(f"'{node.qualifier}' is not a valid stream/table name or alias.")
+            raise unknown_source(node.qualifier)
         found = self.sources_of(node)
         if not found:
             raise StatementError(f"{node.position.located}: {clause} column '{node}' cannot be resolved.")
         if len(found) > 1:
             options = joined_words(sorted(f"{source.alias}.{node.name}" for source in found), "or")
-            raise StatementError(f"{node.position.located}: Column '{node.name}' is ambiguous. Could be {options}.")
+            message = f"{node.position.located}: Column '{node.name}' is ambiguous. Could be {options}."
+            raise StatementError(message).in_phase(Phase.NAMED)
         return ast.ColumnReference(self.frame_name(found[0].alias, node.name), position=node.position)
+
+
+def unknown_source(alias: str) -> StatementError:
+    """Return ksqlDB's error for ``alias.column`` where FROM has no such alias."""
+    return StatementError(f"'{alias}' is not a valid stream/table name or alias.").in_phase(Phase.PARSED)
 
 
 def outside_lambdas(expression: Node, change: Callable[[Any], Any]) -> Node:

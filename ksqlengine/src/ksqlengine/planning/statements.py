@@ -18,7 +18,7 @@ from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.overloads import widening
 from ksqlengine.formats.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
 from ksqlengine.language import ast
-from ksqlengine.plan.catalog import Catalog, Source, already_exists, check_names
+from ksqlengine.plan.catalog import Catalog, Source, check_names
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, Column, Format, QueryPlan, Schema, SourceKind
 from ksqlengine.planning.binder import Binder
 from ksqlengine.planning.common_type import with_bytes
@@ -36,7 +36,7 @@ from ksqlengine.planning.with_clause import (
     listed,
 )
 from ksqlengine.types.casts import can_cast
-from ksqlengine.types.errors import StatementError
+from ksqlengine.types.errors import Phase, StatementError, refusing
 from ksqlengine.types.sqltypes import BIGINT, BYTES, NULL, STRING, ArrayType, SqlType, StructType
 
 HEADERS_TYPE = ArrayType(element=StructType(fields=(("KEY", STRING), ("VALUE", BYTES))))
@@ -71,14 +71,13 @@ class Analyzer:
         """
         kind = SourceKind(statement.kind)
         existing = self.catalog.sources.get(statement.name)
-        if existing is not None and not statement.or_replace and not statement.if_not_exists:
-            raise already_exists(kind, existing)
         if statement.or_replace and (statement.read_only or (existing is not None and existing.read_only)):
             raise StatementError(
                 f"Cannot add {kind.value.lower()} '{statement.name}': CREATE OR REPLACE is not supported on source "
                 f"{kind.value.lower()}s."
             )
-        properties = create_properties(statement.properties)
+        with refusing(Phase.PARSED):
+            properties = create_properties(statement.properties)
         key_format, value_format = self._formats(properties, statement.name)
         schema, headers = self._declared(statement, kind, properties, key_format, value_format)
         check_key_columns(schema.key, key_format)
@@ -102,8 +101,8 @@ class Analyzer:
             text,
         )
 
-    def alter_source(self, statement: ast.AlterSource) -> Source:
-        """Return a stream or table with the columns that ALTER adds; its statement stays the one that made it, as in ksqlDB.
+    def alter_source(self, statement: ast.AlterSource, text: str) -> Source:
+        """Return a stream or table with the columns that ALTER adds; its statement is added to the one that made it.
 
         Raises:
             StatementError: there is no such stream or table, it can't be altered, or has a column of the same name.
@@ -133,7 +132,7 @@ class Analyzer:
         schema = Schema(source.schema.key, source.schema.value + added)
         check_names(schema)
         check_value_columns(schema.value, source.value_format)
-        return replace(source, schema=schema)
+        return replace(source, schema=schema, statement=f"{source.statement}\n{text}")
 
     def _formats(self, properties: Properties, name: str) -> tuple[Format, Format]:
         value_name = properties.value_format_name() or self.defaults.value_format
@@ -256,9 +255,9 @@ class Analyzer:
         """
         kind = SourceKind(statement.kind)
         existing = self.catalog.sources.get(statement.name)
-        if existing is not None and not statement.or_replace and not statement.if_not_exists:
-            raise already_exists(kind, existing)
-        sink = Sink(statement.name, kind, create_as_properties(statement.properties))
+        with refusing(Phase.PARSED):
+            properties = create_as_properties(statement.properties)
+        sink = Sink(statement.name, kind, properties)
         prefix = "CSAS" if kind is SourceKind.STREAM else "CTAS"
         query_id = f"{prefix}_{statement.name}_{number}"
         if existing is not None and statement.or_replace and existing.query_id is not None:
@@ -298,14 +297,12 @@ class Analyzer:
         Raises:
             StatementError: the statement is not right.
         """
-        target = self._insert_target(statement)
-        if target.kind is not SourceKind.STREAM:
-            raise StatementError(f"INSERT INTO can only be used to insert into a stream. {target.name} is a table.")
-        if target.headers:
-            raise StatementError(f"Cannot insert into {target.name} because it has header columns")
+        with refusing(Phase.NAMED):
+            target = self._insert_target(statement)
         if target.read_only:
             raise StatementError(f"Cannot insert into read-only stream: {target.name}")
-        properties = insert_properties(statement.properties)
+        with refusing(Phase.PARSED):
+            properties = insert_properties(statement.properties)
         query_id = properties.get("QUERY_ID") or f"INSERTQUERY_{number}"
         if query_id.upper() in self.catalog.queries:
             raise StatementError(f"Query ID '{query_id.upper()}' already exists.")
@@ -321,6 +318,10 @@ class Analyzer:
             column = statement.position.column + len("INSERT INTO ")
             place = f"Line: {statement.position.line}, Col: {column}"
             raise StatementError(f"{place}: Source `{statement.target}` does not exist.")
+        if found.kind is not SourceKind.STREAM:
+            raise StatementError(f"INSERT INTO can only be used to insert into a stream. {found.name} is a table.")
+        if found.headers:
+            raise StatementError(f"Cannot insert into {found.name} because it has header columns")
         return found
 
     # ------------------------------------------------------------------ SELECT by itself

@@ -26,7 +26,7 @@ from ksqlengine.errors import KsqlEngineError
 from ksqlengine.execution.stages import stages
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
-from ksqlengine.language.parser import PreparedStatement, parse_statements, prepare
+from ksqlengine.language.parser import PreparedStatement, check_request, parse_statements, prepare
 from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source
 from ksqlengine.planning.canonical import created_as_text, created_source_text
 from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
@@ -35,6 +35,7 @@ from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
 from ksqlengine.server.inserts import Inserter, Written, row_of
 from ksqlengine.server.pull_push import RunningTransientQuery
+from ksqlengine.server.refused_texts import refused_text
 from ksqlengine.server.responses import Responses, current_status, warning
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import (
@@ -183,6 +184,7 @@ class Engine:
             self._wait_for(after)
         given = {name: str(value) for name, value in (properties or {}).items()}
         changed = with_changes(self.config.properties, given)
+        check_request(text)
         self._validate(text, RequestSession(dict(changed), dict(variables or {})))
         session = RequestSession(changed, dict(variables or {}))
         answers: list[dict[str, Any]] = []
@@ -191,7 +193,8 @@ class Engine:
             try:
                 answer = self._run(statement, session)
             except StatementError as error:
-                raise RequestError(error.with_statement(statement.text), answers) from error
+                self._name(error, statement, self.catalog, session)
+                raise RequestError(error, answers) from error
             if answer is not None:
                 answers.append(answer)
         return answers
@@ -221,8 +224,16 @@ class Engine:
                 else:
                     self._check_other(statement, catalog, session)
             except StatementError as error:
-                error.with_statement(statement.text)
+                self._name(error, statement, catalog, session)
                 raise
+
+    def _name(
+        self, error: StatementError, statement: PreparedStatement, catalog: Catalog, session: RequestSession
+    ) -> None:
+        """Say in an error which statement it refuses."""
+        if not error.statement:
+            analyzer = Analyzer(catalog, defaults=engine_defaults(session.properties))
+            error.with_statement(refused_text(statement, error, analyzer, self.resources.topic))
 
     def _check(self, change: CatalogChange, node: ast.Statement, before: Catalog) -> None:
         self._check_deletion(change)
@@ -297,6 +308,7 @@ class Engine:
         """
         given = {name: str(value) for name, value in (properties or {}).items()}
         session = RequestSession(with_changes(self.config.properties, given), dict(variables or {}))
+        check_request(text)
         parsed_all = split_statements(text)
         if len(parsed_all) != 1:
             raise StatementError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import fastavro
@@ -186,6 +186,11 @@ class Resources:
         topic = self.kafka.describe([plan.topic])[plan.topic]
         kept = self.kafka.topic_settings(source_steps(plan.root)[0].topic).get("retention.ms", "-1")
         return ResultTopic(topic.name, topic.partitions, topic.replication_factor, int(kept))
+
+    def topic(self, name: str) -> TopicState | None:
+        """Return a topic with all settings that apply to it, None where it isn't there."""
+        found = self.kafka.describe([name]).get(name)
+        return replace(found, config=self.kafka.topic_settings(name)) if found is not None else None
 
     def prepare_internal(self, plan: QueryPlan) -> None:
         """Make a query's repartition and changelog topics, whose names have the query's id; what is there stays."""

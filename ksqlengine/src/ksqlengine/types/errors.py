@@ -5,7 +5,10 @@ Source: ksqlDB's ``Errors`` (a code is the HTTP status times 100 plus a counter)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ksqlengine.errors import KsqlEngineError
@@ -66,23 +69,48 @@ class KsqlError(KsqlEngineError):
         return {"@type": "generic_error", "error_code": self.error_code, "message": self.message}
 
 
+class Phase(Enum):
+    """How far ksqlDB had come with a statement when it refused it; its message begins with it."""
+
+    PARSED = "Failed to prepare statement"
+    NAMED = "Exception while preparing statement"
+    PLANNED = "Could not determine output schema for query due to error"
+
+
 class StatementError(KsqlError):
     """A statement that can't be run.
 
     Attributes:
         statement: text of the statement; filled in by whoever knows it.
+        phase: how far it had come, None where ksqlDB's message doesn't say.
+        quoted: whether the message ends with the statement once it is known.
     """
 
     error_code = BAD_STATEMENT
 
-    def __init__(self, message: str, statement: str = "", error_code: int | None = None) -> None:
+    def __init__(
+        self, message: str, statement: str = "", error_code: int | None = None, *, quoted: bool = False
+    ) -> None:
         super().__init__(message, error_code)
         self.statement = statement
+        self.quoted = quoted
+        self.phase: Phase | None = None
 
     def with_statement(self, statement: str) -> StatementError:
         """Name the statement unless it is known, and return the error."""
         if not self.statement:
             self.statement = statement
+            if self.quoted:
+                self.message = f"{self.message}\nStatement: {statement}"
+                self.args = (self.message,)
+        return self
+
+    def in_phase(self, phase: Phase) -> StatementError:
+        """Say how far the statement had come, unless that is known, and return the error."""
+        if self.phase is None:
+            self.phase = phase
+            self.message = f"{phase.value}: {self.message}"
+            self.args = (self.message,)
         return self
 
     def entity(self, entities: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -101,11 +129,17 @@ class StatementError(KsqlError):
 
 
 class ParseError(StatementError):
-    """Text that is not KSQL; the message starts with its ``line L:C``."""
+    """Text that is not KSQL; the message starts with its ``line L:C``.
 
-    def __init__(self, message: str, position: Position, statement: str = "") -> None:
+    Attributes:
+        position: where the mistake is.
+        detail: what stands there and all that could stand there instead; ksqlDB's message often says neither.
+    """
+
+    def __init__(self, message: str, position: Position, statement: str = "", detail: str = "") -> None:
         super().__init__(f"line {position}: {message}", statement)
         self.position = position
+        self.detail = detail or message
 
 
 class NotSupportedError(StatementError):
@@ -119,6 +153,18 @@ class NotSupportedError(StatementError):
         """Name the feature; it is the sentence's subject, in the singular: ``A foreign-key table-table join``."""
         super().__init__(f"{feature} is not supported by the embedded engine; run it on ksqlDB")
         self.feature = feature
+
+
+@contextmanager
+def refusing(phase: Phase) -> Iterator[None]:
+    """Let errors of a block say how far ksqlDB had come; what only this engine refuses stays as it is."""
+    try:
+        yield
+    except NotSupportedError:
+        raise
+    except StatementError as error:
+        error.in_phase(phase)
+        raise
 
 
 def query_endpoint_error(statement: str) -> StatementError:
