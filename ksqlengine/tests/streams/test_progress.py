@@ -8,7 +8,7 @@ from ksqlengine.streams.progress import PartitionProgress
 
 
 def test_progress_comes_back_from_commit_metadata() -> None:
-    progress = PartitionProgress(1_000, 77, [(900, (5, 6)), (950, (7, 6))])
+    progress = PartitionProgress(1_000, 77, [(900, (5, 6)), (950, (7, 6))], (2_000, 80))
     assert PartitionProgress.from_metadata(progress.to_metadata(), 900) == progress
     assert PartitionProgress.from_metadata("", 12) == PartitionProgress(position=12)
     assert PartitionProgress.from_metadata(None, 12) == PartitionProgress(position=12)

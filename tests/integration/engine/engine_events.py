@@ -128,7 +128,8 @@ class Pipeline:
         for user, value in zip(
             users, avro_codec.encode(batch, self.schemas["historical"], self.ids["historical"]), strict=True
         ):
-            self.send("historical", str(user), value)
+            # Before all events, late ones too: a query over what is there already joins in order of time.
+            self.send("historical", str(user), value, START_MS - 60_000)
         self.flush()
 
     def event(

@@ -195,7 +195,9 @@ class PipelineWork:
                 start = ends[topic, partition] if self.begins_at_ends else first
                 # The group's offsets expire while nobody is in it; the state knows what is in it.
                 start = restored.get(partition, start)
-                result[partition] = (start, PartitionProgress(position=start))
+                end = ends[topic, partition]
+                backlog = (end, -1) if self._pipeline.tables and start < end else None
+                result[partition] = (start, PartitionProgress(position=start, backlog=backlog))
                 continue
             progress = PartitionProgress.from_metadata(raw_metadata(found), found.offset)
             if progress.position <= found.offset:

@@ -23,11 +23,14 @@ class PartitionProgress:
             stream time the same rule that finds late records keeps them out of the closed ones.
         tables: (offset in this partition, offset in each table's partition) pairs: from that offset on, records were joined
             with the tables as of those offsets. Reading again repeats it.
+        backlog: while records that were there before the query are joined with tables in order of time: offset behind the last
+            of them, and the largest time so far, ms; None afterwards.
     """
 
     position: int = -1
     stream_time: int = -1
     tables: list[tuple[int, tuple[int, ...]]] = field(default_factory=list)
+    backlog: tuple[int, int] | None = None
 
     def to_metadata(self) -> str:
         """Write the progress as commit metadata, thinned out where it would be too long."""
@@ -42,6 +45,7 @@ class PartitionProgress:
             "position": self.position,
             "stream_time": self.stream_time,
             "tables": [[self.position - offset, *tables] for offset, tables in marks],
+            **({"backlog": self.backlog} if self.backlog is not None else {}),
         }
         return framed(orjson.dumps(body).decode())
 
@@ -67,7 +71,9 @@ class PartitionProgress:
                 "start the engine version that wrote it"
             )
         marks = [(body["position"] - back, tuple(tables)) for back, *tables in body["tables"]]
-        return cls(body["position"], body["stream_time"], marks)
+        until_and_time = body.get("backlog")
+        backlog = None if until_and_time is None else (until_and_time[0], until_and_time[1])
+        return cls(body["position"], body["stream_time"], marks, backlog)
 
 
 def marks_from(marks: list[tuple[int, tuple[int, ...]]], offset: int) -> list[tuple[int, tuple[int, ...]]]:

@@ -11,11 +11,13 @@ import numpy as np
 
 from kafkakit.batch_consumer import BEGINNING, MessageBatch, open_batch_consumer
 from ksqlengine.execution.pipeline import Pipeline, TableInput
-from ksqlengine.execution.readers import Rejected
+from ksqlengine.execution.readers import Rejected, SourceReader
+from ksqlengine.plan.steps import ROWOFFSET, ROWTIME, SourceKind
 from ksqlengine.streams.batches import of_topic, ordered, select
 from ksqlengine.streams.context import BATCH_ROWS, POLL_SECONDS, REQUEST_SECONDS
 from ksqlengine.streams.progress import OwnedPartition
-from ksqlengine.types.arrays import runs
+from ksqlengine.streams.table_backlog import TableBacklog
+from ksqlengine.types.arrays import Ints, runs
 
 _NO_LIMIT = 2**62
 
@@ -63,6 +65,7 @@ class TableFollower:
         self._positions: dict[Partition, int] = {}
         self._reached: dict[Partition, int] = {}
         self._repeats: dict[int, _Repeat] = {}
+        self._backlogs: dict[int, TableBacklog] = {}
         self._logged: dict[Partition, int] = {}
         self._rejects: list[Rejected] = []
 
@@ -74,6 +77,8 @@ class TableFollower:
             marks = state.progress.tables
             if marks:
                 self._repeats[partition] = _Repeat(list(marks), state.seen_before)
+            if state.progress.backlog is not None:
+                self._backlogs[partition] = TableBacklog(*state.progress.backlog)
             for number, topic in enumerate(self._inputs):
                 self._positions[topic, partition] = BEGINNING
                 self._logged[topic, partition] = marks[-1][1][number] if marks else 0
@@ -85,6 +90,7 @@ class TableFollower:
         if self._consumer is None:
             return
         self._repeats.pop(partition, None)
+        self._backlogs.pop(partition, None)
         for topic in self._inputs:
             self._positions.pop((topic, partition), None)
             self._reached.pop((topic, partition), None)
@@ -125,9 +131,40 @@ class TableFollower:
             batch = select(batch, np.flatnonzero(~now))
             for partition, _, _ in runs(batch.partition):
                 self._move_on(partition)
+        now = np.ones(len(batch), dtype=bool)
+        for partition, start, end in runs(batch.partition) if self._backlogs else ():
+            if partition in self._backlogs:
+                now[start:end] = batch.offset[start:end] >= self._backlogs[partition].until
+                yield from self._in_order_of_time(
+                    select(batch, np.flatnonzero(~now[start:end]) + start), owned[partition]
+                )
+                if now[start:end].any():
+                    self._end_backlog(partition, owned[partition])
+        batch = batch if now.all() else select(batch, np.flatnonzero(now))
         if len(batch):
             self._note(batch, owned)
             yield batch
+
+    def _in_order_of_time(self, batch: MessageBatch, owned: OwnedPartition) -> Iterator[MessageBatch]:
+        """Give records of one partition that were there before the query, each with the tables as they were at its time."""
+        if not len(batch):
+            return
+        partition = int(batch.partition[0])
+        backlog = self._backlogs[partition]
+        for piece, due in backlog.pieces(batch, _times(self._pipeline.source, batch, SourceKind.STREAM)):
+            self._apply_held(due)
+            owned.progress.backlog = (backlog.until, backlog.time)
+            self._note(piece, {partition: owned})
+            yield piece
+
+    def _end_backlog(self, partition: int, owned: OwnedPartition) -> None:
+        self._apply_held(self._backlogs.pop(partition).rest())
+        owned.progress.backlog = None
+
+    def _apply_held(self, held: Mapping[str, list[MessageBatch]]) -> None:
+        for topic, batches in held.items():
+            for batch in batches:
+                self._apply_now(topic, batch)
 
     def take_rejects(self) -> list[Rejected]:
         """Return the bad records found since the last call."""
@@ -153,9 +190,15 @@ class TableFollower:
             if partition in self._repeats:
                 continue
             marks = owned[partition].progress.tables
-            versions = tuple(max(self._positions[topic, partition], 0) for topic in self._inputs)
+            versions = tuple(self._version(topic, partition) for topic in self._inputs)
             if not marks or marks[-1][1] != versions:
                 marks.append((int(batch.offset[start]), versions))
+
+    def _version(self, topic: str, partition: int) -> int:
+        """Return the offset before which a table's records are applied."""
+        backlog = self._backlogs.get(partition)
+        held = None if backlog is None else backlog.first_held(topic)
+        return max(self._positions[topic, partition], 0) if held is None else held
 
     def _move_on(self, partition: int) -> None:
         """Bring a repeating partition's tables to the next mark, or to the present behind the last one."""
@@ -194,8 +237,32 @@ class TableFollower:
                 if partition in self._repeats:
                     limits[start:end] = self._repeats[partition].marks[0][1][number]
             batch = select(batch, np.flatnonzero(batch.offset < limits))
+        self._apply_now(topic, self._without_backlog(topic, batch) if self._backlogs else batch)
+
+    def _without_backlog(self, topic: str, batch: MessageBatch) -> MessageBatch:
+        """Hold back what is not to be applied before its time; return the rest."""
+        now = np.ones(len(batch), dtype=bool)
+        for partition, start, end in runs(batch.partition):
+            backlog = self._backlogs.get(partition)
+            if backlog is not None and partition not in self._repeats:
+                part = select(batch, np.arange(start, end))
+                backlog.hold(topic, part, _times(self._inputs[topic][0].reader, part, SourceKind.TABLE))
+                now[start:end] = False
+        return batch if now.all() else select(batch, np.flatnonzero(now))
+
+    def _apply_now(self, topic: str, batch: MessageBatch) -> None:
         if not len(batch) or self._pipeline.keys is None:
             return
         for table in self._inputs[topic]:
             rejects = table.apply(batch, self._pipeline.keys)
             self._rejects.extend(bad for bad in rejects if bad.offset >= self._logged[topic, bad.partition])
+
+
+def _times(reader: SourceReader, batch: MessageBatch, kind: SourceKind) -> Ints:
+    """Return the times of one partition's records, ms; a record that can't be read has no say."""
+    if reader.step.timestamp_column is None:
+        return batch.timestamp
+    frame, _ = reader.read(batch, None, False) if kind is SourceKind.STREAM else reader.read_changes(batch, None)
+    times = np.full(len(batch), -(2**62))
+    times[np.searchsorted(batch.offset, frame[ROWOFFSET].to_numpy())] = frame[ROWTIME].to_numpy()
+    return times
