@@ -17,6 +17,7 @@ from heartwatch.events import Wrong
 from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import load_settings
 from heartwatch.verify.detections import AlertsReport, missed_objectives
+from heartwatch.verify.late import missed_sentence
 from heartwatch.verify.topics import Offsets
 from tasks.events import announce
 from tasks.verify import (
@@ -67,6 +68,8 @@ def verify_detections(
     pipeline = Analytic.of(settings.pipeline).name("pipeline")
     for sentence in missed_objectives(report, settings.objectives):
         announce(Wrong.SLO_BREACHED, pipeline, sentence)
+    if report.missed:
+        announce(Wrong.ALERTS_MISSED, pipeline, missed_sentence(report.missed))
     if not report.exact:
         sentence = f"{report.alerts:,} alerts are not those of the batch computation: {report.sentence}"
         announce(Wrong.DETECTIONS_WRONG, pipeline, sentence)

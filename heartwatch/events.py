@@ -20,6 +20,8 @@ class Wrong(StrEnum):
     """The pipeline is slower than its service level objectives allow."""
     DETECTIONS_WRONG = "heartwatch.detections.wrong"
     """The alerts are not those that a batch computation finds."""
+    ALERTS_MISSED = "heartwatch.alerts.missed"
+    """Events came after their windows had closed, and would have given alerts; the sentence names the people."""
     CONNECTOR_FAILED = "heartwatch.connector.failed"
     """A connector or a task of it failed."""
     QUERY_FAILED = "heartwatch.query.failed"

@@ -20,9 +20,18 @@ from heartwatch.report.day import Reports
 from heartwatch.settings import ObjectiveSettings, Settings
 from heartwatch.simulate.truth import expected_windows, score, score_by_state, score_by_window, truth, with_state
 from heartwatch.verify.batch import KEY, PARTITION, Comparison, Topic, compare, compute, latest_rows
+from heartwatch.verify.late import (
+    WINDOW_MS,
+    LateRules,
+    by_window,
+    late_events,
+    missed_results,
+    missed_rows,
+    without_lateness,
+)
 from heartwatch.verify.scopes import Scope, next_judged_from, scope_of_new
 from heartwatch.verify.topics import Offsets, PipelineTopics
-from kafkakit.topic_reader import committed_ranges, new_records
+from kafkakit.topic_reader import NewRecords, committed_ranges, new_records
 
 _POLL_SECONDS = 0.5
 _LISTED = 100
@@ -53,6 +62,9 @@ class AlertsReport(BaseModel):
         states: what people did, and what alerts that gave; none without a simulator.
         differences: what differs from the batch computation and from the truth, the first of each kind.
         file: address of the Parquet object with all of them; None when nothing differs.
+        late_events: events whose windows had closed when they came.
+        late_windows: how many of them there were for each window, and of how many people.
+        missed: people and windows whose alerts those events would have given.
     """
 
     exact: bool
@@ -73,6 +85,9 @@ class AlertsReport(BaseModel):
     states: list[dict[str, Any]] = Field(default_factory=list)
     differences: list[dict[str, Any]] = Field(default_factory=list)
     file: str | None = None
+    late_events: int = 0
+    late_windows: list[dict[str, Any]] = Field(default_factory=list)
+    missed: list[dict[str, str]] = Field(default_factory=list)
 
     def check(self, at: float) -> DetectionCheck:
         """Return what the checks remember of it.
@@ -167,12 +182,60 @@ class DetectionVerifier:
         known = _frame(events).join(people, on=KEY, how="semi")
         scope = scope_of_new(topics, known, new)
         report = self._verify(events, scope, None)
+        # What the check before has read is told already, though its open windows are judged now.
+        told = {int(partition): end for partition, end in before[stream].items()}
+        judged_from = {partition: max(first, told.get(partition, 0)) for partition, first in new.judged_from.items()}
+        report = self._with_late(report, known, NewRecords(new.ranges, judged_from), most_events)
         if committed_ranges(admin, names[table]) != spans[table]:
             self._log("the personal ranges have changed during the check: the next one begins from scratch")
             return None
         if report.exact:
             memory.set_mark(_MARK, json.dumps(now | {"judged": next_judged_from(topics, known, new, scope)}))
         return report
+
+    def _with_late(self, report: AlertsReport, known: pl.DataFrame, new: NewRecords, most_events: int) -> AlertsReport:
+        """Return the report with the events that came too late, and whose alerts were missed for it.
+
+        Args:
+            report: what else was found.
+            known: the events of known keys that were read.
+            new: where they were read.
+            most_events: offsets to read again at most for the windows of late events, all partitions together.
+        """
+        rules = self._late_rules()
+        late = late_events(known, rules, new.judged_from)
+        late = late.filter(~pl.Series(are_heartbeats(late[KEY].to_arrow()), dtype=pl.Boolean))
+        if late.is_empty():
+            return report
+        analytic, topics = self._analytic, self._topics
+        definition = analytic.topics[analytic.results]
+        again = self._from_windows_on(late, new, most_events)
+        people = latest_rows(topics.read(analytic.table))
+        events = topics.read(analytic.stream, again)
+        computed = compute(analytic, analytic.results, events.table, people, without_lateness(self._variables))
+        found = _frame(topics.read(analytic.results))
+        key, time_field = definition.key, definition.event_time or ""
+        missed = missed_rows(missed_results(late, computed.rows, found, key, time_field), key)
+        windows = by_window(late)
+        self._log(f"{late.height} events came after their windows had closed; {len(missed)} alerts were missed for it")
+        return report.model_copy(
+            update={"late_events": late.height, "late_windows": windows[-_WINDOWS_SHOWN:], "missed": missed}
+        )
+
+    def _late_rules(self) -> LateRules:
+        time_field = self._analytic.topics[self._analytic.stream].event_time or ""
+        lengths = [int(self._variables[name]) for name in ("window_ms", "grace_ms", "max_ahead_ms")]
+        return LateRules(time_field, *lengths)
+
+    def _from_windows_on(self, late: pl.DataFrame, new: NewRecords, most_events: int) -> dict[int, tuple[int, int]]:
+        """Return, by partition with late events, the offsets from the first of their windows on, the newest of them at most."""
+        topic, most = self._analytic.topic(self._analytic.stream), most_events // max(1, len(new.ranges))
+        ranges = {}
+        for partition, start in late.group_by(PARTITION).agg(pl.col(WINDOW_MS).min()).iter_rows():
+            begin, end = new.ranges[partition]
+            first = self._topics.admin.offsets_at(topic, start).get(partition, begin)
+            ranges[partition] = (min(begin, max(first, end - most)), end)
+        return ranges
 
     def _verify(self, events: Topic, scope: Scope, spec: RunSpec | None) -> AlertsReport:
         began = time.monotonic()

@@ -25,6 +25,13 @@ def detections_text(report: AlertsReport) -> str:
         if rows:
             named = [{name.replace("_", " "): value for name, value in row.items()} for row in rows]
             parts.append(f"## {title}\n\n{table(named)}")
+    if report.late_events:
+        rows = [*report.late_windows]
+        parts.append(
+            f"## Events that came after their window had closed\n\n{report.late_events:,} events.\n\n{table(rows)}"
+        )
+    if report.missed:
+        parts.append(f"## Alerts that were missed for it\n\n{table([*report.missed])}")
     if report.file is not None:
         parts.append(f"Everything that differs is in `{report.file}`.")
     return "\n\n".join(parts)

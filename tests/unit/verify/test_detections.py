@@ -62,6 +62,8 @@ class Topics:
             pl.lit(0, dtype=pl.Int32).alias("partition"),
             pl.int_range(pl.len(), dtype=pl.Int64).alias("offset"),
         )
+        if "event_time" in rows.columns:
+            rows = rows.with_columns(pl.col("event_time").dt.epoch("ms").alias("timestamp"))
         keys = ("event_key", "partition", "offset")
         return Topic(rows.to_arrow(), rows.select(keys).clear().to_arrow(), [(0, 0, "no Avro")])
 
