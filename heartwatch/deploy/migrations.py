@@ -371,19 +371,19 @@ def drop_sources(ksqldb: Ksqldb, names: Iterable[str]) -> None:
         ksqldb.execute(f"DROP {source.kind} IF EXISTS {quoted(source.name)};")
 
 
-def query_properties(settings: Settings, embedded: bool) -> dict[str, str]:
+def query_properties(settings: Settings, bounds_ahead: bool) -> dict[str, str]:
     """Return the streams properties of the migrations' queries.
 
     Args:
         settings: where a new query begins, and how far an event may lie ahead.
-        embedded: whether the server is HeartWatch's own engine, which can keep events of a wrong clock out by the record's own
-            time; on ksqlDB the query's WHERE does it by the server's clock.
+        bounds_ahead: whether the server has the property `AHEAD`, which keeps events of a wrong clock out by the record's own
+            time; on ksqlDB, which hasn't, the query's WHERE does it by the server's clock.
     """
     properties = {
         "auto.offset.reset": settings.pipeline.offset_reset,
         "processing.guarantee": "exactly_once_v2",
     }
-    if embedded:
+    if bounds_ahead:
         properties[AHEAD] = str(settings.pipeline.max_ahead_ms)
     return properties
 

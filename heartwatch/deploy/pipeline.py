@@ -22,6 +22,7 @@ from heartwatch.settings import Settings
 from kafkakit.admin import KafkaAdmin, TopicState
 from kafkakit.registry import Registry
 from ksqlengine.client.rest_client import Ksqldb
+from ksqlengine.internal_names import AHEAD
 
 Stage = Literal["topics", "schemas", "connect", "ksql"]
 
@@ -55,7 +56,7 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
         ksqldb,
         MigrationState(settings.kafka, migrations_topic(analytic)),
         read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables)),
-        query_properties(settings, ksqldb.info().embedded),
+        query_properties(settings, ksqldb.has_property(AHEAD)),
         report,
     )
 

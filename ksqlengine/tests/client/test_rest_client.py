@@ -254,6 +254,18 @@ def test_a_pull_query_that_a_server_is_not_ready_for_fails_with_its_reason():
         pytest.fail("the query was accepted")
 
 
+def test_a_server_has_the_properties_that_it_lists():
+    listed = [{"name": "auto.offset.reset", "scope": "KSQL", "value": "earliest", "editable": True, "level": "QUERY"}]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/info":
+            return httpx.Response(200, json=INFO)
+        return httpx.Response(200, json=[{"@type": "properties", "properties": listed}])
+
+    client = ksqldb(handler)
+    assert [client.has_property(name) for name in ("auto.offset.reset", "ksqlengine.nope")] == [True, False]
+
+
 def test_queries_and_sources():
     bodies = {
         "SHOW QUERIES;": {

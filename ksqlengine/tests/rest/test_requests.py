@@ -15,6 +15,7 @@ import pytest
 
 from kafkakit.admin import KafkaClientError
 from kafkakit.settings import KafkaSettings, RegistrySettings
+from ksqlengine.internal_names import AHEAD
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.plan.catalog import Source
 from ksqlengine.rest.api import Server
@@ -139,6 +140,8 @@ def test_numbers_and_switches_are_taken_as_text(tmp_path: Path) -> None:
     properties, variables = orjson.loads(answer)
     assert "true" in [one["value"] for one in properties["properties"] if one["name"] == "ksql.suppress.enabled"]
     assert variables["variables"] == [{"name": "number", "value": "7"}]
+    # Clients know by it that they may set it: ksqlDB refuses properties that it doesn't have.
+    assert AHEAD in [one["name"] for one in properties["properties"]]
 
 
 @pytest.mark.parametrize(

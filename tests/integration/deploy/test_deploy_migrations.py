@@ -36,7 +36,7 @@ def migrations(files: Analytic, settings: Settings, **variables: str) -> Migrati
         Ksqldb(settings.ksqldb),
         state(settings),
         read_migrations(files.migrations_folder, files.variables(variables)),
-        query_properties(settings, embedded=True),
+        query_properties(settings, bounds_ahead=True),
     )
 
 

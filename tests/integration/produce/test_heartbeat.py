@@ -60,7 +60,7 @@ def settings(platform: Platform) -> Settings:
         Ksqldb(settings.ksqldb),
         MigrationState(settings.kafka, migrations_topic(analytic)),
         read_migrations(analytic.migrations_folder, analytic.variables()),
-        query_properties(settings, embedded=False),
+        query_properties(settings, bounds_ahead=False),
     )
     for deployer in (pipeline.deployer("topics", settings), pipeline.deployer("schemas", settings), migrations):
         apply(deployer.plan(), deployer)

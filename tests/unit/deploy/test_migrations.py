@@ -148,10 +148,10 @@ def test_a_pipeline_of_the_first_release_is_not_refused():
     assert "9761a36f20179c9f790d6c41d422f9c6" in alerts.checksums
 
 
-def test_only_the_embedded_engine_gets_its_own_property():
+def test_only_a_server_that_has_the_property_gets_it():
     settings = load_settings()
-    assert query_properties(settings, embedded=False) == {
+    assert query_properties(settings, bounds_ahead=False) == {
         "auto.offset.reset": "earliest",
         "processing.guarantee": "exactly_once_v2",
     }
-    assert query_properties(settings, embedded=True)[AHEAD] == str(settings.pipeline.max_ahead_ms)
+    assert query_properties(settings, bounds_ahead=True)[AHEAD] == str(settings.pipeline.max_ahead_ms)

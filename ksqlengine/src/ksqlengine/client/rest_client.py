@@ -68,13 +68,12 @@ class StatementRefusedError(KsqldbError):
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What a server says of itself. `embedded` distinguishes this package's server from ksqlDB."""
+    """What a server says of itself."""
 
     url: str
     version: str
     service_id: str
     status: str
-    embedded: bool
 
 
 @dataclass(frozen=True)
@@ -187,13 +186,11 @@ class Ksqldb:
             KsqldbUnavailableError: no server is ready.
         """
         answer = self._ask("GET", "/info", "read the server's version", repeatable=True)["KsqlServerInfo"]
-        version = str(answer["version"])
         return ServerInfo(
             url=self._settings.urls[self._preferred],
-            version=version,
+            version=str(answer["version"]),
             service_id=str(answer.get("ksqlServiceId", "")),
             status=str(answer.get("serverStatus", "")),
-            embedded="heartwatch" in version.lower(),
         )
 
     def healthy(self) -> dict[str, bool]:
@@ -292,6 +289,17 @@ class Ksqldb:
         body = {"ksql": sql, "streamsProperties": dict(properties or {})}
         with self._lines("/query", body, {}, "print the topic") as lines:
             yield lines
+
+    def has_property(self, name: str) -> bool:
+        """Return whether the server has a session property: this package's engine has some that ksqlDB refuses.
+
+        Args:
+            name: the property.
+
+        Raises:
+            KsqldbUnavailableError: no server is ready.
+        """
+        return any(item["name"] == name for item in self._show("SHOW PROPERTIES;", "properties"))
 
     def streams(self) -> list[SourceInfo]:
         """Return all streams.

@@ -40,8 +40,8 @@ logger = logging.getLogger(__name__)
 # Each push query waits in a thread; with more of them than the default of 40 threads, every request would wait for them.
 _MOST_THREADS = 400
 
-# ksqlDB's clients compare the number with their own; the word says which engine it is.
-VERSION = "7.9.0-heartwatch"
+# The release of ksqlDB whose answers the engine gives: clients choose by it what they may ask for.
+VERSION = "8.2.0"
 
 
 class Server:
