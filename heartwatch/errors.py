@@ -23,6 +23,7 @@ Each exception stands in the room that raises it; `tests/unit/test_errors.py` ho
     ├── DeliveryError               produce.sender: Kafka refused events
     │   └── FencedError             a newer producer of the same shard took over
     ├── ProduceError                produce.dispatch: a run could not send all it should have
+    ├── AbandonedError              produce.process: nobody wants a shard's events any more
     ├── PeopleError                 simulate.people (a ValueError)
     ├── SimulationError             simulate.simulation (a ValueError)
     ├── UniformError                simulate.uniform (a ValueError)

@@ -1,8 +1,11 @@
-"""Artifacts: what a person sees of a run in Prefect's UI."""
+"""Artifacts: what a person sees of a run in Prefect's UI.
+
+What can't be shown fails nothing: a run that did its work has done it, whether or not Prefect's server was there to be told.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +17,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_logger
 
 
 @task(task_run_name="publish-{key}", cache_policy=NO_CACHE)
@@ -25,7 +29,8 @@ def publish_table(key: str, rows: Sequence[Mapping[str, Any]], description: str)
         rows: one mapping a row, all with the same columns.
         description: what the table says, as one sentence.
     """
-    create_table_artifact(table=[dict(row) for row in rows], key=key, description=description)
+    table = [dict(row) for row in rows]
+    _try_to_show(key, lambda: create_table_artifact(table=table, key=key, description=description))
 
 
 @task(task_run_name="publish-{key}", cache_policy=NO_CACHE)
@@ -37,7 +42,16 @@ def publish_markdown(key: str, text: str, description: str) -> None:
         text: Markdown.
         description: what it is about, as one sentence.
     """
-    create_markdown_artifact(markdown=text, key=key, description=description)
+    _try_to_show(key, lambda: create_markdown_artifact(markdown=text, key=key, description=description))
+
+
+def _try_to_show(key: str, show: Callable[[], object]) -> None:
+    """Show something; say in the log where that can't be done."""
+    try:
+        show()
+    except Exception as error:
+        # Whatever Prefect's client raises: what is to be shown is only told, never part of the work.
+        get_logger("artifacts").warning("artifact %r can't be shown, the run goes on: %r", key, error)
 
 
 class ProgressArtifact:
@@ -51,14 +65,26 @@ class ProgressArtifact:
         """
         self._key = key
         self._artifact: UUID | None = None
+        self._failing = False
 
     def show(self, percent: float, description: str | None = None) -> None:
-        """Show how far something has come.
+        """Show how far something has come; a server that is away is told in the log once, and asked again the next time.
 
         Args:
             percent: 0 to 100.
             description: what it is and how far it has come, for people; None leaves what was shown before.
         """
+        try:
+            self._show(percent, description)
+        except Exception as error:
+            # As above: progress that nobody sees is progress all the same.
+            if not self._failing:
+                get_logger("artifacts").warning("progress %r can't be shown, the run goes on: %r", self._key, error)
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _show(self, percent: float, description: str | None) -> None:
         if self._artifact is None:
             created = create_progress_artifact(progress=percent, key=self._key, description=description)
             # In an event loop it would be a coroutine, of which the artifact's id can't be asked here.

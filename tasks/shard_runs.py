@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.states import Crashed
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Crashed, Running
 
 from heartwatch.produce.dispatch import ShardRun
 from heartwatch.produce.shards import Shard
@@ -17,18 +21,61 @@ from heartwatch.produce.spec import RunSpec
 
 _DEPLOYMENT = "produce-shard/produce-shard"
 _RUNS_ASKED = 200  # Prefect's server gives no more of them at a time
+_PATIENCE_SECONDS = 300.0  # longer than a restart of Prefect's server, or of its database, takes
+_PAUSE_SECONDS = 2.0
+_SERVER_ERROR = 500
+
+Answer = TypeVar("Answer")
+
+
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask Prefect's server until it answers.
+
+    Args:
+        ask: asks it; safe to run again.
+
+    Raises:
+        httpx.TransportError: there was no answer for minutes.
+        PrefectHTTPStatusError: it refuses the question, or could not work for minutes.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return ask()
+        except (httpx.TransportError, PrefectHTTPStatusError) as error:
+            refused = isinstance(error, PrefectHTTPStatusError) and error.response.status_code < _SERVER_ERROR
+            if refused or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def planned_spec(client: SyncPrefectClient, run_id: str) -> RunSpec | None:
+    """Return the description of a run whose shards were sent out before; None where none was.
+
+    Args:
+        client: open client of Prefect's server.
+        run_id: names the run.
+    """
+    first = FlowRunFilter(name=FlowRunFilterName(any_=[_name(run_id, 0, 1)]))
+    found = patiently(lambda: client.read_flow_runs(flow_run_filter=first, limit=1))
+    return RunSpec.model_validate(found[0].parameters["spec"]) if found else None
+
+
+def _name(run_id: str, shard: int, attempt: int) -> str:
+    return f"{run_id}-shard-{shard}" + (f"-attempt-{attempt}" if attempt > 1 else "")
 
 
 class PrefectShardRuns:
     """Runs shards through the deployment `produce-shard` (see `heartwatch.produce.dispatch.ShardRuns`)."""
 
-    def __init__(self, client: SyncPrefectClient) -> None:
+    def __init__(self, client: SyncPrefectClient, own: UUID | None = None) -> None:
         """Prepare.
 
         Args:
             client: open client of Prefect's server; whoever gives it closes it.
+            own: the flow run that dispatches; None outside of one.
         """
-        self._client = client
+        self._client, self._own = client, own
 
     def submit(self, spec: RunSpec, shard: Shard, attempt: int, queue: str | None) -> UUID:
         """Start a flow run of `produce-shard`, as a subflow of the flow run that calls.
@@ -39,14 +86,16 @@ class PrefectShardRuns:
             attempt: how often the shard was sent out, this time included; the same attempt starts no second flow run.
             queue: work queue; None for the pool's default one.
         """
-        run = run_deployment(
-            _DEPLOYMENT,
-            parameters={"spec": spec.model_dump(mode="json"), "shard": shard.index},
-            flow_run_name=f"{spec.run_id}-shard-{shard.index}" + (f"-attempt-{attempt}" if attempt > 1 else ""),
-            timeout=0,
-            work_queue_name=queue,
-            idempotency_key=f"{spec.run_id}/{shard.index}/{attempt}",
-            as_subflow=True,
+        run = patiently(
+            lambda: run_deployment(
+                _DEPLOYMENT,
+                parameters={"spec": spec.model_dump(mode="json"), "shard": shard.index},
+                flow_run_name=_name(spec.run_id, shard.index, attempt),
+                timeout=0,
+                work_queue_name=queue,
+                idempotency_key=f"{spec.run_id}/{shard.index}/{attempt}",
+                as_subflow=True,
+            )
         )
         assert isinstance(run, FlowRun)  # noqa: S101 - called outside an event loop it is no coroutine
         return run.id
@@ -78,4 +127,21 @@ class PrefectShardRuns:
             run_id: which.
             reason: why, for people.
         """
-        self._client.set_flow_run_state(run_id, Crashed(message=reason), force=True)
+        patiently(lambda: self._client.set_flow_run_state(run_id, Crashed(message=reason), force=True))
+
+    def reclaim(self) -> str:
+        """Set this run's state to Running where it was marked as crashed.
+
+        Returns:
+            why it was; empty where it wasn't.
+
+        Raises:
+            httpx.HTTPError: Prefect's server can't be asked.
+        """
+        if self._own is None:
+            return ""
+        state = self._client.read_flow_run(self._own).state
+        if state is None or not state.is_crashed():
+            return ""
+        self._client.set_flow_run_state(self._own, Running(message="its process was alive all the time"), force=True)
+        return state.message or "no reason was given"

@@ -22,6 +22,9 @@ class RunControl(Protocol):
     def stop_requested(self) -> bool:
         """Return whether the producers are to stop."""
 
+    def abandoned(self) -> str:
+        """Return why nobody wants the shard any more; empty while somebody does."""
+
     def show(self, percent: float, text: str) -> None:
         """Show how far the shard has come.
 
@@ -35,6 +38,9 @@ class Companion:
     """Asks once a second whether to stop, and shows the progress; use it as a context manager.
 
     An API that can't be reached changes nothing: the producer goes on, and what is shown follows later.
+
+    Attributes:
+        abandoned: why nobody wants the shard any more, so that it stops; empty while somebody does.
     """
 
     def __init__(self, shard: int, control: RunControl, warn: Callable[[str], None]) -> None:
@@ -50,6 +56,7 @@ class Companion:
         self._progress = ShardProgress()
         self._began = time.monotonic()
         self._first_delivered: int | None = None
+        self.abandoned = ""
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=lambda: context.run(self._run), name="producer-companion", daemon=True)
 
@@ -79,6 +86,7 @@ class Companion:
             try:
                 if self._control.stop_requested():
                     self._stop.set()
+                self._end_if_abandoned()
                 self._show(last)
                 failing = False
             except Exception as error:
@@ -87,6 +95,11 @@ class Companion:
                 failing = True
             if last:
                 return
+
+    def _end_if_abandoned(self) -> None:
+        if not self.abandoned and (reason := self._control.abandoned()):
+            self.abandoned = reason
+            self._stop.set()
 
     def _show(self, last: bool) -> None:
         progress, seconds = self._progress, time.monotonic() - self._began

@@ -69,6 +69,13 @@ class ShardRuns(Protocol):
     def states(self, run_ids: Sequence[UUID]) -> Mapping[UUID, ShardRun]:
         """Return the runs that have a state, by id; any exception means that the orchestrator can't be asked."""
 
+    def reclaim(self) -> str:
+        """Tell the orchestrator that the run which dispatches lives, where it was marked as crashed.
+
+        Returns:
+            what the orchestrator said about the crash; empty where there was none. Any exception means that it can't be asked.
+        """
+
     def cancel(self, run_id: UUID, reason: str) -> None:
         """End a run whose process is gone or hangs, whatever its state is.
 
@@ -149,6 +156,8 @@ class Dispatcher:
         while open_shards:
             time.sleep(_WATCH_SECONDS)
             runs = self._read_runs(open_shards)
+            if runs:
+                self._reclaim()
             for shown in open_shards:
                 self._look(shown, runs.get(shown.run_id))
             done += [shown for shown in open_shards if shown.done]
@@ -170,6 +179,18 @@ class Dispatcher:
         except Exception as error:
             self._warn(f"Prefect's API can't be asked for the producers' states: {error}")
             return {}
+
+    def _reclaim(self) -> None:
+        """Set a word of this run's death right: while the orchestrator hung, it took silence for the process' end."""
+        try:
+            said = self._runs.reclaim()
+        except Exception as error:
+            self._warn(f"Prefect's API can't be asked for this run's state: {error}")
+            return
+        if said:
+            self._warn(
+                f"this run was marked as crashed while it was at work ({said}); it goes on, and takes its shards up again"
+            )
 
     def _look(self, shown: _Dispatched, run: ShardRun | None) -> None:
         reachable = self._read_progress(shown)

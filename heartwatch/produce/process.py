@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from heartwatch.analytic import Analytic
+from heartwatch.errors import HeartWatchError
 from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.companion import Companion
 from heartwatch.produce.messages import Encoder
@@ -19,6 +20,10 @@ from kafkakit import avro_codec
 from kafkakit.registry import Registry
 
 
+class AbandonedError(HeartWatchError):
+    """Nobody wants a shard's events any more, and its process ended; what was committed stays, and can be gone on from."""
+
+
 def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Companion) -> ShardOutcome:
     """Send a shard's events until its source ends or the companion says stop.
 
@@ -31,6 +36,7 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
     Raises:
         DeliveryError: messages could not be delivered; a second run of the shard goes on after what was committed.
         SourceError: the source can't be opened.
+        AbandonedError: nobody wants its events any more; all that was sent is committed.
     """
     analytic = Analytic.of(settings.pipeline)
     encoder = _encoder(settings, analytic, spec, shard)
@@ -43,7 +49,7 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
         ShardSender(settings.kafka, analytic.stream_topic, spec.run_id, shard, rejects=unsent) as sender,
         companion,
     ):
-        return run_shard(
+        outcome = run_shard(
             source,
             encoder,
             sender,
@@ -52,6 +58,12 @@ def send_shard(settings: Settings, spec: RunSpec, shard: Shard, companion: Compa
             companion.report,
             spec.transaction_interval_ms / 1000,
         )
+    if companion.abandoned and not outcome.progress.finished:
+        raise AbandonedError(
+            f"shard {shard.index} of run {spec.run_id!r} ended after {outcome.progress.delivered:,} events, all committed: "
+            f"{companion.abandoned}; run the parent again to go on from there"
+        )
+    return outcome
 
 
 def unsent_file(settings: Settings, spec: RunSpec, shard: Shard) -> Path:

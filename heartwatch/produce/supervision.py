@@ -18,6 +18,48 @@ PRODUCER_RUN = "producer_run"
 """Prefect variable: 0 stops every producer within five seconds."""
 
 
+ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED", "DELETED"})
+"""Types of the states, as Prefect names them, in which a run does nothing any more; DELETED is that of a run that was there."""
+
+
+class ParentWatch:
+    """Decides when a shard's process ends because nobody wants its events any more.
+
+    Either its own run was ended from outside, which means that another process sends the shard or nobody is to; or the run that
+    sent it out has been over for a while. That one may come back, and takes its shards up again then.
+    """
+
+    def __init__(self, patience_seconds: float = 60.0) -> None:
+        """Prepare.
+
+        Args:
+            patience_seconds: how long the parent may be over before the shard ends, s; one that was cancelled isn't waited for.
+        """
+        self._patience = patience_seconds
+        self._seen = False
+        self._over_since: float | None = None
+
+    def reason(self, own: str | None, parent: str | None, now: float) -> str:
+        """Return why the shard is to end; empty while it is to go on.
+
+        Args:
+            own: type of the state of the shard's run; None where there is none.
+            parent: type of the state of the run that sent it out; None where there is none.
+            now: by a clock that only goes forward, s.
+        """
+        if own in ENDED:
+            return f"its run was marked {own} while it was sending"
+        self._seen = self._seen or parent is not None
+        state = "DELETED" if parent is None and self._seen else parent
+        if state not in ENDED:
+            self._over_since = None
+            return ""
+        self._over_since = now if self._over_since is None else self._over_since
+        if state != "CANCELLED" and now - self._over_since < self._patience:
+            return ""
+        return f"the run that sent it out is {state} for {now - self._over_since:.0f} s and nobody counts its events"
+
+
 class Verdict(Enum):
     """What to do about a shard."""
 

@@ -17,6 +17,7 @@ class Control:
     def __init__(self) -> None:
         self.stop = self.away = False
         self.asked = 0
+        self.nobody = ""
         self.shown: list[tuple[float, str]] = []
 
     def stop_requested(self) -> bool:
@@ -24,6 +25,9 @@ class Control:
         if self.away:
             raise OSError("no route")
         return self.stop
+
+    def abandoned(self) -> str:
+        return self.nobody
 
     def show(self, percent: float, text: str) -> None:
         self.shown.append((percent, text))
@@ -71,3 +75,14 @@ def test_an_api_that_is_away_is_told_once_and_stops_nothing(control: Control) ->
         control.wait_for_more()
     assert warnings == ["Prefect's API can't be reached, the producer goes on: no route"]
     assert control.shown
+
+
+def test_a_shard_that_nobody_wants_stops_and_knows_why(control: Control) -> None:
+    with Companion(3, control, pytest.fail) as beside:
+        control.wait_for_more()
+        assert (beside.should_stop(), beside.abandoned) == (False, "")
+        control.nobody = "the run that sent it out is CRASHED"
+        control.wait_for_more()
+        control.nobody = ""
+        control.wait_for_more()
+        assert (beside.should_stop(), beside.abandoned) == (True, "the run that sent it out is CRASHED")

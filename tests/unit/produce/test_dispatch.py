@@ -49,6 +49,7 @@ class World:
         self.forgotten: list[int] = []
         self.shown: list[int] = []
         self.warnings: list[str] = []
+        self.taken_for_dead: set[int] = set()
 
     # The orchestrator
     def submit(self, spec: RunSpec, shard: Shard, attempt: int, queue: str | None) -> UUID:
@@ -62,6 +63,9 @@ class World:
         if self.mute:
             raise OSError("no route")
         return {run_id: self.runs[run_id.int] for run_id in run_ids if run_id.int in self.runs}
+
+    def reclaim(self) -> str:
+        return "no heartbeat came" if self.second in self.taken_for_dead else ""
 
     def cancel(self, run_id: UUID, reason: str) -> None:
         self.cancelled[run_id.int] = reason
@@ -137,6 +141,16 @@ def test_shards_that_end_well_are_sent_out_once(run: Any) -> None:
     assert {report.seconds for report in reports} == {5}
     assert world.shown == [30, 60, 90, 120, 150]
     assert (world.cancelled, world.warnings, world.forgotten) == ({}, [], [0, 1])
+
+
+def test_a_run_that_was_taken_for_dead_says_that_it_lives_and_goes_on(run: Any) -> None:
+    world = World(ends_well)
+    world.taken_for_dead = {3}
+    assert [report.delivered for report in run(world)] == [50, 100]
+    assert len(world.submitted) == 2
+    assert world.warnings == [
+        "this run was marked as crashed while it was at work (no heartbeat came); it goes on, and takes its shards up again"
+    ]
 
 
 def test_a_shard_that_falls_silent_goes_to_the_next_machine(run: Any) -> None:

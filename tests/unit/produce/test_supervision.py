@@ -2,7 +2,7 @@
 
 import pytest
 
-from heartwatch.produce.supervision import Limits, Sighting, Verdict, judge, queue_of
+from heartwatch.produce.supervision import Limits, ParentWatch, Sighting, Verdict, judge, queue_of
 
 LIMITS = Limits(scheduled=60, pending=45, silent=30, gone=5, patience=4, attempts=4)
 
@@ -44,3 +44,26 @@ def test_shards_go_round_the_machines_and_to_the_next_one_when_sent_again() -> N
 
 def test_without_named_machines_any_worker_takes_a_shard() -> None:
     assert queue_of(0, 1, []) is None
+
+
+def test_a_shard_whose_run_was_ended_stops_at_once() -> None:
+    assert ParentWatch().reason("CRASHED", "RUNNING", 0.0) == "its run was marked CRASHED while it was sending"
+    assert ParentWatch().reason("RUNNING", "RUNNING", 0.0) == ""
+
+
+def test_a_shard_waits_for_its_parent_to_come_back_for_a_while() -> None:
+    watch = ParentWatch(patience_seconds=60)
+    assert watch.reason("RUNNING", "CRASHED", 100.0) == ""
+    assert watch.reason("RUNNING", "RUNNING", 150.0) == "", "it came back"
+    assert watch.reason("RUNNING", "CRASHED", 200.0) == ""
+    assert watch.reason("RUNNING", "CRASHED", 259.0) == ""
+    assert "the run that sent it out is CRASHED for 60 s" in watch.reason("RUNNING", "CRASHED", 260.0)
+
+
+def test_a_shard_of_a_cancelled_or_deleted_run_ends_and_one_without_a_parent_goes_on() -> None:
+    assert "is CANCELLED" in ParentWatch(60).reason("RUNNING", "CANCELLED", 0.0)
+    alone = ParentWatch(60)
+    assert [alone.reason("RUNNING", None, second) for second in (0.0, 100.0)] == ["", ""]
+    deleted = ParentWatch(60)
+    assert [deleted.reason("RUNNING", state, at) for state, at in (("RUNNING", 0.0), (None, 1.0))] == ["", ""]
+    assert "is DELETED" in deleted.reason("RUNNING", None, 61.0)

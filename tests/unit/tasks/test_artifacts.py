@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from tasks import artifacts
@@ -44,8 +46,29 @@ def test_it_is_made_when_it_is_first_shown(calls: list[tuple[Any, ...]]) -> None
 
 def test_a_server_that_is_away_is_asked_again(calls: list[tuple[Any, ...]]) -> None:
     progress = ProgressArtifact("produce")
-    with pytest.raises(OSError, match="no route"):
-        progress.show(0.0, "away")
+    progress.show(0.0, "away")
     progress.show(1.0, "here")
     progress.show(2.0, "here")
     assert [call[0] for call in calls] == ["create", "create", "update"]
+
+
+@pytest.mark.parametrize(
+    ("publish", "shown"),
+    [
+        (lambda: artifacts.publish_table.fn("rates", [{"stage": "a"}], "Rates."), "create_table_artifact"),
+        (lambda: artifacts.publish_markdown.fn("text", "# It", "A text."), "create_markdown_artifact"),
+    ],
+    ids=["table", "markdown"],
+)
+def test_what_can_not_be_shown_fails_no_run(
+    publish: Callable[[], None], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(**_: Any) -> None:
+        asked.append(shown)
+        raise httpx.ReadTimeout("the server hangs")
+
+    monkeypatch.setattr(artifacts, shown, refuse)
+    publish()
+    assert asked == [shown]
