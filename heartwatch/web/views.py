@@ -139,6 +139,8 @@ def first_stream(snapshot: Snapshot) -> str:
     facts = [
         ("total", number(statistics.consumed if statistics else None)),
         ("failed", number(statistics.failed if statistics else None)),
+        ("late", number(statistics.late if statistics else None)),
+        ("windows lost", number(statistics.let_go if statistics else None)),
         ("last message", clock(statistics.last_message) if statistics else NOTHING),
     ]
     return str(_panels().figure(number(rate.events_per_second if rate else None), "events/s", facts))

@@ -325,6 +325,15 @@ def test_statistics_add_up_all_servers_once(cluster: Any):
     assert found.statistics.failed == 3
     assert found.statistics.last_message == datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
     assert found.read_queries == ("CTAS_1",)
+    assert (found.statistics.late, found.statistics.let_go) == (None, None), "ksqlDB doesn't count them"
+
+
+def test_what_an_engine_counts_beside_ksqldb_s_statistics():
+    own = {"a": stat("late-record-drop", 4.0), "b": stat("windows-let-go", 0.0)}
+    body = description(statisticsMap=own, errorStatsMap={})
+    answer = httpx.Response(200, json=[{"@type": "sourceDescription", "sourceDescription": body}])
+    found = ksqldb(lambda request: answer).describe("REALTIME").statistics
+    assert (found.late, found.let_go) == (4, 0)
 
 
 def test_quoted():

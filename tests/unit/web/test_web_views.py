@@ -120,6 +120,16 @@ def test_nothing_from_outside_becomes_markup() -> None:
         assert "script" not in elements.names, name
 
 
+def test_losses_are_shown_where_the_server_counts_them() -> None:
+    shown = snapshot()
+    assert shown.ksql is not None
+    counted = replace(shown, ksql=replace(shown.ksql, stream=Statistics(5, late=31, let_go=17)))
+    html = views.first_stream(counted)
+    assert "31" in html
+    assert "17" in html
+    assert "31" not in views.first_stream(shown)
+
+
 def test_every_panel_has_something_to_say_before_anything_is_known() -> None:
     empty = Snapshot(
         0.0, (Health("Kafka", None, 0.0),), None, None, None, None, None, AlertsReading(), AreasReading(), (), QUIET

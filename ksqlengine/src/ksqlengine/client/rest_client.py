@@ -110,6 +110,8 @@ class Statistics:
         produced_per_second: rate of that.
         failed: messages that could not be read.
         last_message: when the last one passed, None before the first.
+        late: messages that came after their window had closed; None where the server doesn't count them, as ksqlDB.
+        let_go: results of windows that left their store before they closed; None where the server doesn't count them.
     """
 
     consumed: int = 0
@@ -118,6 +120,8 @@ class Statistics:
     produced_per_second: float = 0.0
     failed: int = 0
     last_message: datetime | None = None
+    late: int | None = None
+    let_go: int | None = None
 
 
 @dataclass(frozen=True)
@@ -585,6 +589,8 @@ def _statistics(found: Mapping[str, Any]) -> Statistics:
         produced_per_second=_total(good, "messages-per-sec"),
         failed=int(sum(stat["value"] for stat in bad if not str(stat["name"]).endswith("per-sec"))),
         last_message=datetime.fromtimestamp(last / 1000, UTC) if last else None,
+        late=_count(good, "late-record-drop"),
+        let_go=_count(good, "windows-let-go"),
     )
 
 
@@ -596,6 +602,11 @@ def _stats(own: Mapping[str, Any] | None, cluster: Any) -> list[Mapping[str, Any
     known = {(stat["name"], stat["value"], stat["timestamp"]) for stat in everywhere}
     mine = (own or {}).values()
     return everywhere + [stat for stat in mine if (stat["name"], stat["value"], stat["timestamp"]) not in known]
+
+
+def _count(stats: Iterable[Mapping[str, Any]], name: str) -> int | None:
+    found = [stat["value"] for stat in stats if stat["name"] == name]
+    return int(sum(found)) if found else None
 
 
 def _total(stats: Iterable[Mapping[str, Any]], name: str) -> float:
