@@ -125,6 +125,10 @@ def objects(home: Path) -> int:
     return len(s3_client(home).get_object(Bucket="heartwatch", Key="survivor")["Body"].read())
 
 
+def connect_login(home: Path) -> tuple[str, str]:
+    return "heartwatch", load_secrets(home)["connect"]["password"]
+
+
 def add_connector(home: Path) -> None:
     secrets = load_secrets(home)["postgres"]
     known = endpoints(home)
@@ -142,19 +146,19 @@ def add_connector(home: Path) -> None:
         "transaction.boundary": "poll",
     }
     url = f"{known['connect']['url']}/connectors/survivors/config"
-    httpx.put(url, json=config, timeout=60).raise_for_status()
-    assert secrets["password"] not in httpx.get(url, timeout=30).text
+    httpx.put(url, json=config, timeout=60, auth=connect_login(home)).raise_for_status()
+    assert secrets["password"] not in httpx.get(url, timeout=30, auth=connect_login(home)).text
 
 
 def connectors(home: Path) -> int:
     url = f"{endpoints(home)['connect']['url']}/connectors/survivors/status"
 
     def running() -> int:
-        answer = httpx.get(url, timeout=30)
+        answer = httpx.get(url, timeout=30, auth=connect_login(home))
         tasks = answer.json().get("tasks", []) if answer.is_success else []
         return len(tasks) if all(task["state"] == "RUNNING" for task in tasks) else 0
 
-    return wait_until(running, 90, 0.2, lambda: AssertionError(httpx.get(url, timeout=30).text))
+    return wait_until(running, 90, 0.2, lambda: AssertionError(f"the connector of {url} doesn't run"))
 
 
 ADDERS = {"postgres": add_row, "kafka": add_record, "registry": add_schema, "s3": add_object, "connect": add_connector}
@@ -186,7 +190,9 @@ def test_secrets_are_only_for_their_owner(own: Platform, home: Path) -> None:
 
 def test_connect_has_all_plugins(own: Platform, home: Path) -> None:
     url = endpoints(home)["connect"]["url"]
-    plugins = httpx.get(f"{url}/connector-plugins", params={"connectorsOnly": "false"}, timeout=30).json()
+    plugins = httpx.get(
+        f"{url}/connector-plugins", params={"connectorsOnly": "false"}, timeout=30, auth=connect_login(home)
+    ).json()
     assert {
         "io.debezium.connector.postgresql.PostgresConnector",
         "org.apache.iceberg.connect.IcebergSinkConnector",

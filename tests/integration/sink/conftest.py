@@ -138,7 +138,10 @@ class Pipe:
         body = {"offsets": [{"partition": place, "offset": {"kafka_offset": offset}}]}
         url = f"{self.settings.connect.url}/connectors/{self.connector}/offsets"
         # The group may still have members for a moment.
-        self.until(lambda: httpx.patch(url, json=body, timeout=30).is_success, f"the offsets {body} to be set")
+        login = self.settings.connect.user, self.settings.connect.password.get_secret_value()
+        self.until(
+            lambda: httpx.patch(url, json=body, timeout=30, auth=login).is_success, f"the offsets {body} to be set"
+        )
 
     # S3
 
@@ -156,7 +159,11 @@ class Pipe:
         ports = json.loads((self.settings.home / "state.json").read_text())["ports"]
         servers = [f"-master=127.0.0.1:{ports['s3-master']}", f"-filer=127.0.0.1:{ports['s3-filer']}"]
         order = f"fs.configure -locationPrefix=/buckets/{self.settings.s3.bucket}/ {option} -apply"
-        subprocess.run([weed, "shell", *servers], input=order, text=True, check=True, capture_output=True, timeout=60)
+        # In the server's own folder are the certificates without which it doesn't answer.
+        subprocess.run(
+            [weed, "shell", *servers], input=order, text=True, check=True, capture_output=True, timeout=60,
+            cwd=self.settings.home / "data" / "s3",
+        )  # fmt: skip
 
     def table(self) -> Table:
         return open_catalog(self.settings.postgres, self.settings.s3).load_table(
