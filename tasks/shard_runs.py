@@ -9,8 +9,16 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Crashed, Running
@@ -59,6 +67,21 @@ def planned_spec(client: SyncPrefectClient, run_id: str) -> RunSpec | None:
     first = FlowRunFilter(name=FlowRunFilterName(any_=[_name(run_id, 0, 1)]))
     found = patiently(lambda: client.read_flow_runs(flow_run_filter=first, limit=1))
     return RunSpec.model_validate(found[0].parameters["spec"]) if found else None
+
+
+def running_specs(client: SyncPrefectClient) -> list[RunSpec]:
+    """Return the descriptions of the runs whose shards are being sent, once for each of the shards.
+
+    Args:
+        client: open client of Prefect's server.
+
+    Raises:
+        httpx.HTTPError: Prefect's server can't be asked.
+    """
+    flow = FlowFilter(name=FlowFilterName(any_=[_DEPLOYMENT.partition("/")[0]]))
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    runs = client.read_flow_runs(flow_filter=flow, flow_run_filter=running)
+    return [RunSpec.model_validate(run.parameters["spec"]) for run in runs]
 
 
 def _name(run_id: str, shard: int, attempt: int) -> str:

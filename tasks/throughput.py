@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect import task
+import httpx
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 
 from heartwatch.monitoring import Monitoring, StageRate
+from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import load_settings
 from heartwatch.verify import measure
 from heartwatch.verify.measure import Measured
 from heartwatch.verify.render_throughput import latency_clause, objectives_sentence, rate_rows, throughput_history
 from tasks.artifacts import publish_markdown, publish_table
+from tasks.shard_runs import running_specs
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
@@ -30,7 +34,17 @@ def measure_stages(seconds: float, interval_seconds: float) -> Measured | None:
         KafkaClientError: the brokers could not be asked.
         PostgresError: Postgres could not be asked.
     """
-    return measure.measure_stages(load_settings(), seconds, interval_seconds)
+    return measure.measure_stages(load_settings(), seconds, interval_seconds, _specs_under_way())
+
+
+def _specs_under_way() -> list[RunSpec]:
+    """Return the descriptions of the runs whose shards are being sent; none where Prefect's server can't be asked."""
+    try:
+        with get_client(sync_client=True) as client:
+            return running_specs(client)
+    except httpx.HTTPError as error:
+        get_run_logger().warning("which rate was asked for isn't known: %r", error)
+        return []
 
 
 def publish_throughput(measured: Measured) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Latency, Monitoring, Sample, StageRate
+from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import Settings
 from heartwatch.verify.latency import closing_ms, percentiles
 from heartwatch.verify.stages import Recorder, Sampler, results_stage, stream_stage
@@ -43,7 +44,23 @@ class Measured:
     missed: list[str]
 
 
-def measure_stages(settings: Settings, seconds: float, interval_seconds: float) -> Measured | None:
+def asked_rate(specs: Sequence[RunSpec]) -> float | None:
+    """Return the limit of the rate that runs were given, events/s, all together; None where there are none or one has no limit.
+
+    A run in the pace of its events' own times has a rate that nobody stated: nothing is asked of it.
+
+    Args:
+        specs: of the runs under way; a run may be named by each of its shards.
+    """
+    runs = {spec.run_id: spec for spec in specs}.values()
+    if not runs or any(spec.events_per_second is None and spec.speed is None for spec in runs):
+        return None
+    return sum(spec.events_per_second or 0.0 for spec in runs if spec.speed is None)
+
+
+def measure_stages(
+    settings: Settings, seconds: float, interval_seconds: float, specs: Sequence[RunSpec] = ()
+) -> Measured | None:
     """Sample the stages for some time, keep what was found, and compare it with the objectives.
 
     Where nothing came in since the check before and no stage has work, one sample is enough.
@@ -52,6 +69,7 @@ def measure_stages(settings: Settings, seconds: float, interval_seconds: float) 
         settings: which pipeline, where its servers are, and the objectives.
         seconds: how long to sample, s.
         interval_seconds: time between two samples, s.
+        specs: of the producer runs under way, as far as they are known: what they were asked for is all that can come.
 
     Returns:
         None where the pipeline isn't deployed or at rest.
@@ -71,7 +89,7 @@ def measure_stages(settings: Settings, seconds: float, interval_seconds: float) 
     samples = _sample_for(sampler, seconds, interval_seconds)
     earlier = memory.samples(samples[0].at - _REMEMBERED_SECONDS)
     memory.add_samples(samples)
-    return _judge(settings, sampler, memory, samples, earlier)
+    return _judge(settings, sampler, memory, samples, earlier, asked_rate(specs))
 
 
 def _sample_for(sampler: Sampler, seconds: float, interval_seconds: float) -> list[Sample]:
@@ -93,14 +111,20 @@ def _sample_for(sampler: Sampler, seconds: float, interval_seconds: float) -> li
 
 
 def _judge(
-    settings: Settings, sampler: Sampler, memory: Monitoring, samples: list[Sample], earlier: list[Sample]
+    settings: Settings,
+    sampler: Sampler,
+    memory: Monitoring,
+    samples: list[Sample],
+    earlier: list[Sample],
+    asked: float | None,
 ) -> Measured:
     rates, late = stage_rates(samples, earlier), timed_results(settings, sampler)
     memory.add_rates(samples[-1].at, samples[-1].at - samples[0].at, rates)
     memory.add_latencies(late)
     stage = stream_stage(Analytic.of(settings.pipeline))
     running = is_running(samples, stage)
-    missed = breaches(rates, samples, stage, settings.objectives, percentiles(closing_ms(late))) if running else []
+    latency_ms = percentiles(closing_ms(late))
+    missed = breaches(rates, samples, stage, settings.objectives, latency_ms, asked) if running else []
     return Measured(rates, late, running, missed)
 
 

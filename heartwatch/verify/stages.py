@@ -31,7 +31,7 @@ QUERY = "query"
 """Stage of the queries that read the events; that of a single query is ``query <id>``."""
 
 MOST_MARKERS = 1_000
-"""Offsets between a stage and its topic's end up to which it is worth looking whether they are all markers of transactions."""
+"""Offsets after a stage's position in which it is looked whether they are all markers of transactions."""
 
 _KSQL_SECONDS = 5.0
 # What of the events is read to find those that close windows: so many before the first note, and so many in all.
@@ -202,16 +202,27 @@ class Sampler:
         return {partition: _joined(records) for partition, records in parts.items()}
 
     def _past_markers(self, topic: str, found: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
-        """Return the positions, moved to the end where only markers of transactions and heartbeats lie between."""
+        """Return the positions, moved over markers of transactions and heartbeats: to the first record that waits, or the end.
+
+        What nobody commits is no work. Else the first event after an idle hour, of which the markers are an hour old, would look
+        as if it had waited for that long.
+        """
         left = {partition: (found.get(partition, 0), end) for partition, end in ends.items()}
         left = self._still_there(topic, left)
-        near = {partition: span for partition, span in left.items() if span[1] - span[0] <= MOST_MARKERS}
-        waiting = {
-            int(partition)
-            for records in read_ranges(self._kafka, topic, near)
-            for partition in np.unique(without_heartbeats(records).partition)
+        near = {
+            partition: (begin, min(end, begin + MOST_MARKERS))
+            for partition, (begin, end) in left.items()
+            if begin < end
         }
-        return found | {partition: end for partition, (_, end) in near.items() if partition not in waiting}
+        reached = {partition: begin for partition, (begin, _) in left.items()} | {
+            partition: end for partition, (_, end) in near.items()
+        }
+        for records in read_ranges(self._kafka, topic, near):
+            waiting = without_heartbeats(records)
+            for partition in np.unique(waiting.partition).tolist():
+                first = int(waiting.offset[waiting.partition == partition].min())
+                reached[partition] = min(reached[partition], first)
+        return found | reached
 
     def _still_there(self, topic: str, ranges: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
         """Return ranges without the offsets that retention has removed: nobody can read those, nor has to."""

@@ -13,10 +13,11 @@ import pytest
 
 from heartwatch.analytic import Analytic
 from heartwatch.monitoring import Sample
+from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import ObjectiveSettings, load_settings
 from heartwatch.verify import measure, stages
 from heartwatch.verify.latency import Note
-from heartwatch.verify.measure import _sample_for
+from heartwatch.verify.measure import _sample_for, asked_rate
 from heartwatch.verify.stages import Sampler, stream_stage
 from heartwatch.verify.throughput import breaches, stage_rates
 from kafkakit.admin import GroupOffset
@@ -71,7 +72,42 @@ def test_what_retention_has_removed_is_neither_read_nor_work_left(monkeypatch: p
     # A quiet day: all events are gone; the query had committed all of them, but nobody commits the last markers.
     sampler = sampler_of(monkeypatch, {0: (500, 500), 1: (700, 705)}, {0: 499, 1: 650})
     sample = sampler.sample(settled=True)
-    assert sample.heads["query Q"] - sample.positions["query Q"] == 55, "partition 1 has records left, 0 has none"
+    assert sample.heads["query Q"] - sample.positions["query Q"] == 4, (
+        "partition 1 has records left from 701 on, 0 has none"
+    )
+
+
+def test_an_event_after_an_idle_hour_has_not_waited_since_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All was read up to 99; 100 is a marker that nobody commits, 101 and so on have just come.
+    idle = sampler_of(monkeypatch, {0: (0, 101)}, {0: 100}).sample(settled=True)
+    busy = sampler_of(monkeypatch, {0: (0, 5_000)}, {0: 100}).sample(settled=True)
+    assert (idle.positions["query Q"], busy.positions["query Q"]) == (101, 101), (
+        "as far as it was, however much came since"
+    )
+    hour = [Sample(float(at), idle.positions, idle.heads) for at in range(0, 3_600, 60)]
+    now = [Sample(float(at), busy.positions, busy.heads) for at in (3_600, 3_610)]
+    (rate,) = [rate for rate in stage_rates(now, hour) if rate.stage == "query Q"]
+    assert rate.lag_seconds == 10, "they were there at the check's beginning"
+
+
+def spec(run_id: str, **choices: Any) -> RunSpec:
+    return RunSpec(run_id=run_id, **choices)
+
+
+@pytest.mark.parametrize(
+    ("specs", "rate"),
+    [
+        ([], None),
+        ([spec("a")], None),
+        ([spec("a", events_per_second=5_000), spec("a", events_per_second=5_000)], 5_000),
+        ([spec("a", events_per_second=5_000), spec("b", events_per_second=1_000)], 6_000),
+        ([spec("a", events_per_second=5_000), spec("b")], None),
+        ([spec("a", speed=1)], 0),
+    ],
+    ids=["none", "no limit", "two shards", "two runs", "one without", "real time"],
+)
+def test_what_was_asked_for_is_the_sum_over_runs(specs: list[RunSpec], rate: float | None) -> None:
+    assert asked_rate(specs) == rate
 
 
 def test_events_before_the_first_note_are_read_as_far_as_they_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,16 @@ def test_breaches_say_what_is_missed(samples: list[Sample], objectives: Objectiv
     assert all(word in sentence for word, sentence in zip(words, found, strict=True))
 
 
+def test_a_run_is_held_to_the_rate_that_it_was_asked_for() -> None:
+    steady_run, objectives = RUN[1:4], ObjectiveSettings(min_events_per_second=10_000, max_lag_seconds=1)
+    rates = stage_rates(steady_run)
+    assert breaches(rates, steady_run, IN, objectives, asked_events_per_second=1_600) == [], "1,500 of 1,600 come"
+    (slow,) = breaches(rates, steady_run, IN, objectives, asked_events_per_second=5_000)
+    assert slow == "realtime topic gets 1,500 events/s, fewer than 80% of the rate that was asked for: 4,000"
+    (missed,) = breaches(rates, steady_run, IN, objectives, asked_events_per_second=50_000)
+    assert "fewer than the objective of 10,000" in missed
+
+
 def test_positions_add_up_over_partitions() -> None:
     assert behind({0: 5, 1: 12}, {0: 7, 1: 10, 2: 4}) == (15, 21)
 
