@@ -136,6 +136,8 @@ class _StageBuilder:
             self._parts.counters,
             adds_keys=bool(self._stateful_steps) and not inner,
             table_filters=table_filters,
+            gives_each_change=not self._stage.is_cached
+            and any(isinstance(step, AggregateStep) and not step.emit_final for step in self._stateful_steps),
         )
 
     def arm(self) -> RunningArm:

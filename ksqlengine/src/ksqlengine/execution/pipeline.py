@@ -70,6 +70,7 @@ class Pipeline:
         counters: losses.
         adds_keys: whether a key of the stream that isn't known yet gets a code.
         table_filters: those among `before` and `after`.
+        gives_each_change: whether each row's change of a group is a result of its own: no cache stands before the store.
     """
 
     stage: Stage
@@ -83,6 +84,7 @@ class Pipeline:
     counters: Counters
     adds_keys: bool
     table_filters: list[TableFilter] = field(default_factory=list)
+    gives_each_change: bool = False
 
     def push(self, batch: MessageBatch) -> tuple[pl.DataFrame, list[Rejected]]:
         """Process stream messages, ordered by partition; return result rows and bad messages."""
@@ -91,10 +93,17 @@ class Pipeline:
         if self.aggregate is None:
             self._forget_unused_keys()
             return frame, [*rejects, *failed(self.counters, self.stage.source.topic)]
-        results = self.aggregate.push(frame) if len(frame) else self.aggregate.emit()
-        results = self.aggregate.settle(run_chain(self.after, results))
+        results = self._aggregated(self.aggregate, frame)
         self._forget_unused_keys()
         return results, [*rejects, *failed(self.counters, self.stage.source.topic)]
+
+    def _aggregated(self, aggregate: StatefulOperator, frame: pl.DataFrame) -> pl.DataFrame:
+        if not len(frame):
+            return aggregate.settle(run_chain(self.after, aggregate.emit()))
+        parts = cut_at_repeated_keys(frame) if self.gives_each_change else [frame]
+        results = [aggregate.settle(run_chain(self.after, aggregate.push(part))) for part in parts]
+        given = [result for result in results if len(result)]
+        return pl.concat(given) if len(given) > 1 else (given or results)[-1]
 
     def put_back(self, states: pl.DataFrame) -> None:
         """Restore states of the aggregate from the changelog; HAVING is evaluated again for them, as it may be another one."""
@@ -143,6 +152,19 @@ class Pipeline:
                 self.aggregate.renumber(renumbered)
             for holder in holders:
                 holder.renumber(renumbered)
+
+
+def cut_at_repeated_keys(frame: pl.DataFrame) -> list[pl.DataFrame]:
+    """Cut a frame into parts in which each key comes once: an aggregate gives only a group's last change of a frame."""
+    begins, seen = [0], set[int]()
+    for row, key in enumerate(frame[KEY].to_list()):
+        if key is None:
+            continue
+        if key in seen:
+            begins.append(row)
+            seen = set()
+        seen.add(key)
+    return [frame[begin:end] for begin, end in zip(begins, [*begins[1:], len(frame)], strict=True)]
 
 
 def failed(counters: Counters, topic: str) -> list[Rejected]:

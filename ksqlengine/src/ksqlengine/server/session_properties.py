@@ -79,7 +79,8 @@ PROPERTIES: Mapping[str, Property] = {
     "ksql.query.push.v2.enabled": Property("false", "Without effect.", _BOOLEAN),
     CACHE: Property(
         "10000000",
-        "Bytes of cache before the stores. With 0 EMIT FINAL loses all behind RETENTION, else windows of dropped segments only.",
+        "Bytes of cache before the stores. With 0 each change of a group is given, and EMIT FINAL loses all behind RETENTION, "
+        "else windows of dropped segments only.",
         _whole(0),
     ),
     "num.stream.threads": Property("1", "Without effect: start more engine processes instead.", _whole(1)),

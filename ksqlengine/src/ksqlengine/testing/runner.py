@@ -57,7 +57,7 @@ def run_case(case: Case, *, together: bool = False, properties: Mapping[str, str
     Args:
         case: the test.
         together: records that follow one another in one topic go through as one batch, as they do against Kafka. Results are the
-            same, but that of several changes of a group in a batch only the last one comes out.
+            same; with a cache, of several changes of a group in a batch only the last one comes out.
         properties: session properties that are set before the first statement.
     """
     engine = InMemoryEngine({}, case.schemas, properties={**_OF_TESTS, **(properties or {})})
