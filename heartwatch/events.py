@@ -1,4 +1,4 @@
-"""Names of the custom events that checks emit when something is wrong, and of what they concern.
+"""Names of the custom events that checks and the page emit when something is wrong or right again, and of what they concern.
 
 `tasks.events` emits them; the automations in `deployments/automations/` say what Prefect's server does then.
 """
@@ -12,7 +12,7 @@ RECORDS_AT_RISK = "heartwatch.records-at-risk"
 
 
 class Wrong(StrEnum):
-    """What can be wrong; one event each."""
+    """What can be wrong, or right again; one event each."""
 
     SINK_INCOMPLETE = "heartwatch.sink.incomplete"
     """A sink does not hold what its topic holds."""
@@ -34,6 +34,8 @@ class Wrong(StrEnum):
     """Less of a disk is free than has to be."""
     PART_UNREACHABLE = "heartwatch.part.unreachable"
     """A part of the pipeline could not be asked."""
+    PART_BACK = "heartwatch.part.back"
+    """A part that could not be asked answers again."""
 
     def resource_id(self, resource: str) -> str:
         """Return the id of what an event concerns, so that an automation can act once per resource.
@@ -41,4 +43,7 @@ class Wrong(StrEnum):
         Args:
             resource: its name, such as a topic's or a connector's.
         """
+        if self is Wrong.PART_BACK:
+            # Not that of the outage itself: an automation that acts once a quarter of an hour would not hear of the end.
+            return f"{self.value}.{resource}"
         return f"heartwatch.{self.value.split('.')[1]}.{resource}"

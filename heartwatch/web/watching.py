@@ -17,6 +17,8 @@ Value = TypeVar("Value")
 
 _REASON_LENGTH = 300
 _UNWATCHED_FACTOR = 5.0
+# However rarely: an outage is told within half a minute, viewers or not.
+_UNWATCHED_SECONDS = 10.0
 # Longer than a reading takes in which every request is just answered in time.
 _PATIENCE_SECONDS = 30.0
 
@@ -58,7 +60,7 @@ class Watch(Generic[Value]):
         Args:
             part: the part's name.
             read: asks it; any exception means that it doesn't answer.
-            interval_seconds: time between two readings while somebody views the page, s; five times that otherwise.
+            interval_seconds: time between two readings while somebody views the page, s; five times that otherwise, 10 s at most.
             on_read: called in the reading thread after each reading.
         """
         self._health = Health(part, None, time.time())
@@ -130,4 +132,5 @@ class Watch(Generic[Value]):
         while not self._stop.is_set():
             self._wake.clear()
             self.read_once()
-            self._wake.wait(self._interval * (1.0 if self._watched else _UNWATCHED_FACTOR))
+            rarely = max(self._interval, min(self._interval * _UNWATCHED_FACTOR, _UNWATCHED_SECONDS))
+            self._wake.wait(self._interval if self._watched else rarely)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from uuid import UUID
 
 import psutil
 import pytest
+from faults import stopped
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
@@ -32,23 +31,6 @@ pytestmark = [
 HANG_SECONDS = 45
 RUN_SECONDS = 420
 EVENTS, RATE = 180_000, 2_000
-
-
-@contextmanager
-def stopped(platform: Platform, part: str) -> Iterator[None]:
-    """Stop a part and all that it has started, as a machine that hangs would."""
-    (pid,) = (status.pid for status in platform.status() if status.name == part)
-    assert pid is not None
-    first = psutil.Process(pid)
-    family = [first, *first.children(recursive=True)]
-    for process in family:
-        process.suspend()
-    try:
-        yield
-    finally:
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
 
 
 def runs_called(name: str) -> list[FlowRun]:

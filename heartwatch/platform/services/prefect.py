@@ -221,6 +221,8 @@ class WorkerPart(HttpPart):
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             # Runs say that they live, so that those that don't any more are found (deployments/automations/crash_zombies.yaml).
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            # A worker that is gone is missed after three of these.
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,

@@ -13,6 +13,7 @@ from heartwatch.web.access import Gate, PersonTokens
 from heartwatch.web.board import Board
 from heartwatch.web.live import Live
 from heartwatch.web.operations import KsqlConsole, Operations
+from heartwatch.web.outages import Crier
 from heartwatch.web.pages.alerts import AlertsPage
 from heartwatch.web.pages.context import PageContext
 from heartwatch.web.pages.errors import ErrorPages
@@ -46,7 +47,8 @@ class Pages:
                 f"analytic {analytic.analytic!r} has no [page] in its analytic.toml; add it and say there what to show"
             )
         prefect, tokens = PrefectApi(settings), PersonTokens()
-        self._live = Live(Board(settings, analytic, definition, prefect))
+        board = Board(settings, analytic, definition, prefect)
+        self._live, self._crier = Live(board), Crier(PrefectApi(settings), board.snapshot)
         shared = shared_content(settings, definition, tokens, prefect.ui_url)
         context = PageContext(settings, definition, self._live, shared, tokens)
         self._overview, self._alerts, self._places = OverviewPage(context), AlertsPage(context), PlacesPage(context)
@@ -57,10 +59,12 @@ class Pages:
     def start(self) -> None:
         """Begin to read the parts; called in the event loop."""
         self._live.start()
+        self._crier.start()
 
     def stop(self) -> None:
         """Stop reading."""
         self._live.stop()
+        self._crier.stop()
         self.person.stop()
 
     def state(self) -> dict[str, Any]:

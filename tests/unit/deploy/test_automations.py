@@ -26,7 +26,14 @@ def automations(**values: object) -> dict[str, AutomationCore]:
 
 def test_prefect_takes_every_file() -> None:
     found = automations(notification_block=str(BLOCK), notification_type="send-notification")
-    assert set(found) == {"heartwatch: notify", "heartwatch: pause producers", "heartwatch: crash zombie runs"}
+    assert set(found) == {
+        "heartwatch: notify",
+        "heartwatch: notify of runs",
+        "heartwatch: pause producers",
+        "heartwatch: crash zombie runs",
+    }
+    (runs,) = found["heartwatch: notify of runs"].actions
+    assert isinstance(runs, SendNotification)
     (notify,) = found["heartwatch: notify"].actions
     assert isinstance(notify, SendNotification)
     assert notify.block_document_id == BLOCK
