@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -17,6 +18,7 @@ from kafkakit import avro_codec
 from ksqlengine.formats.avro import avro_of_schema
 from ksqlengine.formats.base import FormatError, Serde
 from ksqlengine.formats.factory import serde
+from ksqlengine.formats.json import JsonSerde
 from ksqlengine.plan.steps import Column, Format
 from ksqlengine.types.sqltypes import (
     BIGINT,
@@ -248,3 +250,13 @@ def test_a_field_that_nobody_reads_must_be_right_too() -> None:
     it = serde(Format("AVRO"), [Column("N", INTEGER)], lambda _: writer)
     read = it.read(array(b"\0\0\0\0\1\4ok\6", b"\0\0\0\0\1\4\xff\xfe\6"))
     assert (read.frame.rows(), [index for index, _ in read.rejects]) == ([(3,)], [1])
+
+
+@pytest.mark.parametrize("copies", [1, 100])
+def test_json_is_read_as_far_as_its_first_value_and_a_null_is_no_row(copies: int) -> None:
+    columns = [Column("I", INTEGER), Column("D", DOUBLE)]
+    texts = [b'{"i": 1} trailing', b"null", b'{"d": 1e400}', b'{"d": NaN}', b'{"I": 2}', b' {"i": 3}', b""]
+    read = JsonSerde(columns, wrapped=True).read(pa.array(texts * copies, pa.large_binary()))
+    assert read.frame.rows() == [(1, None), (None, math.inf), (2, None), (3, None)] * copies
+    assert [position % len(texts) for position in read.nulls.tolist()] == [1] * copies
+    assert sorted({position % len(texts) for position, _ in read.rejects}) == [3, 6]

@@ -81,8 +81,12 @@ class RowSerde(Serde):
                 nulls.append(position)
                 continue
             try:
-                rows.append(self.read_one(value))
-                kept.append(position)
+                row = self.read_one(value)
+                if row is None:
+                    nulls.append(position)
+                else:
+                    rows.append(row)
+                    kept.append(position)
             except (ValueError, ArithmeticError, TypeError, RecursionError, struct.error) as error:
                 rejects.append((position, f"{type(error).__name__}: {error}"))
         frame = pl.DataFrame(rows, schema=self.schema, orient="row") if rows else pl.DataFrame(schema=self.schema)
@@ -113,8 +117,8 @@ class RowSerde(Serde):
         return [self.write_one(row) for row in frame.select(*self.schema).iter_rows()]
 
     @abstractmethod
-    def read_one(self, value: bytes) -> tuple[Any, ...]:
-        """Return the columns' values of one message.
+    def read_one(self, value: bytes) -> tuple[Any, ...] | None:
+        """Return the columns' values of one message; None where it says that there are none.
 
         Raises:
             ValueError: (or another arithmetic or type error) it is bad.
@@ -129,7 +133,7 @@ def _repeated(read: Read, indices: pa.Array) -> Read:
     """Return what came of messages of which the distinct ones were read.
 
     Args:
-        read: what came of the distinct messages, none of them null.
+        read: what came of the distinct messages.
         indices: which of them each message is, null for a null.
     """
     which = indices.fill_null(-1).to_numpy().astype(np.int64)
@@ -137,6 +141,7 @@ def _repeated(read: Read, indices: pa.Array) -> Read:
     places[read.rows] = np.arange(len(read.rows))
     reasons = dict(read.rejects)
     bad = np.flatnonzero(np.isin(which, list(reasons))).tolist()
-    good = np.flatnonzero((which >= 0) & ~np.isin(which, list(reasons)))
+    null = (which < 0) | np.isin(which, read.nulls)
+    good = np.flatnonzero(~null & ~np.isin(which, list(reasons)))
     rejects = [(position, reasons[which[position]]) for position in bad]
-    return Read(read.frame[places[which[good]]], good, np.flatnonzero(which < 0), rejects)
+    return Read(read.frame[places[which[good]]], good, np.flatnonzero(null), rejects)

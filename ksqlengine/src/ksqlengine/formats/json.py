@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -70,26 +70,30 @@ class JsonSerde(RowSerde):
         at_once = json_columns.write_objects(frame, self._fields) if self._writes_at_once else None
         return super().write(frame) if at_once is None else at_once
 
-    def read_one(self, value: bytes) -> tuple[Any, ...]:
-        """Return the fields of one object; names are looked up as they are, then without regard to case.
+    def read_one(self, value: bytes) -> tuple[Any, ...] | None:
+        """Return the fields of one object; None for a null.
 
-        Numbers are read as floats first, which is much faster; a DECIMAL or a text that needs a number's digits asks for them.
+        Names are looked up as they are, then in upper case, whatever the message's case: a column that was not quoted is in upper
+        case, and one that was must be written as it is. Numbers are read as floats first, which is much faster; a DECIMAL or a
+        text that needs a number's digits asks for them.
         """
         try:
             return self._columns(orjson.loads(value))
         except InexactError:
-            return self._columns(json.loads(value, parse_float=Decimal))
+            return self._columns(_first_value(value, Decimal))
+        except orjson.JSONDecodeError:
+            return self._columns(_first_value(value, float))
 
-    def _columns(self, body: Any) -> tuple[Any, ...]:
+    def _columns(self, body: Any) -> tuple[Any, ...] | None:
         if not self._wrapped:
             return (from_json(body, self.columns[0].type),)
         if body is None:
-            return tuple(None for _ in self.columns)
+            return None
         if not isinstance(body, dict):
             raise ValueError(f"a JSON object is wanted, not {type(body).__name__}")  # noqa: TRY004 - data, not code, is wrong
         folded = {name.upper(): item for name, item in body.items()}
         return tuple(
-            from_json(body[column.name] if column.name in body else folded.get(column.name.upper()), column.type)
+            from_json(body[column.name] if column.name in body else folded.get(column.name), column.type)
             for column in self.columns
         )
 
@@ -99,3 +103,21 @@ class JsonSerde(RowSerde):
         if self._wrapped:
             return json_bytes(values)
         return None if row[0] is None else json_bytes(values[self.columns[0].name])
+
+
+def _first_value(text: bytes, number: Callable[[str], Any]) -> Any:
+    """Return the JSON value that a text begins with, as Jackson reads it: what follows is passed over, 1e400 is infinite.
+
+    Args:
+        text: UTF-8.
+        number: makes a number of a text with a point or an exponent.
+
+    Raises:
+        ValueError: it begins with no value; NaN and Infinity are none.
+    """
+    decoder = json.JSONDecoder(parse_float=number, parse_constant=_refused_constant)
+    return decoder.raw_decode(text.decode("utf-8").lstrip(" \t\r\n"))[0]
+
+
+def _refused_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")

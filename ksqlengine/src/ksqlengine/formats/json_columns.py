@@ -104,7 +104,7 @@ def _sought(fields: Fields, sample: Any) -> list[pa.Field]:
     """Return the fields to look for, named as one message names them."""
     there = sample if isinstance(sample, dict) else {}
     folded = {name.upper(): name for name in there}
-    names = [folded.get(name.upper(), name) for name, _ in fields]
+    names = [name if name in there else folded.get(name, name) for name, _ in fields]
     return [pa.field(name, _arrow(type_, there.get(name))) for name, (_, type_) in zip(names, fields, strict=True)]
 
 
@@ -121,7 +121,10 @@ def _found(fields: Fields, there: Iterable[pa.Field]) -> list[str]:
     folded: dict[str, list[str]] = {}
     for field in there:
         folded.setdefault(field.name.upper(), []).append(field.name)
-    names = [folded[name.upper()] for name, _ in fields]
+        # A name that isn't in upper case must be written as it is.
+        if field.name != field.name.upper():
+            folded.setdefault(field.name, []).append(field.name)
+    names = [folded[name] for name, _ in fields]
     if any(len(ways) > 1 for ways in names):
         raise _OtherwiseWrittenError
     return [way for (way,) in names]

@@ -110,8 +110,7 @@ def from_json(value: Any, type_: SqlType) -> Any:
     if isinstance(type_, StructType):
         folded = {name.upper(): item for name, item in _expect(value, dict, type_).items()}
         return {
-            name: from_json(value[name] if name in value else folded.get(name.upper()), inner)
-            for name, inner in type_.fields
+            name: from_json(value[name] if name in value else folded.get(name), inner) for name, inner in type_.fields
         }
     return _plain_from_json(value, type_)
 

@@ -11,6 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import AnyStr
 
 import polars as pl
 
@@ -136,14 +137,30 @@ row_by_row("SPLIT_TO_MAP", _TEXT, "Entries of a text as a map.", (STRING, STRING
 _LONGEST_PADDED = 10_000_000  # more would end the engine
 
 
+def _units(text: str) -> str:
+    """Return a text as Java counts it: a character for each UTF-16 unit, so that one beyond U+FFFF is two."""
+    return "".join(map(chr, memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")))
+
+
+def _of_units(units: str) -> str:
+    """Return the text of UTF-16 units; halves of a pair that lost the other one stay halves."""
+    return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
 def _pad(text: str | bytes, length: int, padding: str | bytes, *, left: bool) -> str | bytes | None:
     if not padding or length < 0:
         return None
     if length > _LONGEST_PADDED:
         raise ValueError(f"a length of {length} is too large, {_LONGEST_PADDED} is the largest")
+    if isinstance(text, bytes) and isinstance(padding, bytes):
+        return _filled(text, length, padding, left=left)
+    return _of_units(_filled(_units(str(text)), length, _units(str(padding)), left=left))
+
+
+def _filled(text: AnyStr, length: int, padding: AnyStr, *, left: bool) -> AnyStr:
     missing = max(length - len(text), 0)
     filled = (padding * (missing // len(padding) + 1))[:missing]
-    return ((filled + text) if left else (text + filled))[:length]  # type: ignore[operator]
+    return ((filled + text) if left else (text + filled))[:length]
 
 
 for _kind in (STRING, BYTES):
@@ -234,7 +251,7 @@ def _checked_masks(masks: tuple[str | None, ...]) -> tuple[str | None, ...]:
 
 
 def _mask(text: str | None, *masks: str | None) -> str | None:
-    return None if text is None else _masked(text, _checked_masks(masks))
+    return None if text is None else _of_units(_masked(_units(text), _checked_masks(masks)))
 
 
 def _mask_part(
@@ -244,11 +261,12 @@ def _mask_part(
         raise ValueError("a non-negative number of characters is needed")
     if text is None:
         return None
-    cut = min(count, len(text)) if left else max(len(text) - count, 0)
-    first, last = text[:cut], text[cut:]
+    units = _units(text)
+    cut = min(count, len(units)) if left else max(len(units) - count, 0)
+    first, last = units[:cut], units[cut:]
     mask_first = left is not keep
     checked = _checked_masks(masks)
-    return _masked(first, checked) + last if mask_first else first + _masked(last, checked)
+    return _of_units(_masked(first, checked) + last if mask_first else first + _masked(last, checked))
 
 
 for _masks in ((), (STRING,) * 4):
