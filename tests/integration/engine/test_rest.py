@@ -234,15 +234,18 @@ def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: E
     assert producer.flush(30) == 0
     insert(engine, name, ("m", 4, "d"))
     assert sorted(select(engine, f"SELECT K, A FROM {name};")) == [["k", 1], ["l", 2], ["m", 4]]
-    pulled = f"SELECT * FROM {table};"
+    engine.run(f"CREATE TABLE {table}_Q AS SELECT * FROM {table};", EARLIEST)
+    refused = httpx.post(f"{engine.url}/query-stream", json={"sql": f"SELECT * FROM {table};"})
+    assert refused.json()["message"].startswith(f"The `{table}` table isn't queryable.")
+    pulled = f"SELECT * FROM {table}_Q;"
     assert select(engine, pulled) == []
     engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 1); INSERT INTO {table} (K, C) VALUES ('y', 2);")
     eventually(lambda: sorted(select(engine, pulled)) == [["x", 1], ["y", 2]], 20, "the table's rows")
     engine.run(f"INSERT INTO {table} (K, C) VALUES ('x', 3);")
     eventually(lambda: sorted(select(engine, pulled)) == [["x", 3], ["y", 2]], 20, "the changed row")
-    old = in_objects(engine, f"SELECT C, K FROM {table} WHERE K = 'x';")
+    old = in_objects(engine, f"SELECT C, K FROM {table}_Q WHERE K = 'x';")
     assert (old[0]["header"]["schema"], old[1:]) == ("`C` INTEGER, `K` STRING KEY", [{"row": {"columns": [3, "x"]}}])
-    assert select(engine, f"SELECT C FROM {table} WHERE K = 'y';") == [[2]]
+    assert select(engine, f"SELECT C FROM {table}_Q WHERE K = 'y';") == [[2]]
     pushed = f"SELECT C, C + 1 AS D, K FROM {table} WHERE C < 2 EMIT CHANGES LIMIT 2;"
     old = in_objects(engine, pushed)
     assert [one["row"] for one in old[1:-1]] == [

@@ -23,7 +23,7 @@ from ksqlengine.expressions.structures import ArrayIndex, Field, MapIndex, NewAr
 from ksqlengine.language import ast
 from ksqlengine.planning.common_type import coerced, decimal_type
 from ksqlengine.types.casts import can_cast, parse_time_text
-from ksqlengine.types.errors import NotSupportedError, ParseError, Phase, StatementError
+from ksqlengine.types.errors import ExpressionError, NotSupportedError, ParseError, Phase, StatementError
 from ksqlengine.types.sqltypes import (
     BIGINT,
     BIGINT_MAX,
@@ -175,7 +175,7 @@ class Binder:
         try:
             type_ = arithmetic_type(node.operator, left.type, right.type)
         except StatementError as error:
-            raise StatementError(f"Error processing expression: {node}. {error.message}") from error
+            raise ExpressionError(f"Error processing expression: {node}. {error.message}", node) from error
         if isinstance(type_, DecimalType) and type_.scale > MOST_DIGITS:
             raise NotSupportedError(f"{node}: a DECIMAL with more than {MOST_DIGITS} decimal places")
         if type_ == STRING:
@@ -196,9 +196,8 @@ class Binder:
             )
         left, right = self._time_text(left, right), self._time_text(right, left)
         if not _comparable(left.type, operator, right.type):
-            raise StatementError(
-                f"Cannot compare {left} ({left.type}) to {right} ({right.type}) with {_COMPARISON_NAMES[operator]}."
-            )
+            words = f"Cannot compare {left} ({left.type}) to {right} ({right.type}) with {_COMPARISON_NAMES[operator]}."
+            raise ExpressionError(words, node)
         if isinstance(left.type, ArrayType | MapType | StructType) and left.type != right.type:
             raise NotSupportedError(f"A comparison of {left.type} with {right.type}")
         if {left.type, right.type} == {DATE, TIMESTAMP}:

@@ -36,7 +36,7 @@ from ksqlengine.planning.scope import (
     rewrite,
     unknown_source,
 )
-from ksqlengine.types.errors import Phase, StatementError, refusing
+from ksqlengine.types.errors import ExpressionError, Phase, StatementError, refusing
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
 Node = TypeVar("Node")
@@ -98,7 +98,7 @@ class QueryPlanner:
         for item in self.query.select:
             for node in nodes(item):
                 if isinstance(node, ast.FunctionCall) and node.name in AGGREGATES:
-                    if not self.persistent and self.query.emit is not None:
+                    if not self.persistent:
                         return
                     check_grouped(
                         [item.expression for item in self.query.select if isinstance(item, ast.SelectColumn)], ()
@@ -150,11 +150,12 @@ class QueryPlanner:
         try:
             bound = binder.bind(self.typed(node))
         except StatementError as error:
-            raise StatementError(f"Error in {clause} expression: {error.message}") from error
+            raise ExpressionError(f"Error in {clause} expression: {error.message}", node) from error
         if bound.type != BOOLEAN:
-            raise StatementError(
+            words = (
                 f"Type error in {clause} expression: Should evaluate to boolean but is {bound} ({bound.type}) instead."
             )
+            raise ExpressionError(words, node)
         return bound
 
     # ------------------------------------------------------------------ select list

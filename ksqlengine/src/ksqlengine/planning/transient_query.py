@@ -10,11 +10,10 @@ from ksqlengine.plan.catalog import Catalog, Source
 from ksqlengine.plan.expression import Expression
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, FilterStep, ProjectStep, Schema, SelectItem, SourceKind, Step
 from ksqlengine.planning.group_by import Aggregation
+from ksqlengine.planning.pull_filter import PULL_HELP, check_pull_filter
 from ksqlengine.planning.query_base import QueryPlanner, check_distinct, columns_of
 from ksqlengine.planning.scope import WINDOW_BOUNDS, nodes
 from ksqlengine.types.errors import StatementError
-
-_PULL_HELP = " See https://cnfl.io/queries for more info.\nAdd EMIT CHANGES if you intended to issue a push query."
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,15 @@ class TransientQueryPlanner(QueryPlanner):
         rules = (
             (bool(query.joins), "JOIN clauses"),
             (query.window is not None, "WINDOW clauses"),
-            (query.group_by is not None, "GROUP BY clauses"),
+            (query.group_by is not None or self.has_aggregates(), "GROUP BY clauses"),
             (query.partition_by is not None, "PARTITION BY clauses"),
             (query.having is not None, "HAVING clauses"),
         )
         for broken, what in rules:
             if broken:
-                raise StatementError(f"Pull queries don't support {what}.{_PULL_HELP}")
+                raise StatementError(f"Pull queries don't support {what}.{PULL_HELP}")
         if query.limit is not None and query.limit < 0:
-            raise StatementError(f"Pull queries don't support negative integers in the LIMIT clause.{_PULL_HELP}")
+            raise StatementError(f"Pull queries don't support negative integers in the LIMIT clause.{PULL_HELP}")
         for clause, part in (("SELECT", query.select), ("WHERE", query.where)):
             names = sorted(
                 {node.name for node in nodes(part) if isinstance(node, ast.ColumnReference)} & {ROWPARTITION, ROWOFFSET}
@@ -80,10 +79,11 @@ class TransientQueryPlanner(QueryPlanner):
             if names:
                 raise StatementError(
                     f"Pull queries don't support the following columns in {clause} clauses: "
-                    f"{', '.join(f'`{name}`' for name in names)}\n{_PULL_HELP}"
+                    f"{', '.join(f'`{name}`' for name in names)}\n{PULL_HELP}"
                 )
-        source = self.joins.build()
-        step = self.filtered(source, query.where)
+        step = self.filtered(self.joins.build(), query.where)
+        if query.where is not None and self.first.kind is SourceKind.TABLE:
+            check_pull_filter(query.where, self.first.schema, windowed=self.first.key_window is not None)
         where = step.predicate if isinstance(step, FilterStep) else None
         root = self._projected(step)
         return TransientPlan(

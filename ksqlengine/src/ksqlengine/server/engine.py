@@ -30,6 +30,7 @@ from ksqlengine.language.parser import PreparedStatement, check_request, parse_s
 from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source
 from ksqlengine.planning.canonical import created_as_text, created_source_text
 from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
+from ksqlengine.planning.pull_filter import check_queryable
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
@@ -55,7 +56,9 @@ from ksqlengine.types.errors import (
     BAD_STATEMENT,
     COMMAND_QUEUE_CATCHUP_TIMEOUT,
     SERVER_ERROR,
+    ExpressionError,
     KsqlError,
+    ParseError,
     StatementError,
     query_endpoint_error,
 )
@@ -308,7 +311,10 @@ class Engine:
         """
         given = {name: str(value) for name, value in (properties or {}).items()}
         session = RequestSession(with_changes(self.config.properties, given), dict(variables or {}))
-        check_request(text)
+        try:
+            check_request(text)
+        except ParseError as error:
+            raise _with_query(error, error.statement) from None
         parsed_all = split_statements(text)
         if len(parsed_all) != 1:
             raise StatementError(
@@ -322,7 +328,11 @@ class Engine:
             raise StatementError(f"Neither a query nor a print statement\nStatement: {statement.text}", statement.text)
         try:
             plan = self.analyzer(session.properties).transient(node.query, statement.text)
+            if not plan.push:
+                check_queryable(plan.source)
             return RunningTransientQuery(plan, self.config.kafka, self.resources, session.properties)
+        except ExpressionError as error:
+            raise _with_query(error, statement.text) from None
         except StatementError as error:
             raise error.with_statement(statement.text) from None
 
@@ -491,6 +501,13 @@ class Engine:
 
         if ended.groups:
             wait_until(deleted, _CLEAN_UP_SECONDS, _CLEAN_UP_POLL_SECONDS)
+
+
+def _with_query(error: StatementError, query: str) -> StatementError:
+    """Return what the endpoints of queries say of a mistake in a text or an expression: they name the query too."""
+    error.message = f"{error.message}\nStatement: {query}"
+    error.statement = query
+    return error
 
 
 def _instance_name(folder: Path) -> tuple[str, Any]:

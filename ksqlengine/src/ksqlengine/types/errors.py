@@ -128,6 +128,13 @@ class StatementError(KsqlError):
         }
 
 
+class ExpressionError(StatementError):
+    """An expression whose parts don't fit together; ksqlDB names it at the message's end."""
+
+    def __init__(self, message: str, expression: object) -> None:
+        super().__init__(f"{message}\nStatement: {expression}")
+
+
 class ParseError(StatementError):
     """Text that is not KSQL; the message starts with its ``line L:C``.
 
