@@ -266,7 +266,8 @@ def engine(topics: Topics, guarantee: str) -> Drained:
         while not marks or marks[-1].seen < topics.events:
             time.sleep(0.1)
             description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {})[0]["sourceDescription"]
-            seen = int(description["statisticsMap"].get("consumer-total-messages", {"value": 0})["value"])
+            counted = {one["name"]: one["value"] for one in description["clusterStatistics"]}
+            seen = int(counted.get("consumer-total-messages", 0))
             if seen:
                 now = time.perf_counter()
                 marks.append(Mark(now, process.cpu_seconds(), seen, process.usage.memory_info().rss))

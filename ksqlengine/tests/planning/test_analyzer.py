@@ -233,7 +233,7 @@ def test_decimals_are_inserted_whole_and_widened_where_all_fit(session: Session)
     )
     with pytest.raises(StatementError, match="Incompatible schema between results and sink"):
         session.run("insert into narrow select * from wide;")
-    with pytest.raises(StatementError, match=r"Cannot fit decimal '1\.25' into DECIMAL"):
+    with pytest.raises(StatementError, match=r"Expected type DECIMAL\(2, 1\) for field `X` but got DECIMAL\(1\.25\)"):
         session.run("insert into narrow values (1.25);")
 
 
@@ -353,9 +353,12 @@ _REFUSED: list[tuple[str, str]] = [
     ("insert into tb select * from tb;", "INSERT INTO can only be used to insert into a stream. TB is a table."),
     ("insert into st select id, name from st;", "Incompatible schema between results and sink."),
     ("insert into st values (1);", "Expected a value for each column."),
-    ("insert into st (id, v) values ('1', 1.5);", "Expected type INTEGER for field `V` but got 1.5(DECIMAL(2, 1))"),
+    ("insert into st (id, v) values (1, 1.5);", "Expected type INTEGER for field `V` but got DECIMAL(1.5)"),
+    ("insert into st (id, v) values ('1', 1);", "Failed to insert values into 'ST'. Expected type INTEGER for field `ID`"),
+    ("insert into st (id, v) values (1, 1 / 0);", "Failed to insert values into 'ST'. "),
+    ("insert into st (id, v) values (1, v);", "Unsupported column reference in insert value: V"),
     ("insert into st (id, v) values (1, 'x');", "Expected type INTEGER for field `V` but got STRING(x)"),
-    ("insert into st (id, v) values (1);", "Expected number columns and values to match: 2, 1"),
+    ("insert into st (id, v) values (1);", "Failed to prepare statement: Expected number columns and values to match: 2, 1"),
     ("insert into st (id, rowoffset) values (1, 2);", "Inserting into column `ROWOFFSET` is not allowed."),
     ("insert into st (id, nope) values (1, 2);", "Column name `NOPE` does not exist."),
     ("insert into nope select * from st;", "Line: 1, Col: 13: Source `NOPE` does not exist."),

@@ -110,8 +110,8 @@ class EngineProcess:
 
     def statistics(self, name: str) -> dict[str, float]:
         description = self.run(f"DESCRIBE {name} EXTENDED;")[0]["sourceDescription"]
-        both = description["statisticsMap"] | description["errorStatsMap"]
-        return {key: value["value"] for key, value in both.items()}
+        both = description["clusterStatistics"] + description["clusterErrorStats"]
+        return {one["name"]: one["value"] for one in both}
 
 
 def eventually(reached: Callable[[], Any], seconds: float, otherwise: Callable[[], str] | str) -> None:

@@ -122,8 +122,8 @@ def read_topic(engine: EngineProcess, topic: str) -> dict[int, list[Any]]:
 
 
 def positions(engine: EngineProcess, name: str) -> list[dict[str, int]]:
-    """Where the only query that reads a stream is in its topic, by partition."""
-    (summary,) = engine.run(f"DESCRIBE {name} EXTENDED;")[0]["sourceDescription"]["queryOffsetSummaries"]
+    """Where the only query that writes a stream is in the topic that it reads, by partition."""
+    (summary,) = engine.run(f"DESCRIBE {name}_D EXTENDED;")[0]["sourceDescription"]["queryOffsetSummaries"]
     (topic,) = summary["topicSummaries"]
     assert topic["kafkaTopic"] == name
     return topic["offsets"]  # type: ignore[no-any-return]

@@ -118,6 +118,11 @@ class Stage:
         return any(source.headers for source in (self.source, *(arm.source for arm in self.arms)))
 
     @property
+    def driving_topics(self) -> tuple[str, ...]:
+        """Topics that the stage's group reads."""
+        return tuple(dict.fromkeys(arm.source.topic for arm in self.arms)) or (self.source.topic,)
+
+    @property
     def reads(self) -> frozenset[str]:
         """Names of the streams or tables that drive the stage."""
         return frozenset(arm.source.source for arm in self.arms) or frozenset((self.source.source,))

@@ -27,7 +27,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from functools import reduce
-from itertools import zip_longest
 from typing import Any, cast
 
 import polars as pl
@@ -163,6 +162,7 @@ class AggregateFunction:
         optional_arguments: how many arguments may be left out (COUNT's).
         variadic: further arguments of any type may stand before the constants.
         undoes: rows can be taken out again, so that the function works over tables.
+        same_types: all arguments must have the same type.
         nested: ksqlDB keeps a list, map or struct meanwhile, which its plain formats can't hold.
     """
 
@@ -177,6 +177,7 @@ class AggregateFunction:
     variadic: bool = False
     undoes: bool = False
     nested: bool = True
+    same_types: bool = False
 
     def count_arguments(self, given: int) -> int:
         """Return how many of the values in parentheses are arguments; constants follow."""
@@ -523,20 +524,6 @@ def _value_counts(bound: Bound, kind: pl.DataType, limit: int | None) -> tuple[l
     return [StateColumn("counts", state_kind, partial, grouped(counts))], present
 
 
-def _collect_map(bound: Bound) -> tuple[list[StateColumn], pl.Expr]:
-    kind = bound.argument_type.polars
-    entries = bound.state("entries")
-
-    def last(groups: Sequence[pl.Series]) -> pl.Series:
-        found = {entry[KEY_FIELD]: entry for entry in groups[0].explode().to_list() if entry is not None}
-        return pl.Series([list(found.values())], dtype=kind)
-
-    def over(values: pl.Expr) -> pl.Expr:
-        return pl.map_groups([values], last, return_dtype=kind, returns_scalar=True)
-
-    return [StateColumn("entries", kind, over(bound.arguments[0]), over(entries))], entries
-
-
 # ---------------------------------------------------------------------------------------------------- registry
 NUMBERS = ("INTEGER", "BIGINT", "DOUBLE", "DECIMAL")
 _COMPARABLE = (*NUMBERS, "DATE", "TIME", "TIMESTAMP", "STRING", "BYTES")
@@ -591,14 +578,12 @@ _FUNCTIONS = (
         "STDDEV_SAMPLE", "Sample standard deviation.", _AVERAGED, _fixed(DOUBLE), _deviation, undoes=True
     ),
     AggregateFunction("STDDEV_SAMP", _VARIANCE, _AVERAGED, _fixed(DOUBLE), _moments, undoes=True),
-    AggregateFunction("STD_DEV_SAMP", _VARIANCE, _AVERAGED, _fixed(DOUBLE), _moments, undoes=True),
     AggregateFunction(
-        "CORRELATION", "Pearson correlation of two columns.", (("DOUBLE",), ("DOUBLE",)), _fixed(DOUBLE), _correlation,
-        undoes=True,
+        "CORRELATION", "Pearson correlation of two columns.", _AVERAGED * 2, _fixed(DOUBLE), _correlation, undoes=True,
+        same_types=True,
     ),
     AggregateFunction("COLLECT_LIST", "All values, in order.", (None,), _array, _collect_list, undoes=True),
     AggregateFunction("COLLECT_SET", "Distinct values, in order of appearance.", (None,), _array, _collect_set),
-    AggregateFunction("COLLECT_MAP", "Entries of all maps; later ones win.", (("MAP",),), _same, _collect_map),
     AggregateFunction(
         "TOPK", "The k largest values, with further columns' values beside them if given.", (_COMPARABLE,), _top_type, _top_k,
         ("int",), 1, variadic=True,
@@ -622,9 +607,7 @@ _FUNCTIONS = (
 AGGREGATES = {function.name: function for function in _FUNCTIONS}
 
 
-def check_call(
-    name: str, types: Sequence[SqlType], constants: Sequence[Any], text: str
-) -> tuple[SqlType, tuple[SqlType, ...]]:
+def check_call(name: str, types: Sequence[SqlType], constants: Sequence[Any], text: str) -> SqlType:
     """Check an aggregate's arguments.
 
     Args:
@@ -634,7 +617,7 @@ def check_call(
         text: the arguments as a message shows them.
 
     Returns:
-        The result's type, and the types that the arguments must be converted to.
+        The result's type.
 
     Raises:
         StatementError: the function doesn't take these arguments.
@@ -643,20 +626,28 @@ def check_call(
     least = len(function.accepts) - function.optional_arguments
     fits = least <= len(types) and (function.variadic or len(types) <= len(function.accepts))
     fits = fits and function.required <= len(constants) <= len(function.constants)
-    wanted = []
-    for type_, accepted in zip_longest(types, function.accepts[: len(types)]):
-        target = _accepted(type_, accepted)
-        fits = fits and target is not None
-        wanted.append(target or type_)
+    # Unlike scalar functions, aggregates convert nothing: ksqlDB has one for each type.
+    pairs = zip(types, function.accepts, strict=False)
+    fits = fits and all(accepted is None or type_.name in accepted for type_, accepted in pairs)
+    fits = fits and not (function.same_types and len(set(types)) > 1)
     if not fits:
-        raise StatementError(f"Function '{name}' does not accept parameters ({text}).")
+        raise StatementError(f"Function '{name.lower()}' does not accept parameters ({text}).{_alternatives(function)}")
     if constants and not isinstance(constants[0], bool) and constants[0] < 1:
         raise StatementError(f"{name}: {constants[0]!r} must be 1 or greater")
-    return function.returns(types, constants), tuple(wanted)
+    return function.returns(types, constants)
 
 
-def _accepted(type_: SqlType, names: tuple[str, ...] | None) -> SqlType | None:
-    if names is None or type_.name in names:
-        return type_
-    numeric = type_ in (INTEGER, BIGINT) or isinstance(type_, DecimalType)
-    return DOUBLE if numeric and "DOUBLE" in names else None
+def _alternatives(function: AggregateFunction) -> str:
+    """Return what ksqlDB tells of the types that would be right, for functions of numbers."""
+    if function.accepts[0] != _AVERAGED[0]:
+        return ""
+    name, count = function.name.lower(), len(function.accepts)
+    lines = (
+        f"{name}({', '.join(f'{type_} val{number + 1}' for number in range(count))})"
+        for type_ in ("DOUBLE", "INT", "BIGINT")
+    )
+    return (
+        "\nValid alternatives are:\n"
+        + "\n".join(lines)
+        + ("\nFor detailed information on a function run: DESCRIBE FUNCTION <Function-Name>;")
+    )

@@ -419,6 +419,7 @@ class TreeBuilder(Transformer[Token, Any]):
 
     where = single_statement
     having = single_statement
+    window = single_statement
     group_by = single_statement
     partition_by = single_statement
 
@@ -502,6 +503,8 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def insert_values(self, meta: Meta, children: list[Any]) -> ast.InsertValues:
         name, columns, values = children
+        if columns and len(columns) != len(values):
+            raise StatementError(f"Expected number columns and values to match: {len(columns)}, {len(values)}")
         return ast.InsertValues(name, columns or (), values, position=_position(meta))
 
     def drop_source(self, meta: Meta, children: list[Any]) -> ast.DropSource:

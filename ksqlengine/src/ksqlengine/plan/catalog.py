@@ -104,6 +104,18 @@ class Catalog:
             raise StatementError(f"{name} does not exist.{hint if other else ''}")
         return found
 
+    def described(self, name: str) -> Source:
+        """Return a stream or table to describe.
+
+        Raises:
+            StatementError: there is none of this name.
+        """
+        try:
+            return self.source(name)
+        except StatementError as error:
+            hint = error.message.removeprefix(f"{name} does not exist.")
+            raise StatementError(f"Could not find STREAM/TABLE '{name}' in the Metastore{hint}") from None
+
     def query(self, query_id: str) -> PersistentQuery:
         """Return a persistent query.
 

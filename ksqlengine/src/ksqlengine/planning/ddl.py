@@ -89,7 +89,7 @@ class CatalogChanger:
         source = self._analyzer.alter_source(node, self._text)
         catalog = self._catalog.with_source(source, or_replace=True)
         message = f"{node.kind.capitalize()} {node.name} altered."
-        return CatalogChange(catalog, f"{node.kind.lower()}/`{node.name}`/alter", message, source)
+        return CatalogChange(catalog, f"{node.kind.lower()}/{node.name}/alter", message, source)
 
     @_of.register
     def _create_as(self, node: ast.CreateAsSelect) -> CatalogChange:
@@ -116,7 +116,7 @@ class CatalogChanger:
     @_of.register
     def _drop(self, node: ast.DropSource) -> CatalogChange:
         kind = SourceKind(node.kind)
-        command = f"{node.kind.lower()}/`{node.name}`/drop"
+        command = f"{node.kind.lower()}/{node.name}/drop"
         source = self._catalog.sources.get(node.name)
         catalog = self._catalog.without_source(
             node.name, kind, if_exists=node.if_exists, delete_topic=node.delete_topic
@@ -134,9 +134,7 @@ class CatalogChanger:
         catalog = self._catalog
         for query_id in ids:
             catalog = catalog.without_query(query_id)
-        return CatalogChange(
-            catalog, f"terminate/{node.query_id or 'CLUSTER'}/execute", "Query terminated.", stopped=ids
-        )
+        return CatalogChange(catalog, f"terminate/{node.query_id or 'ALL'}/execute", "Query terminated.", stopped=ids)
 
     @_of.register
     def _pause(self, node: ast.PauseQuery) -> CatalogChange:

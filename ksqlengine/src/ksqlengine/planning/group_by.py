@@ -7,7 +7,6 @@ from typing import Any
 
 from ksqlengine.expressions.aggregates import AGGREGATES, check_call
 from ksqlengine.expressions.base import ColumnExpression, TypedExpression
-from ksqlengine.expressions.conversion import Cast
 from ksqlengine.expressions.overloads import FUNCTIONS
 from ksqlengine.language import ast
 from ksqlengine.plan.steps import (
@@ -139,7 +138,7 @@ class Aggregation:
                 raise StatementError(
                     f"The projection contains a key column more than once: {joined_words([f'`{name}`' for name in selected])}.\n"
                     "Each key column must only be in the projection once. If you intended to copy the key into the value, then "
-                    "consider using the AS_VALUE function to indicate which key reference should be copied."
+                    "consider using the `AS_VALUE` function to indicate which key reference should be copied."
                 )
             if selected:
                 names.append(selected[0])
@@ -225,16 +224,12 @@ class Aggregation:
                 )
             constants.append(value)
         shown = ", ".join(str(argument.type) for argument in arguments)
-        type_, wanted = check_call(node.name, [argument.type for argument in arguments], constants, shown)
-        converted = tuple(
-            argument if argument.type == target else Cast(target, argument, text=argument.text)
-            for argument, target in zip(arguments, wanted, strict=True)
-        )
+        type_ = check_call(node.name, [argument.type for argument in arguments], constants, shown)
         limit = int(self.planner.settings.get(f"ksql.functions.{node.name.lower()}.limit", -1))
         return AggregateCall(
             f"KSQL_AGG_VARIABLE_{len(self.calls)}",
             node.name,
-            converted,
+            tuple(arguments),
             type_,
             tuple(constants),
             limit if limit >= 0 else None,

@@ -145,7 +145,7 @@ class PersistentQueryPlanner(QueryPlanner):
                 raise StatementError(
                     f"The projection contains a key column (`{key}`) more than once, aliased as: {joined_words(names)}.\n"
                     "Each key column must only be in the projection once. If you intended to copy the key into the value, then "
-                    "consider using the AS_VALUE function to indicate which key reference should be copied."
+                    "consider using the `AS_VALUE` function to indicate which key reference should be copied."
                 )
             used.add(selected[0])
             if self.scope.is_join and self.query.partition_by is None:

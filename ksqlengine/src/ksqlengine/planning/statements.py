@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Protocol, TypeVar
 
-import polars as pl
-
-from ksqlengine.expressions.base import Literal, TypedExpression
-from ksqlengine.expressions.conversion import Cast
-from ksqlengine.expressions.overloads import widening
+from ksqlengine.expressions.base import TypedExpression
 from ksqlengine.formats.avro import KEY_COLUMN, VALUE_COLUMN, columns_of_avro
 from ksqlengine.language import ast
+from ksqlengine.language.formatting import expression_text
 from ksqlengine.plan.catalog import Catalog, Source, check_names
 from ksqlengine.plan.steps import ROWOFFSET, ROWPARTITION, ROWTIME, Column, Format, QueryPlan, Schema, SourceKind
-from ksqlengine.planning.binder import Binder
-from ksqlengine.planning.common_type import with_bytes
+from ksqlengine.planning.inserted_values import inserted
 from ksqlengine.planning.persistent_query import PersistentQueryPlanner, Sink
 from ksqlengine.planning.scope import SYSTEM_COLUMNS, WINDOW_BOUNDS
 from ksqlengine.planning.transient_query import TransientPlan, TransientQueryPlanner
@@ -35,9 +30,8 @@ from ksqlengine.planning.with_clause import (
     insert_properties,
     listed,
 )
-from ksqlengine.types.casts import can_cast
-from ksqlengine.types.errors import Phase, StatementError, refusing
-from ksqlengine.types.sqltypes import BIGINT, BYTES, NULL, STRING, ArrayType, SqlType, StructType
+from ksqlengine.types.errors import BAD_REQUEST, KsqlError, Phase, StatementError, refusing
+from ksqlengine.types.sqltypes import BIGINT, BYTES, STRING, ArrayType, StructType
 
 HEADERS_TYPE = ArrayType(element=StructType(fields=(("KEY", STRING), ("VALUE", BYTES))))
 
@@ -338,17 +332,28 @@ class Analyzer:
         """Return the target of INSERT VALUES, and an expression without columns for each column given (ROWTIME too).
 
         Raises:
-            StatementError: the statement is not right.
+            KsqlError: nothing can be inserted there.
+            StatementError: the row isn't one of it.
         """
-        target = self.catalog.source(statement.target)
-        if target.read_only:
-            raise StatementError(f"Cannot insert values into read-only {target.kind.value.lower()}: {target.name}")
+        target = self._insertable(statement)
+        try:
+            return target, self._row(statement, target)
+        except StatementError as error:
+            raise StatementError(f"Failed to insert values into '{target.name}'. {error.message}") from error
+
+    def _insertable(self, statement: ast.InsertValues) -> Source:
+        target = self.catalog.sources.get(statement.target)
+        if target is None:
+            raise KsqlError(f"Cannot insert values into an unknown stream/table: `{statement.target}`", BAD_REQUEST)
         if target.key_window is not None:
-            raise StatementError("Cannot insert values into windowed stream/table!")
+            raise KsqlError("Cannot insert values into windowed stream/table!", BAD_REQUEST)
+        if target.read_only:
+            kind = target.kind.value.lower()
+            raise KsqlError(f"Cannot insert values into read-only {kind}: {target.name}", BAD_REQUEST)
         headers = [name for name, _ in target.headers if name in (statement.columns or dict(target.headers))]
         if headers:
-            raise StatementError(f"Cannot insert into HEADER columns: {', '.join(headers)}")
-        return target, self._row(statement, target)
+            raise KsqlError(f"Cannot insert into HEADER columns: {', '.join(headers)}", BAD_REQUEST)
+        return target
 
     def assert_values(self, statement: ast.AssertValues) -> tuple[Source, dict[str, TypedExpression]]:
         """Return the stream or table of ASSERT VALUES (or ASSERT NULL VALUES), and what its next row must hold.
@@ -367,13 +372,9 @@ class Analyzer:
         if target.key_window is not None:
             allowed.update(dict.fromkeys(WINDOW_BOUNDS, BIGINT))
         names = statement.columns or tuple(types)
-        if statement.columns and len(names) != len(statement.values):
-            raise StatementError(f"Expected number columns and values to match: {len(names)}, {len(statement.values)}")
         if len(names) != len(statement.values):
-            raise StatementError(
-                f"Failed to prepare statement: Expected a value for each column. Expected Columns: {list(names)}. "
-                f"Got {len(statement.values)} values."
-            )
+            given = ", ".join(map(expression_text, statement.values))
+            raise StatementError(f"Expected a value for each column. Expected Columns: []. Got [{given}]")
         unknown = next((name for name in names if name not in allowed), None)
         if unknown in (ROWPARTITION, ROWOFFSET):
             raise StatementError(f"Inserting into column `{unknown}` is not allowed.")
@@ -383,11 +384,7 @@ class Analyzer:
             missing = next((column.name for column in target.schema.key if column.name not in names), None)
             if missing is not None:
                 raise StatementError(f"Value for primary key column(s) {missing} is required for tables")
-        binder = Binder({})
-        return {
-            name: _inserted(name, binder.bind(value), allowed[name])
-            for name, value in zip(names, statement.values, strict=True)
-        }
+        return {name: inserted(name, value, allowed[name]) for name, value in zip(names, statement.values, strict=True)}
 
 
 def _check_header(header: str | None, before: list[str | None]) -> None:
@@ -396,26 +393,3 @@ def _check_header(header: str | None, before: list[str | None]) -> None:
         raise StatementError("Schema already contains a HEADERS column.")
     if header in before:
         raise StatementError(f"Schema already contains a HEADER('{header}') column.")
-
-
-def _inserted(name: str, value: TypedExpression, type_: SqlType) -> TypedExpression:
-    """Return a value of INSERT VALUES in its column's type; numbers and texts convert where nothing is lost."""
-    value = with_bytes(value, type_)
-    if value.type == type_:
-        return value
-    if isinstance(value, Literal) and value.type == NULL:
-        return Literal(type_, None, text=value.text)
-    lossless = widening(value.type, type_) is not None or (value.type == STRING and type_.name in _FROM_TEXT)
-    same_kind = value.type.name == type_.name and can_cast(value.type, type_)
-    if not lossless and not same_kind:
-        raise StatementError(f"Expected type {type_} for field `{name}` but got {value}({value.type})")
-    cast = Cast(type_, value, text=value.text)
-    given, made = pl.select(value.to_polars().alias("given"), cast.to_polars().alias("made")).row(0)
-    if given is not None and made is None:
-        raise StatementError(f"Expected type {type_} for field `{name}` but got {value.type}({given})")
-    if isinstance(made, Decimal) and Decimal(str(given).strip()) != made:
-        raise StatementError(f"Cannot fit decimal '{given}' into {type_} without rounding.")
-    return cast
-
-
-_FROM_TEXT = ("INTEGER", "BIGINT", "DOUBLE", "DECIMAL", "BOOLEAN", "TIMESTAMP", "DATE", "TIME")

@@ -67,6 +67,7 @@ logger = logging.getLogger(__name__)
 
 _CATCH_UP_SECONDS = 5.0
 _KEPT_RESULTS = 100
+_OBEY_SECONDS, _OBEY_POLL_SECONDS = 2.0, 0.02
 _CLEAN_UP_SECONDS, _CLEAN_UP_POLL_SECONDS = 30.0, 1.0
 
 
@@ -271,7 +272,7 @@ class Engine:
         if isinstance(node, ast.InsertValues):
             Analyzer(catalog, RecordedSchemas(self.resources.registry)).insert_values(node)
         elif isinstance(node, ast.DescribeSource):
-            catalog.source(node.name)
+            catalog.described(node.name)
         else:
             self._change_session(node, session)
 
@@ -396,6 +397,8 @@ class Engine:
             raise result
         if change.deleted is not None:
             self.resources.delete_topic(change.deleted)
+        affected = [self.queries[name] for name in change.paused if name in self.queries]
+        wait_until(lambda: all(query.obeys for query in affected), _OBEY_SECONDS, _OBEY_POLL_SECONDS)
         message, query_id = result
         answer = current_status(shown, change.command_id, message, query_id, offset)
         self.statuses[change.command_id] = answer["commandStatus"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import singledispatchmethod
 from typing import Any, Protocol
 
@@ -28,6 +30,10 @@ from ksqlengine.types.sqltypes import ArrayType, DecimalType, MapType, SqlType, 
 
 _ASSERT_SECONDS = 1.0
 _POLL_SECONDS = 0.1
+# ksqlDB's default of ksql.hidden.topics, and Kafka's own.
+_HIDDEN_TOPICS = re.compile(
+    r"_confluent|__confluent|_schemas\Z|__(consumer_offsets|transaction_state|share_group_state)\Z"
+)
 
 Entity = dict[str, Any]
 
@@ -128,7 +134,7 @@ class Responses:
 
     def _topics(self, *, show_all: bool, extended: bool) -> Entity:
         kafka = self._engine.resources.kafka
-        names = [name for name in kafka.topics() if show_all or not name.startswith("_")]
+        names = [name for name in kafka.topics() if show_all or not _HIDDEN_TOPICS.match(name)]
         topics: list[Entity] = [
             {"name": state.name, "replicaInfo": [state.replication_factor] * state.partitions}
             for state in sorted(kafka.describe(names).values(), key=lambda state: state.name)
@@ -155,7 +161,7 @@ class Responses:
     # ------------------------------------------------------------------------------------------------ descriptions
     @_of.register(ast.DescribeSource)
     def _describe(self, node: ast.DescribeSource, text: str, session: RequestSession) -> Entity:
-        source = self._engine.catalog.source(node.name)
+        source = self._engine.catalog.described(node.name)
         return {"@type": "sourceDescription", "sourceDescription": self._description(source, extended=node.extended)}
 
     @_of.register(ast.DescribeAll)
@@ -171,20 +177,18 @@ class Responses:
 
     def _description(self, source: Source, *, extended: bool) -> Entity:
         catalog = self._engine.catalog
-        topic = self._engine.resources.kafka.describe([source.topic]).get(source.topic) if extended else None
-        host = self._engine.config.address
-        own = {f"{name}": value for name, value in self._statistics(source).items()}
-        errors = own.pop("failed-messages", None)
+        topic = self._engine.resources.kafka.describe([source.topic]).get(source.topic)
+        statistics, errors = self._statistics(source)
         return {
             "name": source.name,
             "windowType": source.key_window.kind.value if source.key_window else None,
-            "readQueries": [_query_item(catalog.queries[name]) for name in catalog.readers(source.name)],
-            "writeQueries": [_query_item(catalog.queries[name]) for name in catalog.writers(source.name)],
+            "readQueries": self._items(catalog.readers(source.name)),
+            "writeQueries": self._items(catalog.writers(source.name)),
             "fields": fields_of(source.schema.key, "KEY") + fields_of(source.schema.value),
             "type": source.kind.value,
             "timestamp": source.timestamp_column or "",
-            "statistics": "   ".join(f"{name}: {stat['value']}" for name, stat in own.items()),
-            "errorStats": f"failed-messages: {errors['value']}" if errors else "",
+            "statistics": _formatted(statistics, "last-message") if extended else "",
+            "errorStats": _formatted(errors, "last-failed") if extended else "",
             "extended": extended,
             "keyFormat": source.key_format.name,
             "valueFormat": source.value_format.name,
@@ -194,20 +198,33 @@ class Responses:
             "statement": source.statement,
             "queryOffsetSummaries": self._offsets(source) if extended else [],
             "sourceConstraints": catalog.derived(source.name),
-            "statisticsMap": own,
-            "errorStatsMap": {"failed-messages": errors} if errors else {},
-            "clusterStatistics": _by_host(host, own.values()) if extended else [],
-            "clusterErrorStats": _by_host(host, [errors]) if extended and errors else [],
+            "clusterStatistics": statistics,
+            "clusterErrorStats": errors,
         }
 
-    def _statistics(self, source: Source) -> dict[str, Entity]:
-        """Return what queries counted on a stream or table, in ksqlDB's names where it has them."""
+    def _items(self, query_ids: Iterable[str]) -> list[Entity]:
+        running = self._engine.queries
+        return [
+            _query_item(
+                self._engine.catalog.queries[name], running[name].status.value if name in running else "RUNNING"
+            )
+            for name in query_ids
+        ]
+
+    def _statistics(self, source: Source) -> tuple[list[Entity], list[Entity]]:
+        """Return what queries counted on a stream or table since its first record, in ksqlDB's names where it has them.
+
+        Returns:
+            what they did, and what failed; nothing before the first record.
+        """
         readers = [query for query in self._engine.queries.values() if source.name in query.query.reads]
         writers = [query for query in self._engine.queries.values() if query.query.writes == source.name]
         drives = [query.metrics for query in readers if source_steps(query.query.plan.root)[0].source == source.name]
         makes = [query.metrics for query in writers]
         counted = drives or makes
         last = max((metrics.last_message_ms or 0 for metrics in counted), default=0)
+        if not last:
+            return [], []
         values: dict[str, float] = {}
         if makes:
             values["messages-per-sec"] = round(sum(metrics.produced_rate.value() for metrics in makes), 2)
@@ -216,24 +233,33 @@ class Responses:
             values["consumer-messages-per-sec"] = round(sum(metrics.consumed_rate.value() for metrics in drives), 2)
             values["consumer-total-messages"] = sum(metrics.consumed for metrics in drives)
         for name, pick in _LOSSES.items():
-            if counted:
-                values[name] = sum(pick(metrics) for metrics in counted)
-        return {
-            name: {"name": name, "value": value, "timestamp": last, "isError": name == "failed-messages"}
+            values[name] = sum(pick(metrics) for metrics in counted)
+        shown = [
+            {"host": self._engine.config.address, "name": name, "value": value, "timestamp": last}
             for name, value in values.items()
-        }
+        ]
+        failed = [one for one in shown if one["name"] == "failed-messages"]
+        return [one for one in shown if one not in failed], failed
 
     def _offsets(self, source: Source) -> list[Entity]:
-        """Return how far the groups of the queries that read a source are."""
-        groups = [
-            thread.group
+        """Return how far the groups of the queries that write a stream or table are in what they read, as ksqlDB."""
+        threads = [
+            thread
             for running in self._engine.queries.values()
+            if running.query.writes == source.name
             for thread in running.threads
-            if source.name in thread.stage.reads
         ]
-        summaries = []
-        for group, positions in self._engine.resources.positions(source.topic, groups).items():
-            partitions = [
+        return [
+            {"groupId": thread.group, "topicSummaries": self._topics_read(thread.group, thread.stage.driving_topics)}
+            for thread in threads
+        ]
+
+    def _topics_read(self, group: str, topics: Iterable[str]) -> list[Entity]:
+        """Return where a group is in topics; those of which it has committed nothing are left out."""
+        found = []
+        for topic in topics:
+            positions = self._engine.resources.positions(topic, [group])[group]
+            offsets = [
                 {
                     "partition": partition,
                     "logStartOffset": at.first,
@@ -242,9 +268,9 @@ class Responses:
                 }
                 for partition, at in positions.items()
             ]
-            topics = [{"kafkaTopic": source.topic, "offsets": partitions}]
-            summaries.append({"groupId": group, "topicSummaries": topics})
-        return summaries
+            if any(at.committed for at in positions.values()):
+                found.append({"kafkaTopic": topic, "offsets": offsets})
+        return found
 
     @_of.register(ast.DescribeFunction)
     def _describe_function(self, node: ast.DescribeFunction, text: str, session: RequestSession) -> Entity:
@@ -404,9 +430,14 @@ _LOSSES: Mapping[str, Any] = {
 }
 
 
-def _by_host(host: str, statistics: Iterable[Entity]) -> list[Entity]:
-    """Return statistics as ksqlDB gives those of a cluster's servers."""
-    return [{**statistic, "host": host} for statistic in statistics]
+def _formatted(statistics: Sequence[Entity], last: str) -> str:
+    """Return statistics as the one text that ksqlDB's command line shows."""
+    if not statistics:
+        return ""
+    values = [(one["name"], one["value"]) for one in statistics]
+    shown = (f"{name:>16}:{value:10.{0 if value == round(value) else 2}f} " for name, value in values)
+    at = datetime.fromtimestamp(statistics[0]["timestamp"] / 1000, UTC).isoformat(timespec="milliseconds")
+    return f"{''.join(shown)}{last:>16}: {at.replace('+00:00', 'Z')}"
 
 
 def warning(statement: PreparedStatement) -> Entity:

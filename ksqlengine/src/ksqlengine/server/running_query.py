@@ -20,9 +20,16 @@ class RunningQuery:
 
     @property
     def status(self) -> Status:
-        """The worst of its stages' states."""
-        states = {thread.status for thread in self.threads}
-        return next((state for state in (Status.ERROR, Status.PAUSED) if state in states), Status.RUNNING)
+        """ERROR where a stage is in one, else what it was told to do."""
+        if any(thread.status is Status.ERROR for thread in self.threads):
+            return Status.ERROR
+        return Status.PAUSED if self.query.paused else Status.RUNNING
+
+    @property
+    def obeys(self) -> bool:
+        """Whether its stages do what it was told: a paused one that is still in a round may consume."""
+        wanted = Status.PAUSED if self.query.paused else Status.RUNNING
+        return all(thread.status in (wanted, Status.ERROR) for thread in self.threads)
 
     @property
     def errors(self) -> list[str]:

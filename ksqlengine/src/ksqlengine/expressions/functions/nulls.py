@@ -12,9 +12,9 @@ def _nullif(value: pl.Expr, other: pl.Expr) -> pl.Expr:
 
 
 register("AS_VALUE", "OTHER", "A key column's value, kept in the value.", (T,), T, lambda value: value)
-register("COALESCE", "NULL", "The first argument that isn't NULL.", (T, T), T, pl.coalesce,
+register("COALESCE", "CONDITIONAL", "The first argument that isn't NULL.", (T, T), T, pl.coalesce,
          variadic=True, null_gives_null=False)  # fmt: skip
-register("IFNULL", "NULL", "The first argument, or the second where it is NULL.", (T, T), T,
+register("IFNULL", "CONDITIONAL", "The first argument, or the second where it is NULL.", (T, T), T,
          pl.coalesce, null_gives_null=False)  # fmt: skip
-register("NULLIF", "NULL", "NULL where both are equal, else the first argument.", (T, T), T, _nullif,
+register("NULLIF", "CONDITIONAL", "NULL where both are equal, else the first argument.", (T, T), T, _nullif,
          null_gives_null=False)  # fmt: skip

@@ -220,7 +220,7 @@ def _distance(lat1: pl.Expr, lon1: pl.Expr, lat2: pl.Expr, lon2: pl.Expr, unit: 
     return pl.when(valid).then(angle * radius)
 
 
-register("GEO_DISTANCE", _CATEGORY, "Kilometers between two points, in degrees north and east.", (DOUBLE,) * 4, DOUBLE,
+register("GEO_DISTANCE", "OTHER", "Kilometers between two points, in degrees north and east.", (DOUBLE,) * 4, DOUBLE,
          _distance, may_fail=True)  # fmt: skip
-register("GEO_DISTANCE", _CATEGORY, "Distance between two points, in KM or MI.", (*(DOUBLE,) * 4, STRING), DOUBLE, _distance,
+register("GEO_DISTANCE", "OTHER", "Distance between two points, in KM or MI.", (*(DOUBLE,) * 4, STRING), DOUBLE, _distance,
          may_fail=True)  # fmt: skip
