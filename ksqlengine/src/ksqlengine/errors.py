@@ -6,6 +6,7 @@
     ├── KsqlError                   types.errors: a request that can't be served, as the REST API returns it
     │   └── StatementError          types.errors: a statement that can't be run
     │       ├── ParseError          types.errors: text that is not KSQL
+    │       ├── ExpressionError     types.errors: parts of an expression that do not fit together
     │       ├── NotSupportedError   types.errors: KSQL that ksqlDB runs and this engine doesn't
     │       ├── RequestError        server.engine: a statement failed after others of its request were carried out
     │       └── _MismatchError      planning.common_type: two values have no common type

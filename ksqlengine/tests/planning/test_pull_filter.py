@@ -6,7 +6,7 @@ import pytest
 
 from ksqlengine.language.parser import parse_expression
 from ksqlengine.plan.steps import Column, Schema
-from ksqlengine.planning.pull_filter import check_pull_filter
+from ksqlengine.planning.transient_query import check_pull_filter
 from ksqlengine.types.errors import NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import BIGINT, STRING
 

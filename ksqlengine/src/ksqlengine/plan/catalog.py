@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ksqlengine.plan.steps import Column, Format, QueryPlan, Schema, SourceKind, SourceStep, Step, Window, walk
-from ksqlengine.types.errors import Phase, StatementError
+from ksqlengine.types.errors import BAD_REQUEST, KsqlError, Phase, StatementError
 from ksqlengine.types.sqltypes import NamedType, SqlType
 
 
@@ -172,7 +172,7 @@ class Catalog:
                 f"Incompatible data source type is {source.kind.value}, but statement was DROP {kind.value}"
             )
         if source.read_only and delete_topic:
-            raise StatementError(f"Cannot delete topic for read-only source: {name}")
+            raise KsqlError(f"Cannot delete topic for read-only source: {name}", BAD_REQUEST)
         own = {source.query_id} if source.query_id else set()
         readers = [query_id for query_id in self.readers(name) if query_id not in own]
         writers = [query_id for query_id in self.writers(name) if query_id not in own]

@@ -71,6 +71,16 @@ def _with_inferred(statement: ast.CreateSource, source: Source) -> tuple[ast.Col
     return (*keys, *inferred_keys, *inferred, *others)
 
 
+def source_with_topic_text(statement: ast.CreateSource, source: Source) -> str:
+    """Return CREATE STREAM or TABLE as ksqlDB gives it for an example that makes its topic, with two partitions."""
+    added: dict[str, ast.SyntaxExpression] = {"PARTITIONS": ast.IntegerLiteral(2)}
+    if "FORMAT" not in {name.upper() for name, _ in statement.properties}:
+        added["KEY_FORMAT"] = ast.StringLiteral(source.key_format.name)
+        added["VALUE_FORMAT"] = ast.StringLiteral(source.value_format.name)
+    columns = _with_inferred(statement, source)
+    return statement_text(replace(statement, columns=columns, properties=_with(statement.properties, added)))
+
+
 def refused_source_text(statement: ast.CreateSource, key_format: str, value_format: str | None) -> str:
     """Return CREATE STREAM or TABLE as ksqlDB's errors show it: with its formats and its topic's cleanup policy.
 

@@ -17,7 +17,7 @@ from ksqlengine.planning.joins import WINDOWED_REPARTITION
 from ksqlengine.planning.query_base import QueryPlanner, check_distinct, columns_of
 from ksqlengine.planning.scope import PSEUDO_TYPES, WINDOW_BOUNDS, ResolvedItem, joined_words, nodes
 from ksqlengine.planning.with_clause import EngineDefaults, Properties, check_key_columns, check_value_columns
-from ksqlengine.types.errors import NotSupportedError, StatementError
+from ksqlengine.types.errors import BAD_REQUEST, KsqlError, NotSupportedError, StatementError
 from ksqlengine.types.sqltypes import NULL, DecimalType
 
 _SYNTHETIC_HELP = "See https://cnfl.io/2LV7ouS."
@@ -316,8 +316,12 @@ class PersistentQueryPlanner(QueryPlanner):
         source_value = self.first.value_format
         value_format = properties.value_format(properties.value_format_name() or source_value.name, source_value)
         value_format = self.defaults.wrapped(value_format, schema.value)
-        check_key_columns(schema.key, key_format)
-        check_value_columns(schema.value, value_format)
+        try:
+            check_key_columns(schema.key, key_format)
+            check_value_columns(schema.value, value_format)
+        except StatementError as error:
+            # ksqlDB finds it when it has planned the query, and names no statement.
+            raise KsqlError(error.message, BAD_REQUEST) from error
         return Source(
             name,
             kind,

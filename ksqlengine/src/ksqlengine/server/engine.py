@@ -28,10 +28,10 @@ from ksqlengine.language import ast
 from ksqlengine.language.lexer import split_statements
 from ksqlengine.language.parser import PreparedStatement, check_request, parse_statements, prepare
 from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source
-from ksqlengine.planning.canonical import created_as_text, created_source_text
+from ksqlengine.planning.canonical import created_as_text, created_source_text, source_with_topic_text
 from ksqlengine.planning.ddl import CatalogChange, CatalogChanger, is_change
-from ksqlengine.planning.pull_filter import check_queryable
 from ksqlengine.planning.statements import Analyzer
+from ksqlengine.planning.transient_query import check_queryable
 from ksqlengine.planning.with_clause import create_properties
 from ksqlengine.server.command_topic import Command, CommandConflictError, CommandTopic
 from ksqlengine.server.inserts import Inserter, Written, row_of
@@ -44,6 +44,7 @@ from ksqlengine.server.session_properties import (
     canonical,
     check_name,
     engine_defaults,
+    of_request,
     query_options,
     with_changes,
 )
@@ -187,8 +188,8 @@ class Engine:
         if after is not None and after >= 0:
             self._wait_for(after)
         given = {name: str(value) for name, value in (properties or {}).items()}
-        changed = with_changes(self.config.properties, given)
         check_request(text)
+        changed = self._properties(given, text)
         self._validate(text, RequestSession(dict(changed), dict(variables or {})))
         session = RequestSession(changed, dict(variables or {}))
         answers: list[dict[str, Any]] = []
@@ -249,7 +250,7 @@ class Engine:
             made = any(source.topic == change.source.topic for source in before.sources.values())
             there = made or self.resources.kafka.describe([change.source.topic])
             if not there and create_properties(node.properties).get("PARTITIONS") is None:
-                raise missing_topic(change.source)
+                raise missing_topic(change.source.topic, source_with_topic_text(node, change.source))
 
     @staticmethod
     def _check_deletion(change: CatalogChange) -> None:
@@ -311,7 +312,7 @@ class Engine:
             KsqlError: it is something else, or it is wrong.
         """
         given = {name: str(value) for name, value in (properties or {}).items()}
-        session = RequestSession(with_changes(self.config.properties, given), dict(variables or {}))
+        session = RequestSession(self._properties(given, text), dict(variables or {}))
         try:
             check_request(text)
         except ParseError as error:
@@ -336,6 +337,18 @@ class Engine:
             raise _with_query(error, statement.text) from None
         except StatementError as error:
             raise error.with_statement(statement.text) from None
+
+    def _properties(self, given: Mapping[str, str], text: str) -> dict[str, str]:
+        """Return the server's properties with those of a request.
+
+        Raises:
+            KsqlError: one of them is unknown, or its value is wrong.
+        """
+        try:
+            return of_request(self.config.properties, given)
+        except StatementError as error:
+            first = next(iter(split_statements(text)), None)
+            raise error.with_statement(text if first is None else first.text) from None
 
     def insertable(self, target: str) -> Source:
         """Return the stream or table that rows may be written into.

@@ -24,7 +24,7 @@ from ksqlengine.plan.steps import Column, Format, QueryPlan
 from ksqlengine.planning.canonical import ResultTopic
 from ksqlengine.planning.with_clause import Properties
 from ksqlengine.streams.changelog import CHANGELOG_BYTES
-from ksqlengine.types.errors import StatementError
+from ksqlengine.types.errors import BAD_REQUEST, KsqlError, StatementError
 
 
 class RecordedSchemas:
@@ -211,11 +211,11 @@ class Resources:
         """Make the topic of CREATE STREAM or TABLE where PARTITIONS is given; otherwise it must be there.
 
         Raises:
-            StatementError: there is no topic, and no PARTITIONS to make it with.
+            KsqlError: there is no topic, and no PARTITIONS to make it with.
         """
         if not self.kafka.describe([source.topic]):
             if properties.get("PARTITIONS") is None:
-                raise missing_topic(source)
+                raise missing_topic(source.topic)
             config = properties.topic_config(source.kind, source.key_window)
             self.create_topic(source.topic, properties.get("PARTITIONS"), properties.get("REPLICAS"), config)
             self.write_schemas(sink_of(source))
@@ -345,13 +345,18 @@ class Resources:
         return (schema, latest.schema_id) if avro_codec.same_encoding(schema, wanted) else None
 
 
-def missing_topic(source: Source) -> StatementError:
-    """Return ksqlDB's error for a stream or table over a topic that isn't there."""
-    kind = source.kind.value.lower()
-    return StatementError(
-        f"Topic '{source.topic}' does not exist. If you want to create a new topic for the {kind} please re-run the statement "
+def missing_topic(topic: str, example: str = "") -> KsqlError:
+    """Return ksqlDB's error for a stream or table over a topic that isn't there.
+
+    Args:
+        topic: the topic.
+        example: a statement that would make it.
+    """
+    return KsqlError(
+        f"Topic '{topic}' does not exist. If you want to create a new topic for the stream/table please re-run the statement "
         "providing the required 'PARTITIONS' configuration in the WITH clause (and optionally 'REPLICAS'). For example: "
-        f"CREATE {kind.upper()} {source.name} ... WITH (KAFKA_TOPIC='{source.topic}', PARTITIONS=1);"
+        f"{example}",
+        BAD_REQUEST,
     )
 
 
