@@ -28,6 +28,21 @@ CREATE TABLE IF NOT EXISTS {table} (
   CHECK (min_heart_rate >= {lowest} AND min_heart_rate <= max_heart_rate AND max_heart_rate <= {highest})
 )
 """
+_TRUNCATE_FUNCTION = """
+CREATE OR REPLACE FUNCTION {schema}.delete_before_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE format('DELETE FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+  RETURN NULL;
+END
+$$
+"""
+_TRUNCATE_TRIGGER = """
+CREATE TRIGGER delete_before_truncate BEFORE TRUNCATE ON {table}
+FOR EACH STATEMENT EXECUTE FUNCTION {schema}.delete_before_truncate()
+"""
+_TRIGGER_ALWAYS = "ALTER TABLE {table} ENABLE ALWAYS TRIGGER delete_before_truncate"
+_HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = 'delete_before_truncate'"
+_OWNS = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%s)"
 _STAGE = """
 CREATE TEMPORARY TABLE staged_ranges (
   user_id integer NOT NULL, min_heart_rate integer NOT NULL, max_heart_rate integer NOT NULL
@@ -142,6 +157,25 @@ def _create(cursor: Cursor, named: sql.Identifier) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (".".join(named.strings),))
     bounds = {"lowest": sql.Literal(LOWEST_HEART_RATE), "highest": sql.Literal(HIGHEST_HEART_RATE)}
     cursor.execute(sql.SQL(_CREATE).format(table=named, **bounds))
+    _carry_truncate(cursor, named)
+
+
+def _carry_truncate(cursor: Cursor, named: sql.Identifier) -> None:
+    """Have a TRUNCATE delete the rows first: change data capture has tombstones for deletions, none for TRUNCATE.
+
+    A table of another owner stays as it is; the check of the table finds what its TRUNCATE leaves over.
+    """
+    quoted = '"' + '"."'.join(part.replace('"', '""') for part in named.strings) + '"'
+    cursor.execute(_HAS_TRIGGER, (quoted,))
+    if cursor.fetchone():
+        return
+    cursor.execute(_OWNS, (quoted,))
+    owned = cursor.fetchone()
+    if not owned or not owned[0]:
+        return
+    schema = sql.Identifier(named.strings[0])
+    for statement in (_TRUNCATE_FUNCTION, _TRUNCATE_TRIGGER, _TRIGGER_ALWAYS):
+        cursor.execute(sql.SQL(statement).format(table=named, schema=schema))
 
 
 def _copy(cursor: Cursor, frames: Iterable[pl.DataFrame], progress: Callable[[int], None]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from httpx import HTTPError
 
 from heartwatch.connect import Connect, ConnectError, UnknownConnectorError
+from heartwatch.errors import HeartWatchError
 from heartwatch.monitoring import Monitoring
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import Settings
@@ -24,7 +25,9 @@ from heartwatch.verify.health import (
     judge_workers,
     unreachable,
 )
+from heartwatch.verify.record_checks import look_at_keys, look_at_rejects, look_at_table
 from kafkakit.admin import KafkaAdmin, KafkaClientError
+from kafkakit.errors import KafkaKitError
 from ksqlengine.client.rest_client import Ksqldb, KsqldbError
 
 _ANSWER_SECONDS = 10.0
@@ -59,6 +62,9 @@ def look_at_parts(settings: Settings, read_workers: ReadWorkers) -> list[HealthF
         "Kafka": (look_at_partitions, KafkaClientError),
         "Prefect": (look_at_workers, HTTPError),
         "disk": (look_at_disk, OSError),
+        "keys": (look_at_keys, (KafkaKitError, HeartWatchError)),
+        "table": (look_at_table, (KafkaKitError, HeartWatchError)),
+        "processing log": (look_at_rejects, (KafkaKitError, HeartWatchError)),
     }
     findings: list[HealthFinding] = []
     for part, (look, errors) in looks.items():

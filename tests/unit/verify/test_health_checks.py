@@ -13,6 +13,7 @@ from httpx import ConnectError as HttpConnectError
 
 from heartwatch.connect import ConnectError
 from heartwatch.events import Wrong
+from heartwatch.postgres import PostgresError
 from heartwatch.settings import Settings, load_settings
 from heartwatch.verify import health_checks
 from heartwatch.verify.health import HealthFinding, WorkerSeen
@@ -20,12 +21,23 @@ from heartwatch.verify.health_checks import finding_rows, findings_sentence, loo
 from kafkakit.admin import KafkaClientError
 from ksqlengine.client.rest_client import KsqldbError
 
-PARTS = {"Connect": ConnectError, "KSQL": KsqldbError, "Kafka": KafkaClientError, "disk": OSError}
+PARTS = {
+    "Connect": ConnectError,
+    "KSQL": KsqldbError,
+    "Kafka": KafkaClientError,
+    "disk": OSError,
+    "keys": KafkaClientError,
+    "table": PostgresError,
+    "processing log": KafkaClientError,
+}
 LOOKS = {
     "Connect": "look_at_connectors",
     "KSQL": "look_at_queries",
     "Kafka": "look_at_partitions",
     "disk": "look_at_disk",
+    "keys": "look_at_keys",
+    "table": "look_at_table",
+    "processing log": "look_at_rejects",
 }
 
 
@@ -53,7 +65,7 @@ def test_a_part_that_does_not_answer_hides_no_other(monkeypatch: pytest.MonkeyPa
     assert [finding.part for finding in found if finding.event is Wrong.PART_UNREACHABLE] == [broken]
     workers = 0 if broken == "Prefect" else 2
     assert sum(finding.part == "worker" for finding in found) == workers
-    assert len(found) == 4 + max(1, workers)
+    assert len(found) == 7 + max(1, workers)
 
 
 def test_an_error_that_is_not_the_parts_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
