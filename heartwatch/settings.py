@@ -1,8 +1,10 @@
 """Every host, size and limit of HeartWatch, once.
 
-Values come, first found wins, from: arguments, ``HEARTWATCH_…`` environment variables (``__`` between levels), the profile's
-file ``deployments/profiles/<profile>.toml``, and for the profile ``local`` the addresses that the embedded platform wrote
-when it started. Secrets are never here: they come from Prefect blocks, the environment or the platform's secrets file.
+Values come, first found wins, from: arguments, ``HEARTWATCH_…`` environment variables (``__`` between levels), the file
+``settings.toml`` in the home, for the profile ``local`` the addresses that the embedded platform wrote when it started, and the
+profile's file ``deployments/profiles/<profile>.toml``. A flow run has its worker's environment, not that of whoever asked for
+it: what is to hold for runs stands in ``settings.toml``, which each run reads. Secrets are never here: they come from
+Prefect blocks, the environment or the platform's secrets file.
 """
 
 from __future__ import annotations
@@ -273,7 +275,7 @@ class Settings(BaseSettings):
 
 
 class _FileSource(PydanticBaseSettingsSource):
-    """Values of the profile's file, and over them the running embedded platform's addresses and secrets."""
+    """Values of the profile's file, over them the running platform's addresses and secrets, and people's own over all."""
 
     def __init__(self, settings_cls: type[BaseSettings], profile: str, home: Path) -> None:
         super().__init__(settings_cls)
@@ -281,6 +283,7 @@ class _FileSource(PydanticBaseSettingsSource):
         if profile == "local":
             for name in ("endpoints.toml", "secrets.toml"):
                 self._values = merge(self._values, _read_toml(home / name))
+        self._values = merge(self._values, _read_toml(home / "settings.toml"))
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         """Return one top-level value (pydantic-settings' interface)."""

@@ -26,6 +26,30 @@ def test_only_the_local_profile_reads_the_platforms_addresses(tmp_path: Path, mo
     assert load_settings(profile="ec2").kafka.partitions != 4
 
 
+@pytest.mark.parametrize("profile", ["local", "docker", "ec2"])
+def test_what_stands_in_the_homes_settings_holds_for_each_run_below_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    (tmp_path / "endpoints.toml").write_text("[kafka]\npartitions = 4\n")
+    assert load_settings(profile=profile).pipeline.version == 1
+    own = '[pipeline]\nversion = 2\nvariables = {window_ms = "20000"}\n[kafka]\npartitions = 6\n'
+    (tmp_path / "settings.toml").write_text(own)
+    settings = load_settings(profile=profile)
+    assert (settings.pipeline.version, settings.kafka.partitions) == (2, 6)
+    assert settings.pipeline.variables == {"window_ms": "20000"}
+    monkeypatch.setenv("HEARTWATCH_PIPELINE__VERSION", "3")
+    assert load_settings(profile=profile).pipeline.version == 3
+    assert load_settings(profile=profile).pipeline.variables == {"window_ms": "20000"}
+
+
+def test_a_misspelt_setting_in_the_homes_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    (tmp_path / "settings.toml").write_text("[pipeline]\nversoin = 2\n")
+    with pytest.raises(SettingsError, match="HEARTWATCH_PIPELINE__VERSOIN"):
+        load_settings()
+
+
 def test_secrets_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secrets.toml").write_text('[postgres]\npassword = "hidden-one"\n')
     monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
