@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from lark import Lark, Token
+from lark import Lark, Token, UnexpectedToken
 from lark.parsers.lalr_interactive_parser import InteractiveParser
 
 from ksqlengine.language.lexer import KEYWORDS, OPERATORS, ParsedStatement, split_statements
@@ -90,9 +90,11 @@ def _roles(statement: ParsedStatement, grammar: Lark) -> dict[int, str]:
         if token.type == "VARIABLE":
             roles[number] = _role(parser, statement, number)
             fed = token.update(type=roles[number])
-        elif fed.type not in parser.choices():
+        try:
+            parser.feed_token(fed)
+        except UnexpectedToken:
+            # Whoever parses the statement says so: `choices` names tokens too that fit a rule only somewhere else.
             break
-        parser.feed_token(fed)
     later = range(len(roles) and max(roles) + 1, len(statement.tokens))
     return roles | {number: "IDENTIFIER" for number in later if statement.tokens[number].type == "VARIABLE"}
 
