@@ -10,10 +10,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ROOT, PipelineSettings
+from kafkakit.avro_codec import CodecError, parse
 
 _SINK = "_sink"
 
@@ -83,7 +84,7 @@ class _AnalyticFile(BaseModel):
 
     topics: dict[str, TopicDefinition]
     roles: RolesDefinition = Field(default_factory=RolesDefinition)
-    variables: dict[str, str | int | float]
+    variables: dict[str, str | int | FiniteFloat]
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
     heartbeat: HeartbeatDefinition | None = None
@@ -146,7 +147,8 @@ class Analytic(BaseModel):
             )
         try:
             definition = _AnalyticFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (tomllib.TOMLDecodeError, ValidationError) as error:
+        except (OSError, ValueError, RecursionError) as error:
+            # Not UTF-8, not TOML, or not what the model wants: ValueErrors, all of them.
             raise AnalyticError(f"analytic {analytic!r}: {path.name!r} is wrong: {error}; fix it") from error
         return cls(
             analytic=analytic,
@@ -254,8 +256,20 @@ class Analytic(BaseModel):
         return self.name(resource + _SINK)
 
     def schema_text(self, resource: str) -> str:
-        """Return the Avro schema of a topic's values as it stands in its file."""
-        return (self.schemas_folder / self.topics[resource].schema_file).read_text(encoding="utf-8")
+        """Return the Avro schema of a topic's values as it stands in its file.
+
+        Raises:
+            AnalyticError: the file is missing, or holds no Avro record schema.
+        """
+        file = self.topics[resource].schema_file
+        try:
+            text = (self.schemas_folder / file).read_text(encoding="utf-8")
+            parse(text)
+        except (OSError, ValueError, RecursionError, CodecError) as error:
+            raise AnalyticError(
+                f"analytic {self.analytic!r}: schema file {file!r} can't be used: {error}; fix it"
+            ) from error
+        return text
 
     def variables(self, overrides: dict[str, Any] | None = None) -> dict[str, str]:
         """Return the KSQL variables of the migrations: parameters, then a name for each topic as topic, stream and table.

@@ -63,7 +63,7 @@ def read_file(path: Path) -> Config:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ConnectorFileError(f"connector file {path.name!r} can't be read: {error}; fix it") from error
     if not isinstance(content, dict):
         raise ConnectorFileError(

@@ -109,8 +109,8 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
         variables: values for ``${name}``.
 
     Raises:
-        MigrationError: a name has another shape, a number is missing or double, a variable is unknown, or its value can't stand
-            where the file has it.
+        MigrationError: a name has another shape, a number is missing or double, a file is not UTF-8, a variable is unknown, or
+            its value can't stand where the file has it.
     """
     migrations = []
     for path in sorted(folder.glob("*.sql")):
@@ -118,7 +118,10 @@ def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migratio
         if shape is None:
             raise MigrationError(f"migration {path.name!r} has a wrong name; call it V000001__what_it_does.sql")
         content = path.read_bytes()
-        sql = content.decode("utf-8")
+        try:
+            sql = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise MigrationError(f"migration {path.name!r} is not UTF-8: {error}; save it as UTF-8") from error
         used = dict.fromkeys(VARIABLE.findall(sql))
         unknown = sorted(set(used) - set(variables))
         if unknown:
