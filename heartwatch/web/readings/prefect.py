@@ -170,7 +170,9 @@ class PrefectReader:
             }
             flows = {flow["id"]: flow["name"] for flow in self._api.ask("POST", "/flows/filter", {})}
             self._by_hand, self._by_hand_at = sorted(flows.keys() - scheduled), time.monotonic()
-            names = {flows[flow] for flow in scheduled if flow in flows}
+            # Nobody waits for the runs of a deployment that was paused: its schedules stay active.
+            paused = {deployment["flow_id"] for deployment in deployments if deployment.get("paused")}
+            names = {flows[flow] for flow in scheduled - paused if flow in flows}
             self._scheduled = {name: self._scheduled.get(name, time.time()) for name in names}
         return self._by_hand
 

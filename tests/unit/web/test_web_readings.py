@@ -103,12 +103,16 @@ class PrefectWithSchedules:
 
     flows = ("heart-watch", "verify-throughput")
     began = datetime(2026, 1, 1, tzinfo=UTC)
+    paused = False
 
     def ask(self, _: str, path: str, body: Any) -> Any:
         if path == "/flows/filter":
             return [{"id": flow, "name": flow} for flow in self.flows]
         if path == "/deployments/filter":
-            return [{"flow_id": flow, "schedules": [{"active": True}] * index} for index, flow in enumerate(self.flows)]
+            return [
+                {"flow_id": flow, "paused": self.paused, "schedules": [{"active": True}] * index}
+                for index, flow in enumerate(self.flows)
+            ]
         if path == "/flow_runs/filter":
             wanted = body.get("flows", {}).get("id", {}).get("any_", self.flows)
             return [run for run in self.runs() if run["flow_id"] in wanted][: body["limit"]]
@@ -141,6 +145,17 @@ def test_checks_that_do_not_end_any_more_are_overdue(monkeypatch: pytest.MonkeyP
     assert reader.read().overdue == ()
     monkeypatch.setattr(prefect.time, "time", lambda: last + 190)
     assert reader.read().overdue == (prefect.OverdueCheck("verify-throughput", last, 60.0),)
+
+
+def test_nobody_waits_for_the_checks_of_a_deployment_that_was_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = PrefectWithSchedules.began.timestamp() + 10**6
+    monkeypatch.setattr(prefect.time, "time", lambda: later)
+    server = PrefectWithSchedules()
+    server.paused = True
+    reader = prefect.PrefectReader(cast("PrefectApi", server))
+    reader.read()
+    monkeypatch.setattr(prefect.time, "time", lambda: later + 600)
+    assert reader.read().overdue == ()
 
 
 def test_a_page_that_has_just_started_waits_for_the_checks_first(monkeypatch: pytest.MonkeyPatch) -> None:
