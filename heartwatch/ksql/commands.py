@@ -1,4 +1,4 @@
-"""The commands ``heartwatch check`` and ``heartwatch ksql test | shell | run``.
+"""The commands ``heartwatch check`` and ``heartwatch ksql test | explain | shell | run``.
 
 The latter are those of `ksqlengine`, with an analytic's variables and our servers.
 """
@@ -99,6 +99,32 @@ def run(file: Path, /) -> None:
     except (OSError, UnicodeDecodeError) as error:
         _leave(f"file {str(file)!r} can't be read: {error}")
     _run_statements(sql)
+
+
+@app.command
+def explain(file: Path, /) -> None:
+    """Say what each engine will do with each statement of a file: the laptop's, and ksqlDB on the clusters. Nothing is sent.
+
+    A migration of an analytic is read with its variables, after those before it.
+
+    Exits with 0, 1 when the laptop's engine refuses a statement, 2 when the file can't be used.
+
+    Args:
+        file: statements.
+    """
+    from heartwatch.analytic import AnalyticError  # noqa: PLC0415
+    from heartwatch.ksql.explain import explanations, shown  # noqa: PLC0415
+    from heartwatch.ksql.surroundings import engine_before  # noqa: PLC0415
+    from ksqlengine.language.rendering import RenderingError  # noqa: PLC0415
+    from ksqlengine.types.errors import KsqlError  # noqa: PLC0415
+
+    try:
+        sql, engine = engine_before(file)
+        found = list(explanations(sql, engine))
+    except (OSError, UnicodeDecodeError, AnalyticError, RenderingError, KsqlError) as error:
+        _leave(f"file {str(file)!r} can't be explained: {error}", _UNUSABLE)
+    print(shown(found, str(file)))
+    sys.exit(_FAILED if any(one.laptop.startswith("refuses") for one in found) else 0)
 
 
 def _run_statements(sql: str) -> NoReturn:

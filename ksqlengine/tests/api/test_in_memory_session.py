@@ -108,15 +108,15 @@ def test_sessions_and_windowed_sources() -> None:
     assert running.query("SELECT id, WINDOWSTART, WINDOWEND, v FROM hourly;").rows() == [("a", 3_600_000, 7_200_000, 1)]
 
 
-def test_every_change_comes_out_of_batches_of_one_row() -> None:
+def test_every_change_comes_out_however_batches_are_cut() -> None:
     changes = "SELECT user, COUNT(*) AS n FROM clicks GROUP BY user EMIT CHANGES;"
     rows = [click("ann"), click("bob"), click("ann")]
     found = {}
     for batch_rows in (1, 100):
         running = session(CLICKS, batch_rows=batch_rows)
         running.insert("clicks", rows)
-        found[batch_rows] = running.query(changes).rows()
-    assert found == {1: [("ann", 1), ("bob", 1), ("ann", 2)], 100: [("ann", 2), ("bob", 1)]}
+        found[batch_rows] = tuple(running.query(changes).rows())
+    assert found == dict.fromkeys((1, 100), (("ann", 1), ("bob", 1), ("ann", 2)))
 
 
 def test_a_limit_ends_a_query() -> None:

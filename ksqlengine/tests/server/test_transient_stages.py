@@ -71,3 +71,20 @@ def test_sides_are_joined_by_time_as_far_as_both_are_read(ended: bool) -> None:
             found += [row[:3] for row in made.visible(result.rows).rows()]
     # Nothing is known of what follows the left side's last record until its topic's end is reached.
     assert found == [("k", 1, 10), ("k", 2, 20)] + ([("k", 3, 30)] if ended else [])
+
+
+def test_a_push_query_shows_each_change_of_an_aggregate() -> None:
+    counted = "SELECT k, COUNT(*) AS n, SUM(v) AS s FROM l GROUP BY k EMIT CHANGES;"
+    engine = InMemoryEngine({}, {})
+    for parsed in split_statements(SOURCES):
+        engine.execute(parsed)
+    (statement,) = parse_statements(counted)
+    assert isinstance(statement.statement, ast.QueryStatement)
+    plan = engine.analyzer.transient(statement.statement.query, counted)
+    made = TransientStages(
+        plan, "query", engine.registry.parsed, lambda pipeline: ArrivalOrder(pipeline, lambda rejects: None)
+    )
+    found = [
+        row for result in made.chain.feed(batch_of_records("l", LEFT, 0)) for row in made.visible(result.rows).rows()
+    ]
+    assert [row[:3] for row in found] == [("k", 1, 1), ("k", 2, 3), ("k", 3, 6)]

@@ -15,6 +15,7 @@ from ksqlengine.execution.readers import SchemaLookup
 from ksqlengine.execution.stage_chain import SideOrder, StageChain
 from ksqlengine.execution.stages import stages
 from ksqlengine.execution.writers import WriteSchemas
+from ksqlengine.internal_names import CACHE
 from ksqlengine.plan.steps import (
     Format,
     QueryPlan,
@@ -73,6 +74,8 @@ class TransientStages:
             Format("JSON"),
             None,
             rewrite(plan.root, _in_json),
+            # As in ksqlDB, no cache merges the changes that a client is shown.
+            {CACHE: "0"},
         )
         all_stages = stages(whole, _SERVICE_ID)
         if any(stage.tables for stage in all_stages[1:]):
