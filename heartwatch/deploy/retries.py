@@ -5,11 +5,11 @@ from __future__ import annotations
 from heartwatch.connect import ConnectError, InvalidConnectorError
 from heartwatch.postgres import PostgresError
 from kafkakit.admin import KafkaClientError
-from kafkakit.registry import IncompatibleSchemaError, RegistryError
+from kafkakit.registry import CompatibilityNotKeptError, IncompatibleSchemaError, RegistryError
 from ksqlengine.client.rest_client import KsqldbUnavailableError
 
 _PASSING = (KafkaClientError, RegistryError, ConnectError, KsqldbUnavailableError, PostgresError)
-_LASTING = (InvalidConnectorError, IncompatibleSchemaError)
+_LASTING = (InvalidConnectorError, IncompatibleSchemaError, CompatibilityNotKeptError)
 
 
 def may_pass(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from kafkakit.registry import Registry
 from kafkakit.settings import RegistrySettings
 
 _SCHEMA, _COMPATIBILITY = "schema", "compatibility"
+_NONE = "NONE"
 
 
 def subjects(analytic: Analytic) -> dict[str, str]:
@@ -61,10 +62,12 @@ class Schemas:
         after = {_SCHEMA: text, _COMPATIBILITY: self._compatibility}
         if not known:
             return Change("schema", subject, "create", "is not registered", None, after)
-        compatibility = self._registry.compatibility(subject)
+        free = self._compatibility == _NONE
+        # Apicurio says NONE for every subject without a level of its own, though the global one counts.
+        compatibility = (self._registry.effective_compatibility if free else self._registry.compatibility)(subject)
         registered = self._registry.lookup(subject, text)
         before = {_COMPATIBILITY: compatibility, _SCHEMA: text if registered else self._registry.latest(subject).text}
-        if registered is None and not self._registry.compatible(subject, text):
+        if registered is None and not free and not self._registry.compatible(subject, text):
             return Change("schema", subject, "refused", self._incompatible(before[_SCHEMA], text), before, after)
         if registered is None:
             return Change("schema", subject, "update", describe_fields(before[_SCHEMA], text), before, after)
@@ -75,7 +78,7 @@ class Schemas:
     def _incompatible(self, old: str | None, new: str) -> str:
         return (
             f"not {self._compatibility} compatible to the registered schema ({describe_fields(old, new)}); give new fields a "
-            "default and keep the types of old ones, or deploy a new pipeline version"
+            "default and keep the types of old ones, or deploy a new pipeline version (docs/how-to/change-a-schema.md)"
         )
 
 

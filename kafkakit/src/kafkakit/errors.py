@@ -11,7 +11,8 @@
     ├── TopicError                  topic_reader: a topic can't be read
     ├── RegistryError               registry: the schema registry refused, or could not be reached
     │   ├── NotRegisteredError
-    │   └── IncompatibleSchemaError
+    │   ├── IncompatibleSchemaError
+    │   └── CompatibilityNotKeptError  the registry has another level than it said
     ├── CodecError                  avro_codec: values that don't fit their schema
     └── SchemaError                 avro_codec: messages of a schema id can't be decoded
         ├── UnknownSchemaError      no schema has this id (a LookupError)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 from authlib.deprecate import AuthlibDeprecationWarning
@@ -19,6 +20,7 @@ from kafkakit.avro_codec import UnusableSchemaError
 from kafkakit.avro_references import with_references
 from kafkakit.errors import KafkaKitError
 from kafkakit.settings import RegistrySettings
+from kafkakit.waiting import wait_until
 
 with warnings.catch_warnings():
     # Of no use to whoever runs a command: it tells the makers of confluent-kafka to import something else.
@@ -28,6 +30,8 @@ with warnings.catch_warnings():
     from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 Result = TypeVar("Result")
+
+_KEPT_SECONDS, _POLL_SECONDS = 3.0, 0.2  # another server of the registry may answer a moment later
 
 _NOT_FOUND = 404
 _LARGEST_ID = 2**31 - 1
@@ -44,6 +48,10 @@ class NotRegisteredError(RegistryError):
 
 class IncompatibleSchemaError(RegistryError):
     """A schema would break the compatibility that its subject promises."""
+
+
+class CompatibilityNotKeptError(RegistryError):
+    """The registry said that it had set a subject's compatibility, but has another one."""
 
 
 @dataclass(frozen=True)
@@ -277,15 +285,43 @@ class Registry:
         except NotRegisteredError:
             return None
 
-    def set_compatibility(self, subject: str, level: str) -> None:
-        """Set what new versions of a subject must keep (BACKWARD, FULL, …).
+    def effective_compatibility(self, subject: str) -> str:
+        """Return the compatibility that counts for a subject: its own, or the registry's global one.
 
         Raises:
+            RegistryError: the registry could not be asked.
+        """
+        path, query = f"config/{quote(subject, safe='')}", {"defaultToGlobal": "true"}
+        answer = self._ask(
+            # The client's own call doesn't ask for the global level, and Apicurio says NONE for a subject without its own.
+            lambda: self._client._rest_client.get(path, query),
+            f"read the compatibility that counts for subject {subject!r}",
+        )
+        return str(answer["compatibilityLevel"])
+
+    def set_compatibility(self, subject: str, level: str) -> None:
+        """Set what new versions of a subject must keep (BACKWARD, FULL, …), and see that it is kept.
+
+        Apicurio answers NONE as done, and only removes the subject's own level, so that the registry's global one counts.
+
+        Raises:
+            CompatibilityNotKeptError: the registry has another level than it said.
             RegistryError: the registry refused.
         """
         self._ask(
             lambda: self._client.set_compatibility(subject, level),
             f"set the compatibility of subject {subject!r} to {level!r}",
+        )
+        wait_until(
+            lambda: self.effective_compatibility(subject) == level,
+            _KEPT_SECONDS,
+            _POLL_SECONDS,
+            lambda: CompatibilityNotKeptError(
+                f"subject {subject!r}: the registry answered that the compatibility {level!r} is set, but "
+                f"{self.effective_compatibility(subject)!r} counts; Apicurio does so with NONE. Keep a level, and "
+                "register a schema that can't keep it under a subject of its own: deploy a new pipeline version "
+                "(docs/how-to/change-a-schema.md)"
+            ),
         )
 
     def delete_compatibility(self, subject: str) -> None:

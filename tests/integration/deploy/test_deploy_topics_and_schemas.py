@@ -13,7 +13,7 @@ from heartwatch.deploy.schemas import Schemas
 from heartwatch.deploy.topics import Topics, analytic_topics
 from heartwatch.settings import Settings
 from kafkakit.admin import KafkaAdmin
-from kafkakit.registry import IncompatibleSchemaError, Registry
+from kafkakit.registry import CompatibilityNotKeptError, IncompatibleSchemaError, Registry
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 
@@ -95,6 +95,21 @@ def test_an_incompatible_schema_is_refused_before_anything_is_registered(files: 
     with pytest.raises(IncompatibleSchemaError, match="not BACKWARD to version 1"):
         registry.register(subject, json.dumps(content))
     assert registry.latest(subject).version == 1
+
+
+def test_a_compatibility_that_the_registry_does_not_keep_is_told_with_the_way_out(files: Analytic, settings: Settings):
+    registry, subject = Registry(settings.registry), f"{files.topic('realtime')}-value"
+    first = Schemas(registry, files, settings.registry)
+    apply(first.plan(), first)
+    none = Schemas(registry, files, settings.registry.model_copy(update={"compatibility": "NONE"}))
+    with pytest.raises(
+        (CompatibilityNotKeptError, DeployError), match=r"'NONE' is set, but 'BACKWARD' counts.*new pipeline version"
+    ):
+        apply(none.plan(), none)
+    assert registry.compatibility(subject) == "BACKWARD", "what was there is there again"
+    for level in ("FULL", "BACKWARD_TRANSITIVE"):
+        registry.set_compatibility(subject, level)
+        assert registry.compatibility(subject) == level
 
 
 def test_a_schema_is_found_in_the_spelling_of_confluent_s_serializers(settings: Settings):

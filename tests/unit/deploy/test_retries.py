@@ -9,7 +9,7 @@ from heartwatch.deploy.plan import DeployError, RefusedPlanError
 from heartwatch.deploy.retries import may_pass
 from heartwatch.postgres import PostgresError
 from kafkakit.admin import KafkaClientError
-from kafkakit.registry import IncompatibleSchemaError, RegistryError
+from kafkakit.registry import CompatibilityNotKeptError, IncompatibleSchemaError, RegistryError
 from ksqlengine.client.rest_client import KsqldbUnavailableError, StatementRefusedError
 
 
@@ -22,7 +22,15 @@ def test_a_system_that_could_not_be_asked_may_answer_later(kind: type[Exception]
 
 
 @pytest.mark.parametrize(
-    "kind", [InvalidConnectorError, IncompatibleSchemaError, StatementRefusedError, RefusedPlanError, ValueError]
+    "kind",
+    [
+        InvalidConnectorError,
+        IncompatibleSchemaError,
+        CompatibilityNotKeptError,
+        StatementRefusedError,
+        RefusedPlanError,
+        ValueError,
+    ],
 )
 def test_what_is_wrong_stays_wrong(kind: type[Exception]) -> None:
     error = DeployError("the plan is refused")
