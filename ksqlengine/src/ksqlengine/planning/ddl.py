@@ -155,7 +155,12 @@ class CatalogChanger:
     def _register_type(self, node: ast.RegisterType) -> CatalogChange:
         command = f"type/{node.name}/create"
         if node.if_not_exists and node.name in self._catalog.types:
-            return CatalogChange(self._catalog, command, "", nothing=f"{node.name} is already registered")
+            return CatalogChange(
+                self._catalog,
+                command,
+                "",
+                nothing=f"{node.name} is already registered with type {self._catalog.types[node.name]}",
+            )
         type_ = self._catalog.resolve_type(node.type)
         catalog = self._catalog.with_type(node.name, type_, if_not_exists=node.if_not_exists)
         message = f"Registered custom type with name '{node.name}' and SQL type {type_}"
