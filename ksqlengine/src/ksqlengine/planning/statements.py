@@ -260,7 +260,7 @@ class Analyzer:
             properties = create_as_properties(statement.properties)
         sink = Sink(statement.name, kind, properties)
         prefix = "CSAS" if kind is SourceKind.STREAM else "CTAS"
-        query_id = f"{prefix}_{statement.name}_{number}"
+        query_id = f"{prefix}_{statement.name.upper()}_{number}"
         if existing is not None and statement.or_replace and existing.query_id is not None:
             query_id = existing.query_id
         source, plan = PersistentQueryPlanner(
