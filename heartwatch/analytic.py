@@ -85,6 +85,7 @@ class _AnalyticFile(BaseModel):
     topics: dict[str, TopicDefinition]
     roles: RolesDefinition = Field(default_factory=RolesDefinition)
     variables: dict[str, str | int | FiniteFloat]
+    repartition: bool = False
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
     heartbeat: HeartbeatDefinition | None = None
@@ -110,6 +111,7 @@ class Analytic(BaseModel):
         topics: by resource.
         roles: which of them plays which role.
         default_variables: the KSQL variables' defaults.
+        repartition: the queries put the stream's records into the partitions of their keys themselves.
         summary: how a result is shown to people: column → ``str.format`` template over the result's fields.
         page: what the live page shows of it; None: no alerts and people.
         heartbeat: records of its reserved users; None: quiet partitions' windows wait for the next event.
@@ -123,6 +125,7 @@ class Analytic(BaseModel):
     topics: dict[str, TopicDefinition]
     roles: RolesDefinition = Field(default_factory=RolesDefinition)
     default_variables: dict[str, str]
+    repartition: bool = False
     summary: dict[str, str] = Field(default_factory=dict)
     page: PageDefinition | None = None
     heartbeat: HeartbeatDefinition | None = None
@@ -157,6 +160,7 @@ class Analytic(BaseModel):
             topics=definition.topics,
             roles=definition.roles,
             default_variables={name: _sql_text(value) for name, value in definition.variables.items()},
+            repartition=definition.repartition,
             summary=definition.summary,
             page=definition.page,
             heartbeat=definition.heartbeat,

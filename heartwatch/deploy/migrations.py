@@ -101,19 +101,33 @@ def _without_texts(sql: str) -> str:
     return _TEXT.sub("''", _COMMENT.sub(" ", sql))
 
 
-def read_migrations(folder: Path, variables: Mapping[str, str]) -> list[Migration]:
+def migration_files(folder: Path, repartition: bool = False) -> list[Path]:
+    """Return a folder's migrations in order.
+
+    Args:
+        folder: where they are.
+        repartition: a file of the same name in the folder ``repartition`` below it stands in place of one.
+    """
+    files = {path.name: path for path in folder.glob("*.sql")}
+    if repartition:
+        files |= {path.name: path for path in (folder / "repartition").glob("*.sql")}
+    return [files[name] for name in sorted(files)]
+
+
+def read_migrations(folder: Path, variables: Mapping[str, str], repartition: bool = False) -> list[Migration]:
     """Read the files ``V000001__name.sql``, ``V000002__…`` of a folder.
 
     Args:
         folder: where they are.
         variables: values for ``${name}``.
+        repartition: see `migration_files`.
 
     Raises:
         MigrationError: a name has another shape, a number is missing or double, a file is not UTF-8, a variable is unknown, or
             its value can't stand where the file has it.
     """
     migrations = []
-    for path in sorted(folder.glob("*.sql")):
+    for path in migration_files(folder, repartition):
         shape = FILE_NAME.fullmatch(path.name)
         if shape is None:
             raise MigrationError(f"migration {path.name!r} has a wrong name; call it V000001__what_it_does.sql")

@@ -55,7 +55,9 @@ def deployer(stage: Stage, settings: Settings, report: Callable[[str], None] = l
     return Migrations(
         ksqldb,
         MigrationState(settings.kafka, migrations_topic(analytic)),
-        read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables)),
+        read_migrations(
+            analytic.migrations_folder, analytic.variables(settings.pipeline.variables), analytic.repartition
+        ),
         query_properties(settings, ksqldb.has_property(AHEAD)),
         report,
     )
@@ -87,7 +89,9 @@ def teardown(settings: Settings, iceberg_tables: bool) -> Teardown:
         *_topics(analytic, settings),
         *service_topics(configs.values(), settings.kafka),
     ]
-    migrations = read_migrations(analytic.migrations_folder, analytic.variables(settings.pipeline.variables))
+    migrations = read_migrations(
+        analytic.migrations_folder, analytic.variables(settings.pipeline.variables), analytic.repartition
+    )
     footprint = Footprint(
         topics=(*(topic.name for topic in topics), migrations_topic(analytic)),
         connectors=configs,

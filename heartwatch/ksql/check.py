@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from heartwatch.analytic import Analytic
-from heartwatch.deploy.migrations import FILE_NAME, VARIABLE
+from heartwatch.deploy.migrations import FILE_NAME, VARIABLE, migration_files
 from heartwatch.settings import ROOT
 from ksqlengine.formats.factory import FormatError
 from ksqlengine.language import ast
@@ -67,7 +67,7 @@ def check_analytic(name: str, overrides: Mapping[str, Any] | None = None, root: 
     analytic = Analytic.load(name, 1, root)
     variables = analytic.variables(dict(overrides or {}))
     schemas = {f"{analytic.name(topic)}-value": analytic.schema_text(topic) for topic in analytic.topics}
-    paths = sorted(analytic.migrations_folder.glob("*.sql"))
+    paths = migration_files(analytic.migrations_folder, analytic.repartition)
     files = {_below(path, root): path.read_text(encoding="utf-8") for path in paths}
     findings = [
         *_misnamed(files),

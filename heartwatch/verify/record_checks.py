@@ -56,7 +56,8 @@ def look_at_keys(settings: Settings) -> list[HealthFinding]:
         topic = analytic.topic(resource)
         if topic in found:
             parts = read_ranges(settings.kafka, topic, last_ranges(admin, topic, _SAMPLE_RECORDS))
-            findings.append(judge_keys(topic, sample_keys(parts, found[topic].partitions)))
+            repartitioned = analytic.repartition and resource == analytic.roles.stream
+            findings.append(judge_keys(topic, sample_keys(parts, found[topic].partitions), repartitioned))
     return findings
 
 
