@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status clean demo test lint format modules lock wheels wheels-test docs unit integration integration-pipeline integration-engine \
 	integration-machines e2e chaos bench ksql debian-packages \
-	docker-env docker-up docker-down clusters-rehearsal
+	docker-env docker-rehearsal docker-up docker-down clusters-rehearsal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,17 @@ docker-up: docker-env ## Start the whole system with Docker; PROFILE=kafka-ui or
 
 docker-down: ## Stop it; its volumes stay
 	docker compose --file docker/compose.yaml --profile '*' down
+
+# Under a project name of its own: its volumes are new, and those of `make docker-up` stay as they are.
+REHEARSAL = docker compose --project-name heartwatch-rehearsal --file docker/compose.yaml
+RUN_THERE = $(REHEARSAL) exec -T worker prefect --no-prompt deployment run --watch
+
+docker-rehearsal: docker-env ## Rehearse on real ksqlDB with Docker: deploy, load, produce, alerts and sink proven, teardown; what failed stays up
+	$(REHEARSAL) up --build --detach --wait
+	$(RUN_THERE) heart-watch/heart-watch --param people=3000 --param events=160000 --param deadline_seconds=300
+	$(RUN_THERE) watch-health/watch-health
+	$(RUN_THERE) teardown-pipeline/teardown-pipeline --param dry_run=false --param iceberg_tables=true
+	$(REHEARSAL) --profile '*' down --volumes
 
 clusters-rehearsal: integration-machines ## Rehearse the clusters: machines against a local AWS, then deploy and produce on the embedded platform
 	$(BIN)/python -m pytest -v tests/integration/deploy tests/e2e/test_clusters_flows.py

@@ -1,16 +1,21 @@
 """The compose files, as Docker's own Compose reads them. No engine runs them here."""
 
+import inspect
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from heartwatch.analytic import Analytic
 from heartwatch.clusters.environment import write_new_secrets
@@ -25,6 +30,7 @@ from heartwatch.platform.services.prefect import PrefectServerPart
 from heartwatch.platform.services.registry import RegistryPart
 from heartwatch.platform.services.s3 import S3Part
 from heartwatch.settings import ROOT, Settings, load_settings
+from ksqlengine.streams import processing_log
 
 DOCKER = ROOT / "docker"
 BIN = Path(sys.executable).parent
@@ -140,6 +146,71 @@ def test_ksqldb_is_exactly_once_and_shares_its_queries(system: dict[str, Any]):
     assert {one["KSQL_KSQL_STREAMS_PROCESSING_GUARANTEE"] for one in servers} == {"exactly_once_v2"}
     assert len({one["KSQL_KSQL_SERVICE_ID"] for one in servers}) == 1
     assert len({one["KSQL_KSQL_ADVERTISED_LISTENER"] for one in servers}) == 3
+
+
+def test_ksqldbs_own_topics_survive_the_loss_of_a_broker(system: dict[str, Any]):
+    for name in ("ksql-1", "ksql-2", "ksql-3"):
+        environment = system["services"][name]["environment"]
+        of_topics = {
+            key: value for key, value in environment.items() if key.endswith(("REPLICATION_FACTOR", "REPLICAS"))
+        }
+        assert of_topics == {
+            "KSQL_KSQL_INTERNAL_TOPIC_REPLICAS": "3",
+            "KSQL_KSQL_INTERNAL_TOPIC_MIN_INSYNC_REPLICAS": "2",
+            "KSQL_KSQL_STREAMS_REPLICATION_FACTOR": "3",
+            "KSQL_KSQL_STREAMS_TOPIC_MIN_INSYNC_REPLICAS": "2",
+            "KSQL_KSQL_STREAMS_NUM_STANDBY_REPLICAS": "1",
+            "KSQL_KSQL_LOGGING_PROCESSING_TOPIC_REPLICATION_FACTOR": "3",
+        }, name
+
+
+def test_ksqldb_writes_its_processing_log_where_the_engine_does(system: dict[str, Any]):
+    """Making the topic is one setting, and writing into it is the logger's: without its brokers the topic stays empty."""
+    for name in ("ksql-1", "ksql-2", "ksql-3"):
+        environment = system["services"][name]["environment"]
+        topic = processing_log.topic_name(environment["KSQL_KSQL_SERVICE_ID"])
+        assert environment["KSQL_KSQL_LOGGING_PROCESSING_TOPIC_NAME"] == topic
+        assert environment["KSQL_LOG4J_PROCESSING_LOG_TOPIC"] == topic
+        assert environment["KSQL_LOG4J_PROCESSING_LOG_BROKERLIST"] == environment["KSQL_BOOTSTRAP_SERVERS"]
+
+
+def rehearsal() -> list[list[str]]:
+    """The commands that `make docker-rehearsal` runs, after those that set up."""
+    lines = subprocess.run(
+        ["make", "-n", "docker-rehearsal"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return [shlex.split(line) for line in lines.splitlines() if line.startswith("docker compose")]
+
+
+def test_the_rehearsal_leaves_the_systems_own_volumes_alone(system: dict[str, Any]):
+    projects = {command[command.index("--project-name") + 1] for command in rehearsal()}
+
+    assert len(projects) == 1
+    assert projects != {system["name"]}
+    assert rehearsal()[-1][-2:] == ["down", "--volumes"]
+
+
+def test_the_rehearsal_runs_deployments_that_there_are_with_parameters_that_they_take(system: dict[str, Any]):
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    entrypoints = {one["name"]: one["entrypoint"] for one in deployments}
+    runs = [command for command in rehearsal() if "run" in command]
+
+    names = [command[command.index("--watch") + 1].split("/")[0] for command in runs]
+    assert names == ["heart-watch", "watch-health", "teardown-pipeline"]
+    for name, command in zip(names, runs, strict=True):
+        assert command[command.index("-T") + 1] in system["services"]
+        module, function = entrypoints[name].rsplit(".", 1)
+        taken = inspect.signature(getattr(import_module(module), function).fn).parameters
+        given = [value.split("=")[0] for option, value in pairwise(command) if option == "--param"]
+        assert set(given) <= set(taken), name
+
+
+def test_docs_name_the_licence_of_every_image(system: dict[str, Any]):
+    text = (ROOT / "docs/reference/docker-images.md").read_text(encoding="utf-8")
+
+    for name, service in services(system):
+        image = service["image"].rsplit(":", 1)[0]
+        assert f"`{image}`" in text, f"{name}: {image}"
 
 
 def test_postgres_replicates_logically(system: dict[str, Any]):
