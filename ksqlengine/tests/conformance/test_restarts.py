@@ -116,9 +116,9 @@ def calls(function: AggregateFunction) -> list[str]:
     fitting = [
         name for name, type_ in COLUMNS.items() if accepted is None or type_.split("(")[0].split("<")[0] in accepted
     ]
-    second = ", D" if len(function.accepts) > 1 else ""
     constant = ", 2" if function.constants else ""
-    return [f"{function.name}({name}{second}{constant})" for name in fitting]
+    # Further columns are of the same type: an aggregate converts nothing.
+    return [f"{function.name}({', '.join([name] * len(function.accepts))}{constant})" for name in fitting]
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,13 @@ class JsonSerde(RowSerde):
         text that needs a number's digits asks for them.
         """
         try:
-            return self._columns(orjson.loads(value))
+            body = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            body = _first_value(value, float)
+        try:
+            return self._columns(body)
         except InexactError:
             return self._columns(_first_value(value, Decimal))
-        except orjson.JSONDecodeError:
-            return self._columns(_first_value(value, float))
 
     def _columns(self, body: Any) -> tuple[Any, ...] | None:
         if not self._wrapped:
@@ -113,10 +115,12 @@ def _first_value(text: bytes, number: Callable[[str], Any]) -> Any:
         number: makes a number of a text with a point or an exponent.
 
     Raises:
-        ValueError: it begins with no value; NaN and Infinity are none.
+        ValueError: it begins with no value; NaN and Infinity are none, nor is a text with half a character.
     """
     decoder = json.JSONDecoder(parse_float=number, parse_constant=_refused_constant)
-    return decoder.raw_decode(text.decode("utf-8").lstrip(" \t\r\n"))[0]
+    value = decoder.raw_decode(text.decode("utf-8").lstrip(" \t\r\n"))[0]
+    json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+    return value
 
 
 def _refused_constant(name: str) -> Any:
