@@ -14,7 +14,8 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import fastavro
 import httpx
 import yaml
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from heartwatch.settings import Settings
 from kafkakit.admin import KafkaAdmin, KafkaClientError, TopicState, producer_config
@@ -83,6 +85,32 @@ def settled(value: Any, key: str | None = None) -> Any:
     return (
         "<id>" if key == "queryId" and re.fullmatch(r"query_<n>|transient_[0-9a-f]{32}|<uuid>|<id>", value) else value
     )
+
+
+@contextmanager
+def compacting_later(settings: Settings) -> Iterator[None]:
+    """Keep the brokers' log cleaner away from what scenarios write until they have read each change of it.
+
+    The records are of 2023, a transaction's marker is of today and so begins a new segment: the cleaner may merge the one before
+    it at any time.
+    """
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+
+    def alter(value: str | None) -> None:
+        operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+        entry = ConfigEntry("log.cleaner.min.compaction.lag.ms", value, incremental_operation=operation)
+        brokers = [
+            ConfigResource(ResourceType.BROKER, str(broker), incremental_configs=[entry])
+            for broker in admin.list_topics(timeout=30).brokers
+        ]
+        for future in admin.incremental_alter_configs(brokers).values():
+            future.result()
+
+    alter(str(2**62))
+    try:
+        yield
+    finally:
+        alter(None)
 
 
 class GoldenServer:
@@ -347,11 +375,10 @@ def _printable(data: bytes | None) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    plain: Callable[[Any], Any] = _plain
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(part) for part in value]
+        return [_plain(part) for part in value]
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

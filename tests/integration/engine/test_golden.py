@@ -16,7 +16,7 @@ import pytest
 import yaml
 from engine_process import EngineProcess
 from golden_differences import differences
-from golden_scenarios import FOLDER, GoldenServer, scenarios
+from golden_scenarios import FOLDER, GoldenServer, compacting_later, scenarios
 
 from heartwatch.settings import Settings
 
@@ -40,7 +40,7 @@ def found(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
     alone = [item for item in SCENARIOS.items() if item[1].get("exclusive")]
     others = [item for item in SCENARIOS.items() if not item[1].get("exclusive")]
     try:
-        with ThreadPoolExecutor(_TOGETHER) as executor:
+        with compacting_later(settings), ThreadPoolExecutor(_TOGETHER) as executor:
             done = dict([*map(run, alone), *executor.map(run, others)])
         if os.environ.get("HEARTWATCH_GOLDEN") == "write":
             _write(done)
