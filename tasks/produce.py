@@ -176,7 +176,10 @@ def plan_run(start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
         if before is not None:
             get_run_logger().info("the run's shards were sent out before and are taken up again")
             return before
-    return planning.plan_run(load_settings(), start, run_id, **choices)
+    spec = planning.plan_run(load_settings(), start, run_id, **choices)
+    if wait := planning.wait_ahead(spec, time.time_ns() // 1_000_000):
+        get_run_logger().warning("%s", wait)
+    return spec
 
 
 def publish_producers(run_id: str, shards: Sequence[ShardReport]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from heartwatch.analytic import Analytic
-from heartwatch.produce.sources import first_event_ms, windows_of
+from heartwatch.produce.sources import first_event_ms, last_event_ms, windows_of
 from heartwatch.produce.spec import RunSpec
 from heartwatch.settings import Settings
 from kafkakit.admin import KafkaAdmin
 from kafkakit.topic_reader import newest_event_ms
+
+_WORTH_A_WORD_MS = 60_000
 
 
 def plan_run(settings: Settings, start: datetime | None, run_id: str, **choices: Any) -> RunSpec:
@@ -39,3 +41,23 @@ def plan_run(settings: Settings, start: datetime | None, run_id: str, **choices:
     start_ms = first_event_ms(spec, newest_ms, time.time_ns() // 1_000_000, variables)
     # A file says itself when its events were; those from the future are rejected.
     return spec.model_copy(update={"start_ms": start_ms, "waits": spec.source != "file"})
+
+
+def wait_ahead(spec: RunSpec, now_ms: int) -> str:
+    """Say how long a run at full speed waits for its own events to happen; empty where they have happened, or soon have.
+
+    Args:
+        spec: the run, planned.
+        now_ms: now, ms since the epoch.
+
+    Raises:
+        SourceError: the run's recordings can't be read.
+    """
+    last_ms = last_event_ms(spec) if spec.waits and spec.speed is None else None
+    if last_ms is None or last_ms - now_ms < _WORTH_A_WORD_MS:
+        return ""
+    return (
+        f"the run begins after the topic's newest event and sends nothing before it has happened, so it ends at "
+        f"{datetime.fromtimestamp(last_ms / 1000, UTC):%H:%M:%S} UTC, in {round((last_ms - now_ms) / 60_000)} minutes; topics "
+        f"without events (after teardown-pipeline, or of another version) take it at full speed"
+    )

@@ -91,6 +91,15 @@ def span_ms(spec: RunSpec) -> int:
     return max(int(stamp[-1] - stamp[0]) for stamp in stamps) * spec.repeat + spec.stagger_ms
 
 
+def last_event_ms(spec: RunSpec) -> int | None:
+    """Return when a planned run's last event happens, ms since the epoch; None where only its end says it.
+
+    Raises:
+        SourceError: the run's recordings can't be read.
+    """
+    return None if not spec.repeat or spec.source == "file" else spec.start_ms + span_ms(spec)
+
+
 def open_source(spec: RunSpec, shard: Shard, analytic: Analytic, schema_id: int, rejects: Path) -> Source:
     """Open a run's source for one shard.
 

@@ -26,6 +26,7 @@ from psycopg2 import sql
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from schedules import wait_for
 
+from flows.teardown_pipeline import teardown_pipeline
 from flows.verify_detections import DetectionError, verify_detections
 from heartwatch.analytic import Analytic
 from heartwatch.heartbeats import are_heartbeats
@@ -243,8 +244,11 @@ def ranges(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_who_really_moves_does_not_alarm_and_who_stays_does(watch: Watch, ranges: Path) -> None:
     assert RECORDING.exists(), "the recordings are missing: run 'make .cache/recordings/.installed'"
     workout = {"source": "recordings", "path": str(RECORDING), "people": 10, "ranges": str(ranges)}
+    # On topics that hold earlier events the workout would begin behind these and take as long as it took: nothing is sent ahead.
+    teardown_pipeline(iceberg_tables=True, dry_run=False)
     moving = watch(**workout)
     assert_right(moving, alerts=0)
+    teardown_pipeline(iceberg_tables=True, dry_run=False)
     held = watch(**workout, hold_position=True)
     assert_right(held, alerts=10 * 15)
     assert moving["alerts"]["alerts"] < held["alerts"]["alerts"] / 20

@@ -9,6 +9,7 @@ import pytest
 
 from heartwatch.analytic import Analytic
 from heartwatch.produce.messages import Encoder
+from heartwatch.produce.planning import wait_ahead
 from heartwatch.produce.run import Source
 from heartwatch.produce.sources import first_event_ms, open_source, shards_of
 from heartwatch.produce.spec import RunSpec
@@ -101,6 +102,16 @@ def test_a_batch_is_the_same_whenever_it_is_asked_for(tmp_path: Path, source: st
         assert again is not None
         assert again.columns.equals(forward[index].columns)
         assert again.due_ms == forward[index].due_ms
+
+
+def test_a_run_that_has_to_wait_for_its_events_says_how_long(tmp_path: Path) -> None:
+    planned = {"start_ms": START, "waits": True, "events": 50 * 300}
+    run = spec(tmp_path, "simulator").model_copy(update=planned)
+    last = START + 300 * 2_000
+    assert "in 5 minutes" in wait_ahead(run, last - 5 * 60_000)
+    assert wait_ahead(run, last) == "", "they have all happened"
+    for unlike in ({"waits": False}, {"speed": 1.0}, {"repeat": 0}, {"source": "file"}):
+        assert wait_ahead(run.model_copy(update=unlike), last - 5 * 60_000) == "", unlike
 
 
 @pytest.mark.parametrize("source", ["simulator", "uniform", "recordings", "file"])
