@@ -17,6 +17,7 @@ import stamina
 
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import ConnectSettings
+from kafkakit.security import http_options
 from kafkakit.waiting import wait_until
 
 Answer = TypeVar("Answer")
@@ -111,12 +112,11 @@ class Connect:
         self._settings = settings
         self._retry_seconds = retry_seconds
         # Connect validates a configuration by opening its database or bucket: that may take long.
-        password = settings.password.get_secret_value()
         self._http = httpx.Client(
             base_url=settings.url,
             timeout=request_timeout_seconds,
             transport=transport,
-            auth=(settings.user, password) if password else None,
+            **http_options(settings, "Connect"),
         )
 
     def close(self) -> None:

@@ -45,6 +45,7 @@ Each exception stands in the room that raises it; `tests/unit/test_errors.py` ho
     ├── PlatformError               platform: the embedded platform
     │   ├── PackageError            a pinned package
     │   ├── PartError               one part
+    │   ├── RightsError             brokers refused an account or its rights
     │   └── DamagedStateError       the file that says what runs
     ├── NotHealthyError             platform.services: a part isn't healthy, or not yet
     ├── ClustersError               clusters: the EC2 clusters

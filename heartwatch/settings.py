@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as SourceError
 
 from heartwatch.errors import HeartWatchError
-from kafkakit.settings import KafkaSettings, RegistrySettings, SettingsSection
+from kafkakit.settings import HttpAccess, KafkaSettings, RegistrySettings, SettingsSection
 from ksqlengine.client.settings import KsqldbSettings
 
 DEFAULT_ANALYTIC = "heart_rate"
@@ -49,7 +49,7 @@ class SettingsError(HeartWatchError):
     """The settings can't be used; the message names each wrong value and what is allowed."""
 
 
-class ConnectSettings(SettingsSection):
+class ConnectSettings(HttpAccess):
     """Kafka Connect."""
 
     url: str = Field("http://127.0.0.1:8083", description="base address of Connect's REST API")
@@ -99,6 +99,9 @@ class S3Settings(SettingsSection):
     region: str = Field("us-east-1", description="region")
     bucket: str = Field("heartwatch", min_length=3, max_length=63, description="bucket of the tables")
     path_style: bool = Field(True, description="bucket in the path (S3 servers) rather than in the host name")
+    ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the server; None: the system's"
+    )
     access_key_id: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__ACCESS_KEY_ID; empty: the AWS chain")
     secret_access_key: SecretStr = Field(SecretStr(""), description="HEARTWATCH_S3__SECRET_ACCESS_KEY")
     namespace: str = Field("heartwatch", pattern=r"^[a-z][a-z0-9_]*$", description="Iceberg namespace of the tables")

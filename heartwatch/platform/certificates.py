@@ -1,9 +1,11 @@
-"""Certificates for parts that have to know each other: an authority of a part's own, and one certificate that it signed."""
+"""Certificates for parts that have to know each other: an authority of their own, and the certificates that it signed."""
 
 from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
@@ -13,51 +15,84 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from heartwatch.platform.ports import LOOPBACK
 
-_VALID = datetime.timedelta(days=3_650)
+LONG = datetime.timedelta(days=3_650)
+SHORT = datetime.timedelta(days=30)
+"""How long certificates hold that each `up` renews."""
+
 _EARLIER = datetime.timedelta(minutes=5)
+_AUTHORITY = "ca.pem"
 
 
-def write_certificates(folder: Path, name: str) -> None:
-    """Write ``ca.pem``, and a certificate of it for this machine's loopback interface: ``own.pem`` and ``own.key``.
+def write_certificates(
+    folder: Path, authority: str, names: Iterable[str] = ("own",), valid: datetime.timedelta = LONG
+) -> None:
+    """Write ``ca.pem``, and certificates of it for this machine's loopback interface: ``own.pem`` and ``own.key`` for "own".
 
-    The authority's key is forgotten at once, so that nobody can make a second certificate. Client and server may both use it.
+    The authority's key is forgotten at once, so that nobody can make another certificate. Client and server may both use them.
+    ``own.both.pem`` has key and certificate, as Java's servers read them.
 
     Args:
-        folder: where; the files are readable by their owner only where the process' umask says so.
-        name: common name of the certificate.
+        folder: where; keys are readable by their owner only, the rest where the process' umask says so.
+        authority: common name of the authority, to which a certificate's own name is added.
+        names: of the certificates and their files.
+        valid: how long they hold.
     """
-    authority_key, own_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority_name = _name(f"{name} authority")
-    authority = (
-        _builder(authority_name, authority_name, authority_key.public_key())
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = _name(f"{authority} authority")
+    certificate = (
+        _builder(issuer, issuer, key.public_key(), valid)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(authority_key, hashes.SHA256())
+        .sign(key, hashes.SHA256())
     )
+    for name in names:
+        _write_signed(folder, name, authority if name == "own" else f"{authority}-{name}", issuer, key, valid)
+    # Last: whoever finds it finds the rest.
+    _write(folder / _AUTHORITY, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _write_signed(
+    folder: Path,
+    file: str,
+    name: str,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    valid: datetime.timedelta,
+) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
     addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    own = (
-        _builder(_name(name), authority_name, own_key.public_key())
+    certificate = (
+        _builder(_name(name), issuer, key.public_key(), valid)
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .sign(authority_key, hashes.SHA256())
+        .sign(issuer_key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    (folder / "own.pem").write_bytes(own.public_bytes(serialization.Encoding.PEM))
-    key = folder / "own.key"
-    key.touch(mode=0o600)
-    key.write_bytes(
-        own_key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    _write(folder / f"{file}.pem", certificate)
+    _write(folder / f"{file}.key", secret, mode=0o600)
+    _write(folder / f"{file}.both.pem", secret + certificate, mode=0o600)
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file in place of an earlier one, with its mode from the first byte on."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    new.replace(path)
 
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, valid: datetime.timedelta
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -66,5 +101,5 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _EARLIER)
-        .not_valid_after(now + _VALID)
+        .not_valid_after(now + valid)
     )

@@ -23,13 +23,12 @@ from heartwatch.platform.errors import DamagedStateError, PartError, PlatformErr
 from heartwatch.platform.packages import Packages
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.services import Context
-from heartwatch.platform.services.base import NotHealthyError
+from heartwatch.platform.services.base import NotHealthyError, platform_context
 from heartwatch.platform.services.kafka import BROKER_COUNTS
 from heartwatch.platform.state import (
     PartRecord,
     PartState,
     PlatformState,
-    load_secrets,
     read_state,
     write_atomically,
     write_state,
@@ -87,13 +86,19 @@ class Platform:
         parts: names of parts or groups; with them comes what they depend on. None means all.
         brokers: Kafka brokers, 1 or 3; fixed by the first start.
         producers: workers of the producers' pool.
+        secured: whether all parts speak TLS and ask for a login; fixed by the first start, None: as that was.
 
     Raises:
-        PartError: there is no such part, or the home was made with another number of brokers.
+        PartError: there is no such part, or the home was made with another number of brokers, or secured otherwise.
     """
 
     def __init__(
-        self, home: Path, parts: Iterable[str] | None = None, brokers: int | None = None, producers: int = 2
+        self,
+        home: Path,
+        parts: Iterable[str] | None = None,
+        brokers: int | None = None,
+        producers: int = 2,
+        secured: bool | None = None,
     ) -> None:
         self.home = home.expanduser().resolve()
         state = read_state(self.home)
@@ -103,11 +108,17 @@ class Platform:
                 f"the platform in {str(self.home)!r} was made with {made_with} broker(s), not {brokers}; "
                 "run `heartwatch clean` first, or use another HEARTWATCH_HOME"
             )
+        if secured is not None and state and secured != state.secured:
+            raise PartError(
+                f"the platform in {str(self.home)!r} was made {'' if state.secured else 'not '}secured; "
+                "run `heartwatch clean` first, or use another HEARTWATCH_HOME"
+            )
+        self.secured = state.secured if state else bool(secured)
         self.brokers = made_with or brokers or 1
         self.producers = producers
         if self.brokers not in BROKER_COUNTS:
             raise PartError(f"{self.brokers!r} brokers are not supported; use one of {BROKER_COUNTS}")
-        self._parts = catalog.all_parts(self.brokers, producers)
+        self._parts = catalog.all_parts(self.brokers, producers, self.secured)
         self.wanted = catalog.closure(self._parts, parts if parts is not None else list(self._parts))
 
     # --- up and down ------------------------------------------------------------------------------------------------
@@ -287,6 +298,7 @@ class Platform:
             return False
         command = [sys.executable, "-m", "heartwatch.platform.supervisor", "--home", str(self.home)]
         command += ["--brokers", str(self.brokers), "--producers", str(self.producers)]
+        command += ["--secured"] if self.secured else []
         # Each flow run is a Python process of its own: bytecode halves what its imports cost.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with self._log().open("ab") as log:
@@ -341,7 +353,7 @@ class Platform:
         return state.parts if state else {}
 
     def _context(self, state: PlatformState) -> Context:
-        return Context(self.home, state.brokers, state.identity, state.ports, load_secrets(self.home), Packages())
+        return platform_context(self.home, state)
 
     # --- surroundings -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,10 @@ from typing import Any
 
 from heartwatch.platform.errors import DamagedStateError, PlatformError
 from heartwatch.platform.processes import ProcessId
+from heartwatch.platform.rights import ACCOUNTS, OPERATOR
+
+AUTHORITY = "heartwatch"
+"""Beginning of the names in a secured platform's certificates."""
 
 
 class PartState(StrEnum):
@@ -44,6 +48,7 @@ class PlatformState:
     """The content of ``state.json``; only the supervisor writes it."""
 
     brokers: int = 1
+    secured: bool = False
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
     ports: dict[str, int] = field(default_factory=dict)
     supervisor: ProcessId | None = None
@@ -104,21 +109,40 @@ def write_toml(path: Path, values: Mapping[str, Any], comment: str) -> None:
     write_atomically(path, f"# {comment}\n{tomli_w.dumps(values)}")
 
 
-def load_secrets(home: Path) -> dict[str, dict[str, str]]:
+def load_secrets(home: Path, secured: bool = False) -> dict[str, dict[str, str]]:
     """Return the platform's passwords, shaped as the settings; made at random the first time they are missing, and kept.
 
     Raises:
         PlatformError: the file can't be read.
     """
-    path = home / "secrets.toml"
+    operator = load_accounts(home)[OPERATOR] if secured else ""
+    return _kept(home / "secrets.toml", {**_new_secrets(), **(_secured_secrets(operator) if secured else {})})
+
+
+def load_accounts(home: Path) -> dict[str, str]:
+    """Return the passwords of a secured platform's components, by account; made at random the first time, and kept.
+
+    Raises:
+        PlatformError: the file can't be read.
+    """
+    return _kept(home / "accounts.toml", {account: secrets.token_urlsafe(24) for account in ACCOUNTS})
+
+
+def _kept(path: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file has, and of what it hasn't the new values, which it gets."""
     try:
         kept = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PlatformError(f"{str(path)!r} can't be read ({error}); fix it, or run `heartwatch clean`") from error
-    values = {**_new_secrets(), **kept}
+    values = {**new, **kept}
     if values.keys() != kept.keys():
         write_toml(path, values, "Made by `heartwatch up`; only its owner may read it.")
     return values
+
+
+def _secured_secrets(operator: str) -> dict[str, dict[str, str]]:
+    """Return what the operator logs in with, as the settings have it."""
+    return {service: {name: operator} for service, name in (("kafka", "sasl_password"), ("ksqldb", "password"))}
 
 
 def _new_secrets() -> dict[str, dict[str, str]]:

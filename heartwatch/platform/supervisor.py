@@ -30,15 +30,14 @@ import psutil
 from heartwatch.platform import ports, processes
 from heartwatch.platform import services as catalog
 from heartwatch.platform.errors import PartError, PlatformError
-from heartwatch.platform.packages import Packages
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.services import Context, Part
-from heartwatch.platform.services.base import NotHealthyError
+from heartwatch.platform.services.base import NotHealthyError, platform_context
 from heartwatch.platform.state import (
+    AUTHORITY,
     PartRecord,
     PartState,
     PlatformState,
-    load_secrets,
     read_state,
     write_state,
     write_toml,
@@ -60,11 +59,12 @@ _LOG_BYTES = 20 << 20
 class Supervisor:
     """Owner of one platform's processes."""
 
-    def __init__(self, home: Path, brokers: int, producers: int) -> None:
+    def __init__(self, home: Path, brokers: int, producers: int, secured: bool = False) -> None:
         self.home = home
-        self._parts = catalog.all_parts(brokers, producers)
-        self._state = read_state(home) or PlatformState(brokers=brokers)
-        self._secrets = load_secrets(home)
+        self._state = read_state(home) or PlatformState(brokers=brokers, secured=secured)
+        self._parts = catalog.all_parts(brokers, producers, self._state.secured)
+        # Makes the secrets, before anybody else looks for them.
+        self._context()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}
         # Set when a part that is being started is no longer wanted.
@@ -79,6 +79,8 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM, or until nothing was started for a while."""
         stop_leftovers(self.home, self._parts, self._state)
+        if self._state.secured:
+            self._renew_certificates()
         with tempfile.TemporaryDirectory(prefix="heartwatch-") as folder:
             listener = Listener(str(Path(folder) / "control"), family="AF_UNIX", backlog=16)
             with self._change() as state:
@@ -94,6 +96,13 @@ class Supervisor:
                     self._stop(list(self._state.parts))
                 with self._change() as state:
                     state.supervisor, state.control = None, ""
+
+    def _renew_certificates(self) -> None:
+        """Make the secured platform's authority and certificates anew; nothing runs yet that has the earlier ones."""
+        from heartwatch.platform.certificates import SHORT, write_certificates  # noqa: PLC0415  only secured ones need it
+
+        names = dict.fromkeys(part.group for part in self._parts.values())
+        write_certificates(self.home / "tls", AUTHORITY, names, SHORT)
 
     def end(self, *_: Any) -> None:
         """Make `run` stop everything and return."""
@@ -276,14 +285,7 @@ class Supervisor:
         write_toml(self.home / "endpoints.toml", values, "Written by `heartwatch up`.")
 
     def _context(self) -> Context:
-        return Context(
-            home=self.home,
-            brokers=self._state.brokers,
-            identity=self._state.identity,
-            ports=self._state.ports,
-            secrets=self._secrets,
-            packages=Packages(),
-        )
+        return platform_context(self.home, self._state)
 
     def _launch(self, name: str, halt: threading.Event, state_meanwhile: PartState = PartState.STARTING) -> None:
         """Start one part and wait until it is healthy.
@@ -454,6 +456,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--brokers", type=int, required=True)
     parser.add_argument("--producers", type=int, required=True)
+    parser.add_argument("--secured", action="store_true")
     arguments = parser.parse_args()
     # Data, logs and secrets of all parts: for their owner alone.
     os.umask(0o077)
@@ -465,7 +468,7 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(0)
-        supervisor = Supervisor(arguments.home, arguments.brokers, arguments.producers)
+        supervisor = Supervisor(arguments.home, arguments.brokers, arguments.producers, arguments.secured)
         signal.signal(signal.SIGTERM, supervisor.end)
         signal.signal(signal.SIGINT, supervisor.end)
         supervisor.run()

@@ -27,7 +27,7 @@ from pyiceberg.types import TimestamptzType
 
 from heartwatch.analytic import Analytic
 from heartwatch.errors import HeartWatchError
-from heartwatch.iceberg import open_catalog
+from heartwatch.iceberg import open_catalog, open_files
 from heartwatch.postgres import execute
 from heartwatch.settings import PostgresSettings, S3Settings, Settings
 from kafkakit.avro_codec import arrow_schema, parse
@@ -228,16 +228,7 @@ class Reports:
             settings: where it is, and whose reports.
         """
         s3, pipeline = settings.s3, settings.pipeline
-        options: dict[str, Any] = {"region": s3.region, "force_virtual_addressing": not s3.path_style}
-        if s3.endpoint:
-            scheme, _, host = s3.endpoint.partition("://")
-            options |= {"endpoint_override": host, "scheme": scheme}
-        if s3.access_key_id.get_secret_value():
-            options |= {
-                "access_key": s3.access_key_id.get_secret_value(),
-                "secret_key": s3.secret_access_key.get_secret_value(),
-            }
-        self._files = fs.S3FileSystem(**options)
+        self._files = open_files(s3)
         self._folder = f"{s3.bucket}/reports/{pipeline.analytic}_v{pipeline.version}"
 
     def path(self, day: date) -> str:

@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import json
 from pyarrow.fs import FileSystem
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from heartwatch.iceberg import file_properties
+from heartwatch.iceberg import open_files
 from heartwatch.settings import S3Settings
 from heartwatch.sink.reader import NO_END, PLACES, FaultyObject, Listing, ObjectFault, SinkObject
 from heartwatch.sink.store import READ_ERRORS, Store, Stored, open_clock
@@ -51,7 +50,7 @@ class ConfluentSink:
     @classmethod
     def of(cls, s3: S3Settings) -> ConfluentSink:
         """Open the bucket that the settings name."""
-        files = PyArrowFileIO(file_properties(s3)).fs_by_scheme("s3", s3.bucket)
+        files = open_files(s3)
         return cls(files, f"{s3.bucket}/{s3.topics_folder}", open_clock(files, s3))
 
     def close(self) -> None:

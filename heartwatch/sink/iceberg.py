@@ -23,7 +23,7 @@ from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.table import FileScanTask, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from heartwatch.iceberg import open_catalog
+from heartwatch.iceberg import S3FileIO, open_catalog
 from heartwatch.postgres import PostgresError
 from heartwatch.settings import PostgresSettings, S3Settings
 from heartwatch.sink.reader import (
@@ -90,7 +90,7 @@ class IcebergSink:
     def now(self) -> datetime:
         """Return the time by the store's clock (see `SinkReader.now`)."""
         warehouse = str(self._catalog.properties["warehouse"])
-        return self._store(PyArrowFileIO(self._catalog.properties), warehouse).clock()
+        return self._store(S3FileIO(self._catalog.properties), warehouse).clock()
 
     def version(self, topic: str) -> str:
         """Return the present snapshot's id (see `SinkReader.version`)."""

@@ -13,6 +13,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from heartwatch.settings import S3Settings
 from heartwatch.sink.reader import ObjectError, SinkError
+from kafkakit.security import tls_verify
 
 _MILLION = 1_000_000
 _CLOCK_SECONDS = 10.0
@@ -94,11 +95,12 @@ def open_clock(files: FileSystem, s3: S3Settings) -> Callable[[], datetime]:
     if isinstance(files, LocalFileSystem):
         return lambda: datetime.now(UTC)
     address = s3.endpoint or f"https://s3.{s3.region}.amazonaws.com"
+    verify = tls_verify(s3.ca_file, "the S3 server")
 
     def ask() -> datetime:
         try:
             # A refusal is dated, too: no signature is needed.
-            answer = httpx.head(address, timeout=_CLOCK_SECONDS)
+            answer = httpx.head(address, timeout=_CLOCK_SECONDS, verify=verify)
             return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
         except (httpx.TransportError, KeyError, ValueError) as error:
             raise SinkError(f"{address!r} doesn't tell the time: {error!r}; see that the S3 server is up") from error

@@ -15,6 +15,7 @@ from heartwatch.errors import HeartWatchError
 from heartwatch.produce.supervision import PRODUCER_RUN
 from heartwatch.settings import Settings
 from heartwatch.web.prefect_api import PrefectApi, PrefectError
+from kafkakit.security import http_options
 from ksqlengine.client.rest_client import Ksqldb
 
 _NOT_FOUND = 404
@@ -153,7 +154,8 @@ class KsqlConsole:
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings."""
-        self._ksqldb = Ksqldb(settings.ksqldb, retry_seconds=1, transport=_ImpatientTransport())
+        verify = http_options(settings.ksqldb, "the KSQL server").get("verify", True)
+        self._ksqldb = Ksqldb(settings.ksqldb, retry_seconds=1, transport=_ImpatientTransport(verify=verify))
 
     def run(self, statement: str) -> Answer:
         """Run a statement.

@@ -20,16 +20,17 @@ from heartwatch.platform.services.web import WebPart
 __all__ = ["Context", "Part", "all_parts", "closure", "members", "order"]
 
 
-def all_parts(brokers: int = 1, producers: int = 2) -> dict[str, Part]:
+def all_parts(brokers: int = 1, producers: int = 2, secured: bool = False) -> dict[str, Part]:
     """Return every part by name.
 
     Args:
         brokers: Kafka brokers, 1 or 3.
         producers: workers of the producers' pool.
+        secured: whether they speak TLS and ask for a login.
     """
     parts: list[Part] = [
         PostgresPart(),
-        *(KafkaPart(number) for number in range(1, brokers + 1)),
+        *(KafkaPart(number, secured) for number in range(1, brokers + 1)),
         RegistryPart(),
         S3Part(),
         ConnectPart(),

@@ -16,6 +16,7 @@ import httpx
 from heartwatch.errors import HeartWatchError
 from heartwatch.platform.packages import Packages
 from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.state import PlatformState, load_accounts, load_secrets
 
 
 class NotHealthyError(HeartWatchError):
@@ -42,6 +43,8 @@ class Context:
         ports: port by name.
         secrets: passwords, shaped as the settings.
         packages: the JVM packages.
+        secured: whether all parts speak TLS and ask for a login.
+        accounts: passwords of the components, by account; only a secured platform has them.
     """
 
     home: Path
@@ -50,6 +53,8 @@ class Context:
     ports: Mapping[str, int]
     secrets: Mapping[str, Mapping[str, str]]
     packages: Packages
+    secured: bool = False
+    accounts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def data(self, name: str) -> Path:
         """Return the data folder of a part."""
@@ -63,10 +68,28 @@ class Context:
         """Return ``host:port`` of a named port."""
         return f"{LOOPBACK}:{self.ports[name]}"
 
+    def certificate(self, name: str, kind: str = "pem") -> Path:
+        """Return a file of the secured platform's certificates: "ca", or a part's, as "pem", "key", "both.pem"."""
+        return self.home / "tls" / f"{name}.{kind}"
+
     @property
     def bootstrap_servers(self) -> str:
         """Return the brokers' addresses."""
         return ",".join(self.address(f"kafka-{number}") for number in range(1, self.brokers + 1))
+
+
+def platform_context(home: Path, state: PlatformState) -> Context:
+    """Return what the parts of a home's platform may know of it; its secrets are made where they are missing."""
+    return Context(
+        home=home,
+        brokers=state.brokers,
+        identity=state.identity,
+        ports=state.ports,
+        secrets=load_secrets(home, state.secured),
+        packages=Packages(),
+        secured=state.secured,
+        accounts=load_accounts(home) if state.secured else {},
+    )
 
 
 @dataclass(frozen=True)

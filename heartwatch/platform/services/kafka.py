@@ -7,14 +7,22 @@ import subprocess
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heartwatch.platform.errors import PartError
+from heartwatch.platform.rights import OPERATOR, grant
 from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, NotHealthyError, Part
-from heartwatch.platform.state import write_atomically
+from heartwatch.platform.state import AUTHORITY, write_atomically
+from kafkakit.security import kafka_config
+from kafkakit.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 BROKER_COUNTS = (1, 3)
+CERTIFICATE = "kafka"
+SCRAM_LOGIN = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 _HEAP_MIB = 384
 _LOGGING = """\
@@ -33,12 +41,13 @@ logger.started.level = INFO
 class KafkaPart(Part):
     """One of the brokers."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, secured: bool = False) -> None:
         name = f"kafka-{number}"
+        own = (f"{name}-brokers",) if secured else ()
         super().__init__(
             name=name,
             group="kafka",
-            port_names=(name, f"{name}-controller"),
+            port_names=(name, f"{name}-controller", *own),
             memory_mib=_HEAP_MIB + 150,
             package_sets=("kafka",),
             # With three brokers stopped together the last one waits in vain for a quorum.
@@ -89,9 +98,8 @@ class KafkaPart(Part):
     def check(self, context: Context) -> None:
         """Ask this broker which brokers it sees."""
         from confluent_kafka import KafkaException  # noqa: PLC0415  the command line must start quickly
-        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
 
-        client = AdminClient({"bootstrap.servers": context.address(self.name), "log_level": 0})
+        client = self._admin(context)
         try:
             brokers = client.list_topics(timeout=3).brokers
         except KafkaException as error:
@@ -99,15 +107,46 @@ class KafkaPart(Part):
         if self.number not in brokers:
             raise NotHealthyError(f"brokers {sorted(brokers)} are registered, {self.number} is not yet")
 
+    def _admin(self, context: Context) -> AdminClient:
+        """Return a client of this broker that may do everything: on a secured platform by the brokers' own certificate."""
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415  the command line must start quickly
+
+        settings = KafkaSettings(bootstrap_servers=context.address(self.name))
+        if context.secured:
+            settings = KafkaSettings(
+                bootstrap_servers=context.address(f"{self.name}-brokers"),
+                security_protocol="SSL",
+                ssl_ca_file=context.certificate("ca"),
+                ssl_certificate_file=context.certificate(CERTIFICATE),
+                ssl_key_file=context.certificate(CERTIFICATE, "key"),
+            )
+        return AdminClient({**kafka_config(settings), "log_level": 0})
+
+    def configure(self, context: Context) -> None:
+        """Give the components of a secured platform their accounts and rights."""
+        if context.secured:
+            grant(self._admin(context), dict(context.accounts))
+
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
-        """Return all brokers' addresses and how many copies they can keep."""
+        """Return all brokers' addresses, how many copies they can keep, and how they are logged in to."""
         return {
             "kafka": {
                 "bootstrap_servers": context.bootstrap_servers,
                 "replication_factor": context.brokers,
                 "min_insync_replicas": in_sync(context.brokers),
+                **(client_security(context) if context.secured else {}),
             }
         }
+
+
+def client_security(context: Context, account: str = OPERATOR) -> dict[str, str]:
+    """Return how an account logs in to the brokers of a secured platform, shaped as the settings, without its password."""
+    return {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_username": account,
+        "ssl_ca_file": str(context.certificate("ca")),
+    }
 
 
 def in_sync(brokers: int) -> int:
@@ -117,7 +156,6 @@ def in_sync(brokers: int) -> int:
 
 def broker_properties(number: int, context: Context) -> dict[str, str | int]:
     """Return the configuration of a broker."""
-    own, controller = context.address(f"kafka-{number}"), context.address(f"kafka-{number}-controller")
     quorum = ",".join(context.address(f"kafka-{other}-controller") for other in range(1, context.brokers + 1))
     copies = {
         f"{topic}.replication.factor": context.brokers
@@ -126,8 +164,7 @@ def broker_properties(number: int, context: Context) -> dict[str, str | int]:
     return {
         "process.roles": "broker,controller",
         "node.id": number,
-        "listeners": f"PLAINTEXT://{own},CONTROLLER://{controller}",
-        "advertised.listeners": f"PLAINTEXT://{own},CONTROLLER://{controller}",
+        **(_secured_listeners(number, context) if context.secured else _open_listeners(number, context)),
         "controller.listener.names": "CONTROLLER",
         "controller.quorum.bootstrap.servers": quorum,
         "log.dirs": str(context.data(f"kafka-{number}") / "log"),
@@ -144,6 +181,55 @@ def broker_properties(number: int, context: Context) -> dict[str, str | int]:
         # The default, 128 MiB, is a third of the heap.
         "log.cleaner.dedupe.buffer.size": 16 << 20,
     }
+
+
+def _open_listeners(number: int, context: Context) -> dict[str, str | int]:
+    own, controller = context.address(f"kafka-{number}"), context.address(f"kafka-{number}-controller")
+    listeners = f"PLAINTEXT://{own},CONTROLLER://{controller}"
+    return {"listeners": listeners, "advertised.listeners": listeners}
+
+
+def _secured_listeners(number: int, context: Context) -> dict[str, str | int]:
+    """Return listeners with TLS: SCRAM for clients, the brokers' own certificate among brokers and controllers.
+
+    So the first account can be made without a password on a command line, and no account lets anybody pass for a broker.
+    """
+    addresses = {"SASL_SSL": "", "BROKERS": "-brokers", "CONTROLLER": "-controller"}
+    listeners = ",".join(f"{name}://{context.address(f'kafka-{number}{suffix}')}" for name, suffix in addresses.items())
+    known = {
+        f"listener.name.{name}.ssl.client.auth": kind
+        for name, kind in (("sasl_ssl", "none"), ("brokers", "required"), ("controller", "required"))
+    }
+    return {
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "SASL_SSL:SASL_SSL,BROKERS:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "BROKERS",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": f"{SCRAM_LOGIN} required;",
+        **java_stores(context, CERTIFICATE),
+        **known,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:CN={AUTHORITY}-{CERTIFICATE}",
+        "allow.everyone.if.no.acl.found": "false",
+    }
+
+
+def java_stores(context: Context, name: str | None = None, prefix: str = "") -> dict[str, str | int]:
+    """Return whom a Java program trusts on a secured platform, and what it shows of itself.
+
+    Args:
+        context: the platform.
+        name: its certificate; None for clients without one.
+        prefix: of the properties' names.
+    """
+    stores = {"truststore": context.certificate("ca")}
+    if name is not None:
+        stores["keystore"] = context.certificate(name, "both.pem")
+    properties: dict[str, str | int] = {}
+    for store, path in stores.items():
+        properties |= {f"{prefix}ssl.{store}.type": "PEM", f"{prefix}ssl.{store}.location": str(path)}
+    return properties
 
 
 def kafka_uuid(identity: str, purpose: str) -> str:

@@ -9,6 +9,7 @@ import httpx
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import Settings
 from heartwatch.web.timeouts import REQUEST_SECONDS
+from kafkakit.security import tls_verify
 
 
 class StorageError(HeartWatchError):
@@ -24,7 +25,9 @@ class StorageReader:
     def __init__(self, settings: Settings) -> None:
         """Take the settings; nothing is asked before `read`."""
         self._endpoint = settings.s3.endpoint
-        self._http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
+        self._http = httpx.Client(
+            timeout=REQUEST_SECONDS, trust_env=False, verify=tls_verify(settings.s3.ca_file, "the S3 server")
+        )
 
     def read(self) -> bool:
         """Ask the server; a refusal counts as an answer.

@@ -35,6 +35,7 @@ from confluent_kafka.admin import (
 
 from kafkakit.commit_metadata import raw_metadata, unframed
 from kafkakit.errors import KafkaKitError
+from kafkakit.security import kafka_config
 from kafkakit.settings import KafkaSettings
 from kafkakit.waiting import wait_until
 
@@ -134,7 +135,7 @@ class KafkaAdmin:
         """
         self._brokers = settings.bootstrap_servers
         self._timeout = timeout_seconds
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+        self._admin = AdminClient(kafka_config(settings))
 
     def topics(self) -> list[str]:
         """Return the names of all topics but Kafka's own (``__…``), sorted.
@@ -573,7 +574,7 @@ def producer_config(
         **overrides: further librdkafka settings, with ``_`` for ``.``.
     """
     config: dict[str, Any] = {
-        "bootstrap.servers": settings.bootstrap_servers,
+        **kafka_config(settings),
         "acks": "all",
         "enable.idempotence": True,
         # The Java client's hash, so that Connect, KSQL and our producers put one key into one partition number.
@@ -602,7 +603,7 @@ def consumer_config(
         **overrides: further librdkafka settings, with ``_`` for ``.``.
     """
     config = {
-        "bootstrap.servers": settings.bootstrap_servers,
+        **kafka_config(settings),
         "group.id": group,
         "isolation.level": "read_committed",
         "enable.auto.commit": False,

@@ -112,7 +112,8 @@ def open_batch_consumer(config: Mapping[str, Any], *, with_headers: bool = False
         config: librdkafka's consumer configuration; ``group.id`` is required by librdkafka though no group is joined.
         with_headers: read the messages' headers too, which only the plain consumer does.
     """
-    if native_is_available() and not with_headers:
+    # Python's callbacks (tokens of `oauth_cb`) are confluent-kafka's.
+    if native_is_available() and not with_headers and "oauth_cb" not in config:
         return NativeBatchConsumer(config)
     return PlainBatchConsumer(config, with_headers=with_headers)
 

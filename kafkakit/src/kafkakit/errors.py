@@ -7,6 +7,7 @@
     │   ├── TopicExistsError
     │   ├── UnknownTopicError
     │   └── HungClientError         a client doesn't close
+    ├── SecurityError               security: a client can't log in with what the settings say
     ├── BatchConsumerError          batch_consumer
     ├── TopicError                  topic_reader: a topic can't be read
     ├── RegistryError               registry: the schema registry refused, or could not be reached

@@ -19,6 +19,7 @@ from authlib.deprecate import AuthlibDeprecationWarning
 from kafkakit.avro_codec import UnusableSchemaError
 from kafkakit.avro_references import with_references
 from kafkakit.errors import KafkaKitError
+from kafkakit.security import registry_config
 from kafkakit.settings import RegistrySettings
 from kafkakit.waiting import wait_until
 
@@ -76,7 +77,12 @@ class Registry:
         """
         self._url = settings.url
         self._client = SchemaRegistryClient(
-            {"url": settings.url, "timeout": timeout_seconds, "retries.wait.ms": 200, "retries.max.wait.ms": 2_000}
+            {
+                **registry_config(settings),
+                "timeout": timeout_seconds,
+                "retries.wait.ms": 200,
+                "retries.max.wait.ms": 2_000,
+            }
         )
         self._schemas: dict[int, Schema] = {}
 

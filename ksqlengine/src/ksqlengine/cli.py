@@ -7,12 +7,16 @@ before Polars is loaded.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
+from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 
+from kafkakit.errors import KafkaKitError
 from ksqlengine.errors import KsqlEngineError
 
 if TYPE_CHECKING:
@@ -24,6 +28,8 @@ _FAILED, _UNUSABLE = 1, 2
 _HISTORY = Path("~/.ksqlengine_history")
 
 Servers = Annotated[list[str] | None, Parameter(name="--server", negative="")]
+
+_PASSWORD_VARIABLE = "KSQLENGINE_PASSWORD"  # noqa: S105 - its name
 
 
 @app.command(name="test")
@@ -59,6 +65,11 @@ def server(
     data_dir: Path = Path(".ksqlengine"),
     properties: Annotated[list[str] | None, Parameter(name="--property", negative="")] = None,
     log_level: str = "INFO",
+    kafka_config: Path | None = None,
+    registry_config: Path | None = None,
+    tls_certificate: Path | None = None,
+    tls_key: Path | None = None,
+    users_file: Path | None = None,
 ) -> None:
     """Run ksqlDB's REST API over Kafka until the process is asked to stop.
 
@@ -70,9 +81,20 @@ def server(
         data_dir: folder of this process, which keeps its name there; each process needs its own.
         properties: NAME=VALUE, the server's default of a session property; may be given several times.
         log_level: DEBUG, INFO, WARNING or ERROR.
+        kafka_config: properties file, readable by its owner only, of how brokers are logged in to, with librdkafka's names:
+            security.protocol, sasl.mechanism, sasl.username, sasl.password, ssl.ca.location, ….
+        registry_config: the same of the schema registry: basic.auth.user, basic.auth.password, bearer.auth.token,
+            ssl.ca.location, ….
+        tls_certificate: PEM file of the server's certificate with its chain: HTTPS instead of HTTP.
+        tls_key: PEM file of the certificate's key.
+        users_file: lines user=password, readable by its owner only: basic auth; without it everybody may do everything.
     """
     from ksqlengine.rest.api import serve  # noqa: I001, PLC0415 - before anything that loads Polars
+    from kafkakit.security import kafka_config as kafka_client_config  # noqa: PLC0415
+    from kafkakit.security import read_http_config, read_kafka_config  # noqa: PLC0415
     from kafkakit.settings import KafkaSettings, RegistrySettings  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+    from ksqlengine.rest.access import ServerAccess  # noqa: PLC0415
     from ksqlengine.server.engine import EngineConfig  # noqa: PLC0415
     from ksqlengine.server.session_properties import with_changes  # noqa: PLC0415
 
@@ -80,41 +102,55 @@ def server(
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         config = EngineConfig(
-            kafka=KafkaSettings(bootstrap_servers=bootstrap_servers),
-            registry=RegistrySettings(url=schema_registry_url),
+            kafka=KafkaSettings(
+                bootstrap_servers=bootstrap_servers, **(read_kafka_config(kafka_config) if kafka_config else {})
+            ),
+            registry=RegistrySettings(
+                url=schema_registry_url, **(read_http_config(registry_config) if registry_config else {})
+            ),
             service_id=service_id,
             data_dir=data_dir,
             properties=with_changes({}, dict(given.partition("=")[::2] for given in properties or ())),
             address=listen,
         )
-    except KsqlEngineError as error:
+        access = ServerAccess.of(tls_certificate, tls_key, users_file)
+        kafka_client_config(config.kafka)
+    except (KsqlEngineError, KafkaKitError) as error:
         _leave(str(error), _UNUSABLE)
-    serve(config, listen)
+    except ValidationError as error:
+        _leave("; ".join(_complaint(found) for found in error.errors(include_input=False)), _UNUSABLE)
+    serve(config, listen, access)
 
 
 @app.command
-def shell(*, servers: Servers = None) -> None:
+def shell(*, servers: Servers = None, user: str = "", client_config: Path | None = None) -> None:
     """Open a KSQL prompt on a running server (or ksqlDB); statements that are piped in run as those of a file.
 
     Exits with 1 when a statement is refused or no server answers.
 
     Args:
         servers: a server's address, http://127.0.0.1:8088 by default; several may be given, the first healthy one is used.
+        user: who logs in; the password comes from KSQLENGINE_PASSWORD, or is asked for.
+        client_config: properties file, readable by its owner only, of how servers are logged in to: basic.auth.user,
+            basic.auth.password, bearer.auth.token, ssl.ca.location, ssl.certificate.location, ssl.key.location.
     """
     from ksqlengine.client.shell import open_prompt, run_statements  # noqa: PLC0415
 
+    settings = _settings(servers, user, client_config)
     if not sys.stdin.isatty():
-        sys.exit(0 if run_statements(_settings(servers), sys.stdin.read()) else _FAILED)
-    open_prompt(_settings(servers), _HISTORY.expanduser())
+        sys.exit(0 if run_statements(settings, sys.stdin.read()) else _FAILED)
+    open_prompt(settings, _HISTORY.expanduser())
 
 
 @app.command
-def run(file: Path, /, *, servers: Servers = None) -> None:
+def run(file: Path, /, *, servers: Servers = None, user: str = "", client_config: Path | None = None) -> None:
     """Run a file of statements on a running server (or ksqlDB); the first that fails ends it.
 
     Args:
         file: statements.
         servers: as in `shell`.
+        user: as in `shell`.
+        client_config: as in `shell`.
     """
     from ksqlengine.client.shell import run_statements  # noqa: PLC0415
 
@@ -122,13 +158,40 @@ def run(file: Path, /, *, servers: Servers = None) -> None:
         sql = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         _leave(f"file {str(file)!r} can't be read: {error}")
-    sys.exit(0 if run_statements(_settings(servers), sql) else _FAILED)
+    sys.exit(0 if run_statements(_settings(servers, user, client_config), sql) else _FAILED)
 
 
-def _settings(servers: list[str] | None) -> KsqldbSettings:
+def _settings(servers: list[str] | None, user: str, client_config: Path | None) -> KsqldbSettings:
+    """Return which servers are meant and how they are logged in to; a password is asked for on a terminal only."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from kafkakit.security import SecurityError, read_http_config  # noqa: PLC0415
     from ksqlengine.client.settings import KsqldbSettings  # noqa: PLC0415
 
-    return KsqldbSettings(urls=servers) if servers else KsqldbSettings()
+    try:
+        given: dict[str, Any] = dict(read_http_config(client_config)) if client_config else {}
+        if user:
+            given |= {"user": user, "password": _password(user)}
+        return KsqldbSettings(**given, **({"urls": servers} if servers else {}))
+    except SecurityError as error:
+        _leave(str(error), _UNUSABLE)
+    except ValidationError as error:
+        _leave("; ".join(_complaint(found) for found in error.errors(include_input=False)), _UNUSABLE)
+
+
+def _password(user: str) -> str:
+    given = os.environ.get(_PASSWORD_VARIABLE, "")
+    if not given and sys.stdin.isatty():
+        given = getpass(f"password of {user}: ")
+    if not given:
+        _leave(f"there is no password for user {user!r}; set {_PASSWORD_VARIABLE}", _UNUSABLE)
+    return given
+
+
+def _complaint(found: Mapping[str, Any]) -> str:
+    """Return what is wrong with a setting, without its value, which may be a secret."""
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else str(found["msg"])
 
 
 def _leave(message: str, code: int = _FAILED) -> NoReturn:
@@ -144,5 +207,5 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         app(arguments)
-    except KsqlEngineError as error:
+    except (KsqlEngineError, KafkaKitError) as error:
         _leave(str(error))

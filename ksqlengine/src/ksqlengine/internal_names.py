@@ -22,6 +22,11 @@ def command_topic(service_id: str) -> str:
     return f"{INTERNAL_PREFIX}{service_id}command_topic"
 
 
+def reader_group(service_id: str, name: str) -> str:
+    """Return the consumer group of a reader that joins none: brokers ask whether it may, so it is named as the service's are."""
+    return f"{INTERNAL_PREFIX}{service_id}{name}"
+
+
 def query_topic(service_id: str, query_id: str, suffix: str) -> str:
     """Return the name of a query's own topic."""
     return f"{query_group(service_id, query_id)}-{suffix}"

@@ -30,7 +30,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return what the server and the prompt were started with, instead of starting them."""
     found: list[str] = []
     monkeypatch.setattr(
-        rest, "serve", lambda config, listen: found.append(f"{config.kafka.bootstrap_servers} {listen}")
+        rest, "serve", lambda config, listen, _: found.append(f"{config.kafka.bootstrap_servers} {listen}")
     )
     monkeypatch.setattr(shell, "open_prompt", lambda settings, history: found.append(settings.urls[0]))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)

@@ -42,6 +42,9 @@ class Resources:
     def partitions(self, topic: str) -> int:
         return 1
 
+    def reader_group(self, name: str) -> str:
+        return name
+
     def topic_id(self, topic: str) -> str:
         return self._topic.topic_id
 

@@ -33,7 +33,7 @@ def optional(folder: str) -> dict[str, set[str]]:
 
 
 def test_the_modules_are_those_of_the_declared_packages() -> None:
-    declared = {**optional("."), "native": optional("kafkakit")["native"]}
+    declared = {**optional("."), **{name: optional("kafkakit")[name] for name in ("msk", "native")}}
     distributions = packages_distributions()
     found = {extra: {canonicalize_name(distributions[name][0]) for name in MODULES[extra]} for extra in MODULES}
 

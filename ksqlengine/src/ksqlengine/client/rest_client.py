@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import stamina
 
+from kafkakit.security import http_options
 from kafkakit.waiting import wait_until
 from ksqlengine.client.settings import KsqldbSettings
 from ksqlengine.errors import KsqlEngineError
@@ -29,6 +30,7 @@ MEDIA_TYPE = "application/vnd.ksql.v1+json"
 ROWS_MEDIA_TYPE = "application/vnd.ksqlapi.delimited.v1"
 
 _NOT_READY = 503
+_NOT_LET_IN = (401, 403)
 _NOT_YET = "is not available yet. Please try again later."  # 400 to a pull query whose table has only just been made
 _FENCED = "newer producer with the same transactionalId"
 _STATEMENT_SECONDS = (
@@ -171,11 +173,9 @@ class Ksqldb:
         """
         self._settings = settings
         self._retry_seconds = retry_seconds
-        self._http = httpx.Client(
-            timeout=settings.request_timeout_seconds,
-            headers={"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE},
-            transport=transport,
-        )
+        options = http_options(settings, "the KSQL server")
+        options["headers"] |= {"Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}
+        self._http = httpx.Client(timeout=settings.request_timeout_seconds, transport=transport, **options)
         self._preferred = 0
         self._statements = threading.Lock()
 
@@ -536,6 +536,8 @@ def _answer(response: httpx.Response, operation: str) -> Any:
             int(body.get("error_code", 0)), str(body["message"]), str(body["statementText"])
         )
     message = body.get("message", body) if isinstance(body, dict) else body
+    if response.status_code in _NOT_LET_IN:
+        message = f"{message}; see the user and the password, or the token, that the settings have for the KSQL servers"
     code = body.get("error_code", response.status_code) if isinstance(body, dict) else response.status_code
     raise KsqldbError(f"can't {operation}: {message} ({code})")
 

@@ -1,13 +1,13 @@
-"""Which KSQL servers a client talks to."""
+"""Which KSQL servers a client talks to, and how it logs in."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from kafkakit.settings import SettingsSection
+from kafkakit.settings import HttpAccess
 
 
-class KsqldbSettings(SettingsSection):
+class KsqldbSettings(HttpAccess):
     """KSQL servers: real ksqlDB or the embedded engine."""
 
     urls: list[str] = Field(

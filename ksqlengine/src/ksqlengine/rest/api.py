@@ -24,6 +24,7 @@ from starlette.websockets import WebSocket
 
 from kafkakit.admin import KafkaClientError
 from ksqlengine.language import ast
+from ksqlengine.rest.access import ServerAccess
 from ksqlengine.rest.answers import ANSWERS, DELIMITED, JSON, KSQL_JSON, RowsResponse, accepted
 from ksqlengine.rest.bodies import error_response, json_object, json_response, texts
 from ksqlengine.rest.http_server import run_http_server
@@ -347,15 +348,16 @@ def _query_text(body: Mapping[str, Any], field: str) -> str:
     return text
 
 
-def serve(config: EngineConfig, listen: str) -> None:
+def serve(config: EngineConfig, listen: str, access: ServerAccess | None = None) -> None:
     """Run an engine and its REST API until the process is asked to stop.
 
     Args:
         config: the engine's.
         listen: ``host:port``.
+        access: who is let in, and the certificate; None: everybody, in clear text.
 
     Raises:
         EngineStartError: another process uses the data folder, or the address can't be listened on.
     """
     server = Server(Engine(config), listen)
-    run_http_server(server.application(), listen, server.stop_queries)
+    run_http_server(server.application(), listen, server.stop_queries, access or ServerAccess())

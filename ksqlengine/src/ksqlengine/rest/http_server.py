@@ -1,7 +1,8 @@
-"""HTTP/1.1 and HTTP/2 without TLS on one port, as ksqlDB's clients speak them.
+"""HTTP/1.1 and HTTP/2 on one port, with TLS or without, as ksqlDB's clients speak them.
 
 ksqlDB's Java client, its migrations tool and others speak HTTP/2 from the first byte ("prior knowledge", RFC 9113, section 3.3);
-curl, browsers and simpler clients speak HTTP/1.1. hypercorn tells them apart by that first byte.
+curl, browsers and simpler clients speak HTTP/1.1. hypercorn tells them apart by that first byte, and with TLS by what
+the client asks for (ALPN).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ksqlengine.rest.access import BasicAuth, ServerAccess
 from ksqlengine.server.engine import EngineStartError
 
 _GRACE_SECONDS, _STOP_SECONDS = 10, 600
@@ -69,17 +71,19 @@ class WholeRequests:
         await self._application(scope, noting_receive, delayed_send)
 
 
-def run_http_server(application: ASGIApp, listen: str, on_stop: Callable[[], None]) -> None:
+def run_http_server(application: ASGIApp, listen: str, on_stop: Callable[[], None], access: ServerAccess) -> None:
     """Serve an application until the process is asked to stop by SIGINT or SIGTERM.
 
     Args:
         application: an ASGI application with a lifespan.
         listen: ``host:port``; an IPv6 address stands in brackets.
         on_stop: called when the process is asked to stop, before open connections are waited for.
+        access: who is let in, and the certificate.
 
     Raises:
-        EngineStartError: the address can't be listened on.
+        EngineStartError: the address can't be listened on, or the certificate or the users are of no use.
     """
+    access.check(listen)
     # hypercorn closes the descriptor with its server.
     descriptor = _listening(listen).detach()
     config = Config()
@@ -91,7 +95,9 @@ def run_http_server(application: ASGIApp, listen: str, on_stop: Callable[[], Non
     config.h11_max_incomplete_size = _MOST_HEADER_BYTES
     config.h2_max_header_list_size = _MOST_HEADER_BYTES
     config.include_server_header = False
-    asyncio.run(_serve(application, config, on_stop))
+    if access.certificate_file:
+        config.certfile, config.keyfile = str(access.certificate_file), str(access.key_file)
+    asyncio.run(_serve(BasicAuth(application, access.users) if access.users else application, config, on_stop))
 
 
 async def _serve(application: ASGIApp, config: Config, on_stop: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from kafkakit.admin import KafkaAdmin, TopicExistsError, TopicState, consumer_co
 from kafkakit.batch_consumer import BEGINNING, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.errors import KsqlEngineError
-from ksqlengine.internal_names import command_topic
+from ksqlengine.internal_names import command_topic, reader_group
 
 _REQUEST_SECONDS = 60.0
 _POLL_SECONDS = 0.2
@@ -190,7 +190,7 @@ class CommandTopic:
             raise RuntimeError(f"the command topic can't be followed: {self.failure}")
 
     def _follow(self) -> None:
-        config = consumer_config(self._kafka, f"{self._service_id}commands", "earliest")
+        config = consumer_config(self._kafka, reader_group(self._service_id, "commands"), "earliest")
         try:
             with open_batch_consumer({**config, "enable.partition.eof": True, "fetch.wait.max.ms": 50}) as consumer:
                 consumer.assign([(self.topic, 0, BEGINNING)])

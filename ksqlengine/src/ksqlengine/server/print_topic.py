@@ -57,7 +57,8 @@ def print_topic(
             raise KsqlError(f"Topic does not exist: {statement.topic}", BAD_STATEMENT)
         raise _missing(statement.topic, resources)
     partitions = resources.partitions(statement.topic)
-    config = {**consumer_config(kafka, f"print_{uuid.uuid4().hex}", "earliest"), "fetch.wait.max.ms": 50}
+    group = resources.reader_group(f"print_{uuid.uuid4().hex}")
+    config = {**consumer_config(kafka, group, "earliest"), "fetch.wait.max.ms": 50}
     printed = PrintedRecords(resources.decoded)
     return _printed(statement, partitions, config, printed, stop, with_formats=with_formats)
 

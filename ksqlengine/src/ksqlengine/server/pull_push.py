@@ -231,7 +231,7 @@ class RunningTransientQuery:
                 left = {partition: end for partition, end in left.items() if reached.get(partition, 0) < end}
 
     def _config(self) -> dict[str, Any]:
-        config = consumer_config(self._kafka, self.query_id, "earliest")
+        config = consumer_config(self._kafka, self._resources.reader_group(self.query_id), "earliest")
         return {**config, "enable.partition.eof": True, "fetch.wait.max.ms": 50, "queued.max.messages.kbytes": 16_384}
 
 

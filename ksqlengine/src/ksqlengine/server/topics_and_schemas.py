@@ -19,6 +19,7 @@ from kafkakit.writer_schemas import WriterSchemas
 from ksqlengine.execution.stages import SinkSpec, Stage, stages
 from ksqlengine.execution.writers import WriteSchemas
 from ksqlengine.formats.avro import avro_of_schema
+from ksqlengine.internal_names import reader_group
 from ksqlengine.plan.catalog import Source, source_steps
 from ksqlengine.plan.steps import Column, Format, QueryPlan
 from ksqlengine.planning.canonical import ResultTopic
@@ -87,7 +88,12 @@ class Resources:
         self.registry = Registry(registry)
         self._replication_factor = kafka.replication_factor
         self._service_id = service_id
+
         self._writer_schemas = WriterSchemas(self.registry.avro_schema)
+
+    def reader_group(self, name: str) -> str:
+        """Return the consumer group of a reader that joins none."""
+        return reader_group(self._service_id, name)
 
     def partitions(self, topic: str) -> int:
         """Return a topic's number of partitions.

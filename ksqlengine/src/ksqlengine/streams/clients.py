@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from kafkakit.admin import HungClientError, KafkaAdmin, consumer_config, producer_config, send_offsets
 from kafkakit.batch_consumer import BatchConsumer, open_batch_consumer
 from kafkakit.record_times import written_ms
+from kafkakit.security import kafka_config
 from ksqlengine.execution.readers import Rejected
 from ksqlengine.execution.stages import Stage
 from ksqlengine.execution.writers import Outgoing
@@ -66,7 +67,7 @@ class StageClients:
         self._context = context
         self._group_name = group
         self._closing: list[Callable[[], object]] = []
-        self._admin = AdminClient({"bootstrap.servers": context.kafka.bootstrap_servers})
+        self._admin = AdminClient(kafka_config(context.kafka))
         self._kafka = KafkaAdmin(context.kafka)
         self.reading_config: dict[str, Any] = {
             **consumer_config(context.kafka, f"{group}-reader", "error"),

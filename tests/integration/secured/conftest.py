@@ -1,0 +1,54 @@
+"""A secured platform of the session, beside the plain one; each module says which parts of it it needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heartwatch.platform.platform import Platform
+from heartwatch.platform.state import load_accounts
+from heartwatch.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="session")
+def secured_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("secured") / "home"
+    yield home
+    if request.session.testsfailed and (home / "logs").exists():
+        shutil.copytree(home / "logs", home.parent / "logs")
+        print(f"the secured platform's logs are in {home.parent / 'logs'}")
+    Platform(home).clean()
+
+
+@pytest.fixture(scope="module")
+def secured(request: pytest.FixtureRequest, secured_home: Path) -> Platform:
+    """The session's secured platform, with the parts that the module's mark names running."""
+    marker = request.node.get_closest_marker("parts")
+    assert marker is not None, "mark the module with pytest.mark.parts(…)"
+    platform = Platform(secured_home, marker.args, secured=True)
+    platform.up()
+    return platform
+
+
+class Accounts:
+    """Settings as the secured platform's components have them."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._passwords = load_accounts(home)
+
+    def settings(self, account: str, **kafka: Any) -> Settings:
+        """Return the settings of one that logs in to the brokers with an account."""
+        settings = load_settings(home=self._home)
+        login = {"sasl_username": account, "sasl_password": self._passwords.get(account, "guessed")}
+        given = settings.kafka.model_dump() | login | kafka
+        return settings.model_copy(update={"kafka": type(settings.kafka)(**given)})
+
+
+@pytest.fixture(scope="module")
+def accounts(secured: Platform) -> Accounts:
+    return Accounts(secured.home)
