@@ -75,13 +75,13 @@ unit: setup ## Run the unit tests: no processes, seconds
 integration: integration-pipeline integration-engine integration-machines ## Run the integration tests: real embedded parts
 
 integration-pipeline: setup $(RECORDINGS) ## Of these: deploy, load, produce, sink, verify
-	$(BIN)/python -m pytest --ignore tests/integration/clusters --ignore tests/integration/engine tests/integration
+	$(BIN)/python -m pytest --ignore tests/integration/clusters --ignore tests/integration/engine --ignore tests/integration/secured tests/integration
 
 integration-engine: setup ## Of these: the KSQL engine
 	$(BIN)/python -m pytest tests/integration/engine
 
-integration-machines: setup ## Of these: the EC2 machines, against a local AWS
-	$(BIN)/python -m pytest tests/integration/clusters
+integration-machines: setup ## Of these: the EC2 machines, against a local AWS, and the secured platform
+	$(BIN)/python -m pytest tests/integration/clusters tests/integration/secured
 
 e2e: setup $(RECORDINGS) ## Run the end-to-end tests: Prefect, workers, a browser
 	$(BIN)/python -m pytest tests/e2e

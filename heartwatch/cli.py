@@ -37,7 +37,7 @@ _COMMANDS = {
     "ksql": ("heartwatch.ksql.commands:app", "Test KSQL without a broker, or talk to the running engine."),
     "check": (
         "heartwatch.ksql.commands:check",
-        "Check the KSQL migrations without a server: every mistake with its file, line and remedy.",
+        "Check the KSQL migrations and the logins without a server: every mistake with its place and remedy.",
     ),
     "web": ("heartwatch.web.commands:web", "Serve the live page: the pipeline, the alerts and the people at a glance."),
     "heartbeat": (

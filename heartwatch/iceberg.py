@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from psycopg2 import sql
 from pyarrow.fs import FileSystem, S3FileSystem
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
-from heartwatch.postgres import execute
+from heartwatch.postgres import execute, tls_options
 from heartwatch.settings import PostgresSettings, S3Settings
 
 CATALOG = "iceberg"
@@ -29,6 +29,7 @@ def open_catalog(postgres: PostgresSettings, s3: S3Settings) -> SqlCatalog:
     password = quote(postgres.password.get_secret_value(), safe="")
     address = f"{postgres.host}:{postgres.port}/{postgres.database}"
     uri = f"postgresql+psycopg2://{postgres.user}:{password}@{address}?options=-csearch_path%3D{s3.catalog_schema}"
+    uri += f"&{urlencode(tls_options(postgres))}"
     return SqlCatalog(CATALOG, uri=uri, warehouse=f"s3://{s3.bucket}/{s3.warehouse}", **file_properties(s3))
 
 

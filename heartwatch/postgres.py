@@ -39,12 +39,19 @@ def connect(settings: PostgresSettings) -> Any:
             user=settings.user,
             password=settings.password.get_secret_value(),
             connect_timeout=_CONNECT_SECONDS,
+            **tls_options(settings),
         )
     except psycopg2.OperationalError as error:
         raise PostgresError(
             f"can't connect to database {settings.database!r} at {settings.host}:{settings.port} as {settings.user!r}: "
             f"{str(error).strip()}; see that Postgres is up and the password is right"
         ) from error
+
+
+def tls_options(settings: PostgresSettings) -> dict[str, str]:
+    """Return how the server is known, as libpq's clients take it."""
+    authority = {"sslrootcert": str(settings.ca_file)} if settings.ca_file else {}
+    return {"sslmode": settings.sslmode, **authority}
 
 
 def execute(

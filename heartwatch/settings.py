@@ -3,19 +3,22 @@
 Values come, first found wins, from: arguments, ``HEARTWATCH_…`` environment variables (``__`` between levels), the file
 ``settings.toml`` in the home, for the profile ``local`` the addresses that the embedded platform wrote when it started, and the
 profile's file ``deployments/profiles/<profile>.toml``. A flow run has its worker's environment, not that of whoever asked for
-it: what is to hold for runs stands in ``settings.toml``, which each run reads. Secrets are never here: they come from
-Prefect blocks, the environment or the platform's secrets file.
+it: what is to hold for runs stands in ``settings.toml``, which each run reads. Secrets are never here: they come from the
+environment, from files (the platform's secrets file; a file each in the folder that HEARTWATCH_SECRETS_FOLDER names), or from a
+Prefect block (`add_source`; `tasks.secrets` has it).
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import NestedSecretsSettingsSource as SecretsSource
 from pydantic_settings import SettingsError as SourceError
 
 from heartwatch.errors import HeartWatchError
@@ -43,6 +46,14 @@ def _default_home() -> Path:
 
 DEFAULT_HOME = _default_home()
 """Where the embedded platform keeps its data unless HEARTWATCH_HOME names another folder."""
+
+Source = Callable[[], dict[str, Any]]
+"""Gives further values, shaped as the settings."""
+
+_SOURCES: list[Source] = []
+
+SECRETS_FOLDER = "HEARTWATCH_SECRETS_FOLDER"
+"""Variable that names a folder of files, one a secret (``kafka__sasl_password``), as Docker and Kubernetes mount them."""
 
 
 class SettingsError(HeartWatchError):
@@ -87,6 +98,10 @@ class PostgresSettings(SettingsSection):
     database: str = Field("heartwatch", description="database")
     user: str = Field("heartwatch", description="role")
     password: SecretStr = Field(SecretStr(""), description="HEARTWATCH_POSTGRES__PASSWORD or the platform's secrets")
+    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = Field(
+        "prefer", description="how much TLS: verify-full knows the server by its certificate and name"
+    )
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server, for verify-…")
     historical_table: str = Field(
         "historical", pattern=r"^[a-z][a-z0-9_]*$", description="table of the personal ranges, in the schema public"
     )
@@ -239,7 +254,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEARTWATCH_", env_nested_delimiter="__", extra="forbid")
 
-    profile: Literal["local", "docker", "ec2"] = Field("local", description="which platform the flows talk to")
+    profile: Literal["local", "docker", "ec2", "msk", "confluent-cloud", "secured"] = Field(
+        "local", description="which platform the flows talk to"
+    )
     home: Path = Field(DEFAULT_HOME, description="data of the embedded platform, logs, secrets, state")
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     registry: RegistrySettings = Field(default_factory=RegistrySettings)
@@ -274,7 +291,21 @@ class Settings(BaseSettings):
         chosen = {**env_settings(), **init_settings()}
         profile = str(chosen.get("profile", "local"))
         home = Path(str(chosen.get("home", DEFAULT_HOME))).expanduser()
-        return init_settings, env_settings, _FileSource(settings_cls, profile, home)
+        folder = os.environ.get(SECRETS_FOLDER)
+        if folder and not Path(folder).is_dir():
+            raise SettingsError(f"{SECRETS_FOLDER}={folder!r} is not a folder; mount the secrets there, or unset it")
+        secrets = SecretsSource(file_secret_settings, secrets_dir=folder, secrets_prefix="")
+        return init_settings, env_settings, secrets, *_given(settings_cls), _FileSource(settings_cls, profile, home)
+
+
+def add_source(source: Source) -> None:
+    """Have settings take what a source gives, below the environment and above the files; it is asked each time they are read."""
+    if source not in _SOURCES:
+        _SOURCES.append(source)
+
+
+def _given(settings_cls: type[BaseSettings]) -> list[PydanticBaseSettingsSource]:
+    return [InitSettingsSource(settings_cls, init_kwargs=source()) for source in _SOURCES]
 
 
 class _FileSource(PydanticBaseSettingsSource):

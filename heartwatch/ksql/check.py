@@ -33,8 +33,8 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        file: path below the project's top folder.
-        line: where in it, from 1.
+        file: path below the project's top folder; what is wrong with the settings: the profile and the variable.
+        line: where in it, from 1; 0 for the settings.
         what: what is wrong, with the value.
         remedy: what to do.
     """
@@ -81,7 +81,10 @@ def check_analytic(name: str, overrides: Mapping[str, Any] | None = None, root: 
 
 def shown(findings: Iterable[Finding]) -> str:
     """Return the findings as text, one per line: ``file:line: what; remedy``."""
-    lines = [f"{one.file}:{one.line}: {' '.join(one.what.split())}; {one.remedy}" for one in findings]
+    lines = [
+        f"{one.file}{f':{one.line}' if one.line else ''}: {' '.join(one.what.split())}; {one.remedy}"
+        for one in findings
+    ]
     return "\n".join(lines) if lines else "nothing found"
 
 

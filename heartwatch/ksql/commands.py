@@ -5,13 +5,14 @@ The latter are those of `ksqlengine`, with an analytic's variables and our serve
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from cyclopts import App
 
-from heartwatch.settings import load_settings
+from heartwatch.settings import SECRETS_FOLDER, load_settings
 
 app = App(name="ksql", help="Test KSQL without a broker, or talk to the running engine.")
 
@@ -52,7 +53,9 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
 
 
 def check(analytic: str | None = None, /, *, json: bool = False) -> None:
-    """Check the KSQL migrations without a server: their variables, and whether the engine can run each statement.
+    """Check without a server: the KSQL migrations (their variables, whether the engine can run each statement), and the logins.
+
+    Logins are those of the settings: files and passwords that are missing, secrets that others can read, clear text.
 
     Exits with 0 when nothing is found, 1 otherwise.
 
@@ -60,13 +63,23 @@ def check(analytic: str | None = None, /, *, json: bool = False) -> None:
         analytic: folder under ``ksql/``; all of them by default.
         json: print the findings as a JSON list.
     """
-    from heartwatch.ksql.check import check_analytic, known_analytics, shown, shown_as_json  # noqa: PLC0415
+    from heartwatch.deploy.logins import weaknesses  # noqa: PLC0415
+    from heartwatch.ksql.check import (  # noqa: PLC0415
+        Finding,
+        check_analytic,
+        known_analytics,
+        shown,
+        shown_as_json,
+    )
 
     settings = load_settings()
     findings = []
     for name in [analytic] if analytic else known_analytics():
         overrides = settings.pipeline.variables if name == settings.pipeline.analytic else {}
         findings += check_analytic(name, overrides)
+    folder = os.environ.get(SECRETS_FOLDER)
+    for one in weaknesses(settings, Path(folder) if folder else None):
+        findings.append(Finding(f"profile {settings.profile}, {one.setting}", 0, one.what, one.remedy))
     print(shown_as_json(findings) if json else shown(findings))
     sys.exit(_FAILED if findings else 0)
 

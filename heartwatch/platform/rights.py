@@ -1,7 +1,7 @@
 """What each component may do on the brokers of a secured platform: accounts with SCRAM passwords, and access control lists.
 
 Least rights: a component has what it needs and nothing else; who has no account has nothing. Names of topics end with a version,
-so rights are on beginnings of names: ``heart_rate_realtime_v`` for the events of all versions.
+so rights are on beginnings of names: what stands before the version is that of all versions.
 """
 
 from __future__ import annotations

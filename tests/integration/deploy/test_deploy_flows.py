@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from deploying import plan
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.testing.utilities import prefect_test_harness
@@ -17,7 +18,7 @@ from flows.load_historical import load_historical
 from flows.teardown_pipeline import teardown_pipeline
 from heartwatch.deploy.plan import DeployError
 from heartwatch.deploy.target import Target
-from heartwatch.settings import Settings, load_settings
+from heartwatch.settings import Settings, SettingsError, load_settings
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 
@@ -42,6 +43,24 @@ def artifact(key: str) -> str:
 
 def actions(target: Target) -> set[str]:
     return {change.action for change in plan(target.settings()).changes}
+
+
+def test_settings_take_secrets_from_a_block_that_the_environment_names(monkeypatch: pytest.MonkeyPatch):
+    Secret(value={"web": {"secret": "hidden-one"}, "kafka": {"sasl_password": "hidden-two"}}).save("ours", _sync=True)
+    Secret(value="hidden-three").save("wrong", _sync=True)
+    assert load_settings().kafka.sasl_password.get_secret_value() == ""
+    monkeypatch.setenv("HEARTWATCH_SECRETS_BLOCK", "ours")
+    settings = load_settings()
+    assert settings.kafka.sasl_password.get_secret_value() == "hidden-two"
+    assert settings.web.secret.get_secret_value() == "hidden-one"
+    assert "hidden" not in repr(settings)
+    monkeypatch.setenv("HEARTWATCH_KAFKA__SASL_PASSWORD", "nearer")
+    assert load_settings().kafka.sasl_password.get_secret_value() == "nearer"
+    for name, said in (("none", "there is no such block"), ("wrong", "holds str; it must be an object")):
+        monkeypatch.setenv("HEARTWATCH_SECRETS_BLOCK", name)
+        with pytest.raises(SettingsError, match=said) as caught:
+            load_settings()
+        assert "hidden" not in str(caught.value)
 
 
 def test_a_stage_that_fails_takes_back_the_stages_before_it(target: Target):

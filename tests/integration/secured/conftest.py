@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from secured_accounts import Accounts
 
 from heartwatch.platform.platform import Platform
-from heartwatch.platform.state import load_accounts
-from heartwatch.settings import Settings, load_settings
 
 
 @pytest.fixture(scope="session")
@@ -32,21 +30,6 @@ def secured(request: pytest.FixtureRequest, secured_home: Path) -> Platform:
     platform = Platform(secured_home, marker.args, secured=True)
     platform.up()
     return platform
-
-
-class Accounts:
-    """Settings as the secured platform's components have them."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._passwords = load_accounts(home)
-
-    def settings(self, account: str, **kafka: Any) -> Settings:
-        """Return the settings of one that logs in to the brokers with an account."""
-        settings = load_settings(home=self._home)
-        login = {"sasl_username": account, "sasl_password": self._passwords.get(account, "guessed")}
-        given = settings.kafka.model_dump() | login | kafka
-        return settings.model_copy(update={"kafka": type(settings.kafka)(**given)})
 
 
 @pytest.fixture(scope="module")

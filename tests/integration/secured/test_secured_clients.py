@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from integration.secured.conftest import Accounts
+from secured_accounts import Accounts
 
 from heartwatch.platform.platform import Platform
 from heartwatch.platform.ports import LOOPBACK
