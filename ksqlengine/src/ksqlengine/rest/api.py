@@ -229,7 +229,7 @@ class Server:
             if isinstance(query, ast.PrintTopic):
                 return self._printed(query, kind, is_old=text_field == "ksql", version=request.scope["http_version"])
             self._transient[query.query_id] = query
-            return RowsResponse(ANSWERS[kind](query), lambda: self._forget(query), kind)
+            return RowsResponse(ANSWERS[kind](query), lambda: self._forget(query), kind, goes_on=query.push)
 
         try:
             self._check_ready()
@@ -285,7 +285,8 @@ class Server:
 
     async def _close_query(self, request: Request) -> Response:
         def close(body: Mapping[str, Any]) -> Any:
-            query = self._transient.get(str(body["queryId"]))
+            # Taken out at once: the answer ends a moment later, and a query is closed once.
+            query = self._transient.pop(str(body["queryId"]), None)
             if query is None:
                 raise KsqlError(f"No query with id {body['queryId']}", BAD_REQUEST)
             query.stop()

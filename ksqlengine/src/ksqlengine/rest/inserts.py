@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from ksqlengine.rest.answers import JSON
 from ksqlengine.rest.bodies import error_response, json_object
+from ksqlengine.rest.frames import line_by_line
 from ksqlengine.server.engine import Engine
 from ksqlengine.types.errors import BAD_REQUEST, SERVER_ERROR, KsqlError
 
@@ -58,7 +59,7 @@ class InsertsResponse(Response):
             return
         await send({"type": "http.response.start", "status": 200, "headers": self._headers_without_length()})
         answers: asyncio.Queue[list[dict[str, Any]] | None] = asyncio.Queue()
-        sender = asyncio.create_task(self._send(answers, send))
+        sender = asyncio.create_task(self._send(answers, line_by_line(scope, send)))
         try:
             number = 0
             group = first[1:]

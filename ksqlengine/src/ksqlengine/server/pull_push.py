@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from kafkakit.admin import consumer_config
-from kafkakit.batch_consumer import BEGINNING, END, BatchConsumer, MessageBatch, open_batch_consumer
+from kafkakit.batch_consumer import BEGINNING, BatchConsumer, MessageBatch, open_batch_consumer
 from kafkakit.settings import KafkaSettings
 from ksqlengine.execution.operators import DELETED
 from ksqlengine.execution.pipeline import MergePipeline, Pipeline
@@ -84,11 +84,22 @@ class RunningTransientQuery:
         self._stages = TransientStages(plan, self.query_id, resources.schema, self._merger)
         self._topic = self._stages.topic
         self._partitions = {topic: resources.partitions(topic) for topic in self._stages.driving_topics}
+        # Asked for before the client hears of the query: what is written once it has, the query sees.
+        self._begins = self._begin_offsets()
 
     def _merger(self, pipeline: MergePipeline) -> Merger:
         """Return what joins both sides in order of event time."""
         self._mergers.append(Merger(pipeline))
         return self._mergers[-1]
+
+    def _begin_offsets(self) -> dict[tuple[str, int], int]:
+        """Return where a push query begins to read each partition."""
+        if not self.push:
+            return {}
+        driving = self._stages.driving_topics
+        begins = {(topic, number): BEGINNING for topic in driving for number in range(self._partitions[topic])}
+        newest = [place for place in begins if not self._from_beginning and driving[place[0]] is SourceKind.STREAM]
+        return begins | (self._resources.ends(newest) if newest else {})
 
     @property
     def ends_with_message(self) -> bool:
@@ -156,13 +167,7 @@ class RunningTransientQuery:
                     merger.begin((side, partition), 0)
                     if arm.topic in internal:
                         merger.held[side, partition].ended_at = _ALWAYS_ENDED
-        consumer.assign(
-            [
-                (topic, partition, BEGINNING if self._from_beginning or kind is SourceKind.TABLE else END)
-                for topic, kind in self._stages.driving_topics.items()
-                for partition in range(self._partitions[topic])
-            ]
-        )
+        consumer.assign([(topic, partition, offset) for (topic, partition), offset in self._begins.items()])
 
     def _of_poll(
         self, batch: MessageBatch, tables: TableFollower | None, owned: dict[int, OwnedPartition]
