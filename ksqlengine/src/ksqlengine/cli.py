@@ -27,14 +27,20 @@ app = App(name="ksqlengine", help="ksqlDB's SQL in Python: test it in memory, ru
 _FAILED, _UNUSABLE = 1, 2
 _HISTORY = Path("~/.ksqlengine_history")
 
+Properties = Annotated[list[str] | None, Parameter(name="--property", negative="")]
 Servers = Annotated[list[str] | None, Parameter(name="--server", negative="")]
 
 _PASSWORD_VARIABLE = "KSQLENGINE_PASSWORD"  # noqa: S105 - its name
 
 
 @app.command(name="test")
-def run_tests(path: Path, input_file: Path | None = None, output_file: Path | None = None, /) -> None:
+def run_tests(
+    path: Path, input_file: Path | None = None, output_file: Path | None = None, /, *, properties: Properties = None
+) -> None:
     """Run KSQL tests in memory: no broker, no network.
+
+    As on ksqlDB, an event of the future moves stream time there, and what others send meanwhile is late, unless
+    ksqlengine.timestamp.ahead.max.ms says how far a TIMESTAMP column may lie ahead of the record's own timestamp.
 
     Exits with 0 when every test passes, 1 when one fails, 2 when a file can't be used.
 
@@ -42,13 +48,16 @@ def run_tests(path: Path, input_file: Path | None = None, output_file: Path | No
         path: statements, with an input and an output file; a folder of tests or of migrations; a file or folder of SQL tests.
         input_file: JSON file of the records that go in.
         output_file: JSON file of the records that must come out, or of the refusal that is expected.
+        properties: NAME=VALUE, a session property that is set before each test; may be given several times.
     """
+    from ksqlengine.server.session_properties import with_changes  # noqa: PLC0415
     from ksqlengine.testing.cases import CaseFileError  # noqa: PLC0415
     from ksqlengine.testing.report import print_results, run_files  # noqa: PLC0415
 
     try:
-        results = run_files(path, input_file, output_file)
-    except CaseFileError as error:
+        given = with_changes({}, _by_name(properties))
+        results = run_files(path, input_file, output_file, properties=given)
+    except (CaseFileError, KsqlEngineError) as error:
         _leave(str(error), _UNUSABLE)
     sys.exit(0 if print_results(results) else _FAILED)
 
@@ -63,7 +72,7 @@ def server(
     ] = "http://127.0.0.1:8081",
     service_id: str = "default_",
     data_dir: Path = Path(".ksqlengine"),
-    properties: Annotated[list[str] | None, Parameter(name="--property", negative="")] = None,
+    properties: Properties = None,
     log_level: str = "INFO",
     kafka_config: Path | None = None,
     registry_config: Path | None = None,
@@ -110,7 +119,7 @@ def server(
             ),
             service_id=service_id,
             data_dir=data_dir,
-            properties=with_changes({}, dict(given.partition("=")[::2] for given in properties or ())),
+            properties=with_changes({}, _by_name(properties)),
             address=listen,
         )
         access = ServerAccess.of(tls_certificate, tls_key, users_file)
@@ -159,6 +168,11 @@ def run(file: Path, /, *, servers: Servers = None, user: str = "", client_config
     except (OSError, UnicodeDecodeError) as error:
         _leave(f"file {str(file)!r} can't be read: {error}")
     sys.exit(0 if run_statements(_settings(servers, user, client_config), sql) else _FAILED)
+
+
+def _by_name(properties: list[str] | None) -> dict[str, str]:
+    """Return properties that were given as NAME=VALUE."""
+    return dict(given.partition("=")[::2] for given in properties or ())
 
 
 def _settings(servers: list[str] | None, user: str, client_config: Path | None) -> KsqldbSettings:

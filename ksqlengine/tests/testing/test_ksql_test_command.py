@@ -30,9 +30,9 @@ def write(folder: Path, outputs: Any, statements: str = STATEMENTS, inputs: Any 
     return files
 
 
-def exit_code(*files: Path) -> int:
+def exit_code(*files: Path, properties: list[str] | None = None) -> int:
     with pytest.raises(SystemExit) as left:
-        run_tests(*files)
+        run_tests(*files, properties=properties)
     return int(left.value.code or 0)
 
 
@@ -260,3 +260,29 @@ def test_sql_before_the_first_test(tmp_path: Path, capsys: pytest.CaptureFixture
     path.write_text("CREATE STREAM a;")
     assert exit_code(path) == 2
     assert "must each begin with a line '--@test: name'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "properties", "counted"),
+    [
+        (1_000, [], 2),
+        (1_000, ["ksqlengine.timestamp.ahead.max.ms=500"], 1),
+        (0, ["ksqlengine.timestamp.ahead.max.ms=500"], 2),
+    ],
+)
+def test_records_of_no_time_are_not_judged_to_be_ahead_of_it(
+    tmp_path: Path, timestamp: int, properties: list[str], counted: int
+) -> None:
+    statements = STATEMENTS.replace("weight DECIMAL(4, 1)", "weight DECIMAL(4, 1), seen BIGINT").replace(
+        "VALUE_FORMAT", "TIMESTAMP='seen', VALUE_FORMAT"
+    )
+    inputs = [
+        {"topic": "samples", "key": 1, "value": {"PULSE": 60, "SEEN": seen}, "timestamp": timestamp or None}
+        for seen in (1_000, 1_900)
+    ]
+    outputs = [
+        {"topic": "COUNTS", "key": 1, "value": {"N": number + 1, "W": None}, "window": WINDOW}
+        for number in range(counted)
+    ]
+
+    assert exit_code(*write(tmp_path, outputs, statements, inputs), properties=properties) == 0

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ksqlengine.formats.base import FormatError, Serde
 from ksqlengine.formats.factory import serde
-from ksqlengine.internal_names import CACHE
+from ksqlengine.internal_names import AHEAD, CACHE
 from ksqlengine.language import ast
 from ksqlengine.language.lexer import ParsedStatement, split_statements
 from ksqlengine.language.parser import prepare
@@ -60,7 +60,7 @@ def run_case(case: Case, *, together: bool = False, properties: Mapping[str, str
             same; with a cache, of several changes of a group in a batch only the last one comes out.
         properties: session properties that are set before the first statement.
     """
-    engine = InMemoryEngine({}, case.schemas, properties={**_OF_TESTS, **(properties or {})})
+    engine = InMemoryEngine({}, case.schemas, properties=_properties_of(case, properties or {}))
     try:
         for parsed in split_statements(case.statements):
             engine.execute(parsed)
@@ -158,6 +158,14 @@ def _differences(case: Case, engine: InMemoryEngine) -> list[TopicDifference | N
         produced = [form.show(record, engine.registry.parsed) for record in engine.topics.get(topic, ())]
         found.append(compare(topic, records, produced, form.types, with_timestamps=bool(case.inputs)))
     return found
+
+
+def _properties_of(case: Case, given: Mapping[str, str]) -> dict[str, str]:
+    """Return a case's properties: where all records are of time 0, as without timestamps, none can be ahead of its arrival."""
+    properties = {**_OF_TESTS, **given}
+    if not any(record.timestamp for record in case.inputs):
+        properties.pop(AHEAD, None)
+    return properties
 
 
 # -------------------------------------------------------------------------------------------------- SQL tests
