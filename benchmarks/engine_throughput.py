@@ -8,6 +8,10 @@ Several numbers of events or users give a table of how rate, CPU and memory grow
 
     python -m benchmarks.engine_throughput --events 300000 3000000 30000000 --users 2000 2000000
 
+What it costs that the query puts the stream into partitions by key itself (`repartition = true`), in turns over one topic:
+
+    python -m benchmarks.engine_throughput --events 3000000 --users 20000 --repartition
+
 All ratios are of one run. CPU is the engine process's own (psutil), from the moment when the query is created until the last
 event is processed, so it includes reading the table and the first batches' compilation. The broker's CPU is not counted.
 Memory is the process's resident memory when a quarter, half and all of the events were processed: it follows the people and
@@ -23,9 +27,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -34,6 +39,7 @@ import psutil
 import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from heartwatch.deploy.migrations import migration_files
 from heartwatch.settings import ROOT, Settings, load_settings
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, TopicState, consumer_config, producer_config
@@ -44,7 +50,7 @@ from ksqlengine.language.rendering import render
 _START_MS = 1_700_000_000_000
 PARTITIONS = 8
 _BATCH = 50_000
-WINDOW_MS, GRACE_MS = 10_000, 2_000
+WINDOW_MS, GRACE_MS, AHEAD_MS = 10_000, 2_000, 10_000
 _RESOURCES = ("historical", "realtime", "alerts")
 _QUEUES = {
     "queued.min.messages": 200_000,
@@ -214,15 +220,15 @@ class EngineProcess:
         assert answer.is_success, answer.text
         return list(answer.json())
 
-    def create_query(self, topics: Topics, properties: dict[str, str]) -> None:
-        """Create the heart-rate query over the topics of a run."""
+    def create_query(self, topics: Topics, properties: dict[str, str], *, repartition: bool = False) -> None:
+        """Create the heart-rate query over the topics of a run; `repartition` as in ``analytic.toml``."""
         variables = {
             **{f"{name}_topic": topics.topic(name) for name in _RESOURCES},
             **{"historical_table": topics.topic("historical"), "realtime_stream": topics.topic("realtime")},
             **{"alerts_table": topics.topic("alerts"), "window_ms": str(WINDOW_MS), "grace_ms": str(GRACE_MS)},
-            **{"still_degrees": "0.001", "minimum_events": "3"},
+            **{"still_degrees": "0.001", "minimum_events": "3", "ahead_ms": str(AHEAD_MS)},
         }
-        for path in sorted((ROOT / "ksql" / "heart_rate").glob("V*.sql")):
+        for path in migration_files(ROOT / "ksql" / "heart_rate", repartition):
             self.run(render(path.read_text(encoding="utf-8"), variables), properties)
 
     def cpu_seconds(self) -> float:
@@ -255,26 +261,32 @@ class Mark:
     memory: int
 
 
-def engine(topics: Topics, guarantee: str) -> Drained:
-    """Drain the topic through the query."""
+def _marks(process: EngineProcess, topics: Topics, stages: int) -> Iterator[Mark]:
+    """Yield marks until each stage of the query has processed each event."""
+    seen = 0
+    while seen < topics.events:
+        time.sleep(0.1)
+        description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {})[0]["sourceDescription"]
+        counted = {one["name"]: one["value"] for one in description["clusterStatistics"]}
+        seen = int(counted.get("consumer-total-messages", 0)) // stages
+        if seen:
+            yield Mark(time.perf_counter(), process.cpu_seconds(), seen, process.usage.memory_info().rss)
+
+
+def engine(topics: Topics, guarantee: str, *, repartition: bool = False) -> Drained:
+    """Drain the topic through the query; where it repartitions, until both of its stages have processed each event."""
     properties = {"auto.offset.reset": "earliest", "processing.guarantee": guarantee}
     with tempfile.TemporaryDirectory() as folder:
         process = EngineProcess(topics.settings, Path(folder))
-        begun, cpu = time.perf_counter(), process.cpu_seconds()
-        process.create_query(topics, properties)
-        marks: list[Mark] = []
-        while not marks or marks[-1].seen < topics.events:
-            time.sleep(0.1)
-            description = process.run(f"DESCRIBE {topics.topic('realtime')} EXTENDED;", {})[0]["sourceDescription"]
-            counted = {one["name"]: one["value"] for one in description["clusterStatistics"]}
-            seen = int(counted.get("consumer-total-messages", 0))
-            if seen:
-                now = time.perf_counter()
-                marks.append(Mark(now, process.cpu_seconds(), seen, process.usage.memory_info().rss))
-        process.stop()
+        try:
+            begun, cpu = time.perf_counter(), process.cpu_seconds()
+            process.create_query(topics, properties, repartition=repartition)
+            marks = list(_marks(process, topics, 2 if repartition else 1))
+        finally:
+            process.stop()
     first, last = marks[0], marks[-1]
     rest = topics.events - first.seen
-    name = f"engine, {guarantee}"
+    name = f"engine, {'repartitioned' if repartition else guarantee}"
     quarter, half = (next(mark for mark in marks if mark.seen >= topics.events * part) for part in (0.25, 0.5))
     return Drained(
         Measured(name, topics.events / (last.wall - begun), (last.cpu - cpu) / topics.events * 1e6),
@@ -332,6 +344,35 @@ def compare(settings: Settings, events: int, users: int, per_second: int, guaran
         topics.delete()
 
 
+def compare_repartition(
+    settings: Settings, events: int, users: int, per_second: int, guarantee: str, turns: int
+) -> Iterator[str]:
+    """Drain one topic as it is and repartitioned, in turns; yield each line, and the ratios of the medians."""
+    topics = Topics(settings, users)
+    found: dict[bool, list[Drained]] = {False: [], True: []}
+    try:
+        topics.fill(events, per_second)
+        for repartition in [False, True] * turns:
+            drained = engine(topics, guarantee, repartition=repartition)
+            found[repartition].append(drained)
+            yield f"{drained.whole}   {drained.memory[-1] / 2**20:,.0f} MiB"
+    finally:
+        topics.delete()
+    plain, moved = (
+        [median(value(drained) for drained in found[repartition]) for value in _COMPARED]
+        for repartition in (False, True)
+    )
+    rate, cpu, memory = (after / before for before, after in zip(plain, moved, strict=True))
+    yield f"repartitioned / as it is: rate {rate:.2f}, CPU {cpu:.2f}, memory {memory:.2f} (medians of {turns})"
+
+
+_COMPARED: tuple[Callable[[Drained], float], ...] = (
+    lambda drained: drained.whole.rate,
+    lambda drained: drained.whole.cpu,
+    lambda drained: drained.memory[-1],
+)
+
+
 def main() -> None:
     """Run and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -339,8 +380,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, nargs="+", default=[20_000])
     parser.add_argument("--per-second", type=int, default=100_000, help="events a second of event time")
     parser.add_argument("--guarantee", default="exactly_once_v2", choices=["exactly_once_v2", "at_least_once"])
+    parser.add_argument("--repartition", action="store_true", help="compare the query with one that repartitions")
+    parser.add_argument("--turns", type=int, default=3, help="how often each of both is measured with --repartition")
     options = parser.parse_args()
     pairs, settings = [(events, users) for users in options.users for events in options.events], load_settings()
+    if options.repartition:
+        for events, users in pairs:
+            given = (settings, events, users, options.per_second, options.guarantee, options.turns)
+            for line in compare_repartition(*given):
+                print(line, flush=True)
+        return
     if len(pairs) > 1:
         print(_HEADING)
     for events, users in pairs:
