@@ -1,7 +1,10 @@
 """Columns as spreadsheets and data frames write them, cast by rule.
 
-- A whole number may have a sign, spaces around it and zeros behind a decimal point: ``1.0``, ``"72 "``. Anything else isn't
+- A whole number may have a sign, spaces around it and zeros behind a decimal point: ``1.0``, ``"72 "``, or all its digits in
+  scientific notation: ``7.2E+01``. Anything else isn't
   one: ``1,234`` may be 1234 or 1.234, and nobody guesses. Where the delimiter isn't the comma, the comma is the decimal mark.
+- A text in single quotes, or with the apostrophe with which spreadsheets mark a text before its digits, is the text without them;
+  characters without width (a byte-order mark that stands within a file) count as spaces.
 - A text that is a whole number in floating point in every row (a data frame's column of ids with gaps) is the whole number.
 - Times are read as `heartwatch.files.times` says.
 """
@@ -16,10 +19,15 @@ import polars as pl
 from heartwatch.files import times
 
 _WHOLE = r"^[+-]?(\d{1,18})(\.0*)?$"
+_SCIENTIFIC = r"^[+-]?(?<mantissa>[1-9](?:\.\d{1,15})?)[eE]\+?(?<exponent>\d{1,2})$"
 _FLOAT = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 _WHOLE_AS_FLOAT = r"^[+-]?\d+\.0+$"
 _PLAIN_NUMBER = r"^\d{9,19}$"
-_PADDING = " \t\r\n\u00a0\u202f'"
+_INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_SPACES = " \t\r\n\v\f\u00a0\u202f\u2007" + _INVISIBLE
+_PADDING = _SPACES + "'"
+_QUOTED = r"^'(.*)'$"
+_MARKED = r"^'(\d)"
 _ISO_FORMATS = ("%Y-%m-%dT%H:%M:%S%.fZ", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
 
 
@@ -40,7 +48,16 @@ def whole_numbers(column: pl.Series, decimal_comma: bool = False) -> pl.Series:
     text = _number_texts(column, decimal_comma)
     fits = text.str.contains(_WHOLE).fill_null(False)
     digits = text.set(~fits, None).str.strip_prefix("+").str.replace(r"\.0*$", "")
-    return digits.cast(pl.Int64, strict=False)
+    found = digits.cast(pl.Int64, strict=False)
+    return found if fits.all() else found.zip_with(found.is_not_null(), _scientific(text))
+
+
+def _scientific(text: pl.Series) -> pl.Series:
+    """Return whole numbers in scientific notation; null where one has lost digits, as 1.2E+08 has, or is none."""
+    parts = text.str.extract_groups(_SCIENTIFIC).struct
+    digits, exponent = parts.field("mantissa").str.replace(".", "", literal=True), parts.field("exponent")
+    whole = (digits.str.len_chars() > exponent.cast(pl.Int64)).fill_null(False)
+    return whole_numbers(text.set(~whole, None).str.strip_prefix("+").cast(pl.Float64, strict=False))
 
 
 def floats(column: pl.Series, decimal_comma: bool = False) -> pl.Series:
@@ -67,7 +84,9 @@ def texts(column: pl.Series) -> pl.Series:
         return column.cast(pl.String)
     if column.dtype != pl.String:
         return _nothing(column, pl.String)
-    text = column.str.strip_chars()
+    text = (
+        column.str.strip_chars(_SPACES).str.replace(_QUOTED, "$1").str.replace(_MARKED, "$1").str.strip_chars(_SPACES)
+    )
     text = text.set((text == "").fill_null(False), None)
     given = text.drop_nulls()
     if given.len() and given.str.contains(_WHOLE_AS_FLOAT).all():
@@ -88,7 +107,7 @@ def event_times(column: pl.Series) -> pl.Series:
         return _of_numbers(column)
     if column.dtype != pl.String:
         return _nothing(column, pl.Int64)
-    text = column.str.strip_chars()
+    text = column.str.strip_chars(_PADDING)
     digits = text.set(~text.str.contains(_PLAIN_NUMBER).fill_null(False), None)
     found = _of_numbers(digits.cast(pl.Int64, strict=False))
     for form in _ISO_FORMATS:

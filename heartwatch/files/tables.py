@@ -2,13 +2,15 @@
 
 Rules:
 
-- A byte-order mark says the encoding; without one it is UTF-8, or UTF-16 where every second byte is zero. A CSV line that is
+- A byte-order mark says the encoding; without one it is UTF-8, or UTF-16 where every second byte is zero. A line that is
   not UTF-8 is read as Windows-1252. Lines end with LF, CRLF or CR.
 - The delimiter is that of ``, ; tab |`` which gives the first line the most wanted columns; a line ``sep=;`` before it is
   skipped. Where it isn't the comma, a comma in a number is the decimal mark.
 - Columns are known by their names without case, spaces, hyphens and underscores: ``User ID`` is ``user_id``. An exact name
   counts first.
-- A JSON file is an array of objects, an object that holds one such array, or lines of objects.
+- A CSV file's header is its first line, or, where that has none of the wanted columns, the one among the next 20 that has most.
+  Where a column stands twice, a row whose values differ there is bad: nobody guesses which is right.
+- A JSON file is an array of objects, an object that holds one such array (in an object within it too), or lines of objects.
 - Values in objects are not looked for: an object or list where a value should be makes the row bad, and its dotted paths are
   named.
 
@@ -45,6 +47,8 @@ _DELIMITERS = ",;\t|"
 _LONGEST_FIELD = 100  # lines that a quoted field may go on for
 _GZIP = b"\x1f\x8b"
 _MOST_NAMES = 100
+_DEEPEST_ROWS = 3
+_MOST_LINES_BEFORE = 20  # a title, or who exported it, stands before the header
 _DAMAGES = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError)
 
 
@@ -172,13 +176,13 @@ def _raw(text: str) -> bytes:
 
 def _read_csv(file: io.BufferedReader, wanted: Sequence[str], rows: int) -> Iterator[Chunk]:
     damages: list[str] = []
-    lines = ((number, line) for number, line in _until_damage(_lines(file), damages) if line)
-    number, header, delimiter = _header(lines, wanted)
+    given = ((number, line) for number, line in _until_damage(_lines(file), damages) if line)
+    (number, header), delimiter, lines = _header(given, wanted)
     names = [name.strip().strip("'\"") for name in _split(header, delimiter) or []]
     while names and not names[-1]:
         names.pop()
     columns = found_columns(names, wanted)
-    places = {name: names.index(source) for name, source in columns.items()}
+    places = {name: _places(names, source) for name, source in columns.items()}
     source = _Records(lines, delimiter, len(names))
     empty = True
     while part := source.take(rows):
@@ -190,19 +194,35 @@ def _read_csv(file: io.BufferedReader, wanted: Sequence[str], rows: int) -> Iter
         yield _csv_chunk([], names, places, number, delimiter)
 
 
-def _header(lines: Iterator[tuple[int, str]], wanted: Sequence[str]) -> tuple[int, str, str]:
-    """Return the header's number, the header and the delimiter."""
-    number, line = next(lines, (0, ""))
-    told = re.fullmatch(r"\s*\"?sep=(.)\"?\s*", line, re.IGNORECASE)
-    if told:
-        number, line = next(lines, (number, ""))
-        return number, line, told[1]
+_Line = tuple[int, str]
+"""A line's number and text."""
 
-    def score(delimiter: str) -> tuple[int, int]:
-        fields = _split(line, delimiter) or []
+
+def _header(lines: Iterator[_Line], wanted: Sequence[str]) -> tuple[_Line, str, Iterator[_Line]]:
+    """Return the header, the delimiter and the lines behind the header."""
+
+    def score(line: _Line, delimiter: str) -> tuple[int, int]:
+        fields = _split(line[1], delimiter) or []
         return len(found_columns(fields, wanted)), len(fields)
 
-    return number, line, max(_DELIMITERS, key=score)
+    def delimiter_of(line: _Line) -> str:
+        return max(_DELIMITERS, key=lambda delimiter: score(line, delimiter))
+
+    first = next(lines, (0, ""))
+    told = re.fullmatch(r"\s*\"?sep=(.)\"?\s*", first[1], re.IGNORECASE)
+    if told:
+        return next(lines, (first[0], "")), told[1], lines
+    if score(first, delimiter_of(first))[0]:
+        return first, delimiter_of(first), lines
+    ahead = [first, *itertools.islice(lines, _MOST_LINES_BEFORE)]
+    scores = [score(line, delimiter_of(line))[0] for line in ahead]
+    place = scores.index(max(scores)) if max(scores) > 1 else 0
+    return ahead[place], delimiter_of(ahead[place]), itertools.chain(ahead[place + 1 :], lines)
+
+
+def _places(names: list[str], source: str) -> list[int]:
+    """Return where a column stands: more than once where its name does."""
+    return [place for place, name in enumerate(names) if name == source]
 
 
 @dataclass(frozen=True)
@@ -252,7 +272,7 @@ class _Records:
         return self._of(number, line)
 
     def _of(self, number: int, line: str) -> _Record:
-        text = line if line.isascii() else _as_windows(line)
+        text = _as_windows(line)
         fields = _split(text, self._delimiter)
         if fields is None:
             return _Record(number, line, [""] * self._width, "the fields can't be told apart")
@@ -266,6 +286,8 @@ class _Records:
 
 def _as_windows(line: str) -> str:
     """Return a line that is not UTF-8 as Windows-1252."""
+    if line.isascii():
+        return line
     try:
         line.encode()
     except UnicodeEncodeError:
@@ -283,19 +305,21 @@ def _split(line: str, delimiter: str) -> list[str] | None:
 
 
 def _csv_chunk(
-    part: list[_Record], names: list[str], places: dict[str, int], header_line: int, delimiter: str
+    part: list[_Record], names: list[str], places: dict[str, list[int]], header_line: int, delimiter: str
 ) -> Chunk:
-    columns = {
-        name: _csv_column([record.fields[place] if record.fields else "" for record in part])
-        for name, place in places.items()
-    }
+    broken = {place: record.broken for place, record in enumerate(part) if record.broken is not None}
+    for name, standing in places.items():
+        for row, record in enumerate(part) if len(standing) > 1 else ():
+            values = {record.fields[place].strip() for place in standing}
+            if len(values) > 1:
+                broken.setdefault(row, f"column {name} stands {len(standing)} times, with {sorted(values)!r}")
     return Chunk(
         names,
         [record.line for record in part],
         [record.line - header_line for record in part],
         [_raw(record.text) for record in part],
-        columns,
-        broken={place: record.broken for place, record in enumerate(part) if record.broken is not None},
+        {name: _csv_column([record.fields[standing[0]] for record in part]) for name, standing in places.items()},
+        broken=broken,
         decimal_comma=delimiter != ",",
     )
 
@@ -313,9 +337,11 @@ def _read_json(file: io.BufferedReader, wanted: Sequence[str], rows: int) -> Ite
     damages: list[str] = []
     lines = _until_damage(_lines(file), damages)
     head = list(itertools.islice(lines, 50))
-    first = next((line.strip() for _, line in head if line.strip()), "")
+    filled = [line.strip() for _, line in head if line.strip()]
+    first = filled[0] if filled else ""
     lines = itertools.chain(head, lines)
-    if first[:1] not in ("[", "{") or (first[0] == "{" and any(isinstance(_loaded(line), dict) for _, line in head)):
+    # One object alone may hold the rows.
+    if first[:1] not in ("[", "{") or (first[0] == "{" and len(filled) > 1 and any(map(_is_object, filled))):
         source = _of_lines(lines)
     else:
         source = _of_document(lines)
@@ -337,7 +363,8 @@ def _of_lines(lines: Iterable[tuple[int, str]]) -> Iterator[JsonRow]:
     for number, line in lines:
         text = _raw(line)
         try:
-            yield number, text, orjson.loads(text), None
+            # Lines of an array that has lost its brackets end with commas.
+            yield number, text, orjson.loads(_as_windows(line).rstrip().removesuffix(",")), None
         except (orjson.JSONDecodeError, RecursionError) as error:
             yield number, text, None, f"not JSON: {error}"
 
@@ -346,16 +373,14 @@ def _of_document(lines: Iterable[tuple[int, str]]) -> Iterator[JsonRow]:
     kept: list[str] = []
     size = 0
     for _, line in lines:
-        kept.append(line)
+        kept.append(_as_windows(line))
         size += len(line) + 1
         if size > LARGEST:
             raise TableError(f"a JSON array of more than {LARGEST} bytes can't be read; write one object a line")
     text = "\n".join(kept)
     whole = _loaded(text)
     if isinstance(whole, dict):
-        lists = [
-            value for value in whole.values() if isinstance(value, list) and any(isinstance(row, dict) for row in value)
-        ]
+        lists = list(_lists_of_objects(whole))
         whole = lists[0] if len(lists) == 1 else [whole]
     if isinstance(whole, list) and not (len(kept) == 1 and whole and not any(isinstance(row, dict) for row in whole)):
         yield from ((number, None, value, None) for number, value in enumerate(whole, 1))
@@ -363,6 +388,19 @@ def _of_document(lines: Iterable[tuple[int, str]]) -> Iterator[JsonRow]:
         yield from _elements(text)
     else:
         yield from _of_lines(enumerate(kept, 1))
+
+
+def _lists_of_objects(value: dict[str, Any], depth: int = 0) -> Iterator[list[Any]]:
+    """Yield the lists of objects that an object holds, itself or in objects within it."""
+    for inner in value.values():
+        if isinstance(inner, list) and any(isinstance(row, dict) for row in inner):
+            yield inner
+        elif isinstance(inner, dict) and depth < _DEEPEST_ROWS:
+            yield from _lists_of_objects(inner, depth + 1)
+
+
+def _is_object(text: str) -> bool:
+    return isinstance(_loaded(_as_windows(text).removesuffix(",")), dict)
 
 
 def _loaded(text: str) -> Any:
@@ -463,7 +501,8 @@ def _kind(value: Any) -> str:
 def _as_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         text = value.strip() if value else None
-        return text.encode(errors="replace").decode() if text else None
+        # Two users that differ stay two: what can't be written is written by its number.
+        return text.encode(errors="backslashreplace").decode() if text else None
     return repr(value)
 
 
@@ -517,6 +556,10 @@ def _parquet_column(column: pa.Array) -> tuple[pl.Series, dict[int, str]]:
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return series_of(
+            [None if value is None else value.decode("utf-8", "backslashreplace") for value in column.to_pylist()]
+        )
     if pa.types.is_decimal(kind):
         column = column.cast(pa.string())
         kind = column.type

@@ -49,6 +49,9 @@ def read_ranges(path: Path, rejects: RejectFile) -> Iterator[pl.DataFrame]:
         for chunk in tables.chunks(path, list(SCHEMA)):
             if numbered is None:
                 numbered = _is_numbered(path, chunk)
+            elif numbered:
+                # Rows of JSON may have columns of their own.
+                _refuse_others(path, chunk)
             if len(chunk):
                 empty = False
                 yield _good_rows(_numbered(chunk) if numbered else _complete(chunk), rejects, seen)
@@ -74,13 +77,22 @@ def _is_numbered(path: Path, first: Chunk) -> bool:
         )
     if "user_id" in first.columns or (missing and not first.columns):
         return False
-    others = [name for name in first.names if plain(name) not in map(plain, _RATES)]
+    _refuse_others(path, first)
+    return True
+
+
+def _refuse_others(path: Path, chunk: Chunk) -> None:
+    """Refuse a file whose users would be numbered though another column may be them.
+
+    Raises:
+        HistoricalError: there is one.
+    """
+    others = [name for name in chunk.names if plain(name) not in map(plain, SCHEMA)]
     if others:
         raise HistoricalError(
             f"{str(path)!r} has no column user_id, but {others[:20]!r}: name the one with the users user_id; only a file "
             "with nothing but min_heart_rate and max_heart_rate numbers its users by line"
         )
-    return True
 
 
 def _is_json(path: Path) -> bool:

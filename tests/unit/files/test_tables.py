@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -77,12 +78,46 @@ OBJECT = {"user_id": "1", "event_time": NOON, "latitude": 40.7, "heart_rate": 70
         ("events.jsonl", json.dumps([OBJECT], indent=2).encode("utf-16")),
         ("events.json", json.dumps(OBJECT, indent=2)),
         ("events.json", json.dumps({"count": 1, "records": [OBJECT]}, indent=1)),
+        ("events.json", json.dumps({"count": 1, "records": [OBJECT]})),
+        ("events.json", json.dumps({"result": {"count": 1, "data": {"records": [OBJECT]}}})),
+        ("events.jsonl", json.dumps(OBJECT) + ",\n"),
+        ("events.jsonl", json.dumps({**OBJECT, "town": "Caf\xe9"}, ensure_ascii=False).encode("latin-1")),
+        ("events.csv", "Export of 2024\n\n" + HEADER + GOOD),
+        ("events.csv", "# user,\n" * 20 + HEADER + GOOD),
+        ("events.csv", HEADER + "'1','2024-05-01T10:00:00Z','40.7','70'\n"),
+        ("events.csv", HEADER + "'1,'2024-05-01T10:00:00Z,'40.7,'70\n"),
+        ("events.csv", HEADER + "\ufeff1,\ufeff2024-05-01T10:00:00Z,\u200b40.7,\ufeff70\n"),
+        ("events.csv", HEADER + "1,2024-05-01T10:00:00Z,40.7,7.0E+01\n"),
+        ("events.csv", HEADER.replace("\n", ",heart_rate\n") + GOOD.replace("\n", ",70\n")),
     ],
 )
 def test_a_row_is_read_however_it_is_written(tmp_path: Path, name: str, content: str | bytes):
     found, bad = events(tmp_path, name, content)
     assert bad == []
     assert found.rows() == [ROW]
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_people_whose_names_are_in_another_encoding_stay_two(tmp_path: Path, end: str):
+    rows = [json.dumps({**OBJECT, "user_id": name}, ensure_ascii=False).encode("latin-1") for name in ("\xe8", "\xe9")]
+    found, bad = events(tmp_path, "events.jsonl", b"\n".join(rows) + end.encode())
+    assert (found["user_id"].to_list(), bad) == (["\xe8", "\xe9"], [])
+
+
+def test_a_column_that_stands_twice_with_two_values_makes_its_row_bad(tmp_path: Path):
+    rows = "1,2024-05-01T10:00:00Z,40.7,70,1\n1,2024-05-01T10:00:00Z,40.7,70,2\n"
+    found, bad = events(tmp_path, "events.csv", HEADER.replace("\n", ",user_id\n") + rows)
+    assert found.rows() == [ROW]
+    assert [(reject["line"], reject["reason"]) for reject in bad] == [
+        (3, "column user_id stands 2 times, with ['1', '2']")
+    ]
+
+
+def test_names_in_bytes_are_names(tmp_path: Path):
+    table = pa.table({**{name: [value] for name, value in OBJECT.items()}, "user_id": pa.array([b"1"], pa.binary())})
+    pq.write_table(table, tmp_path / "made.parquet")
+    found, bad = events(tmp_path, "events.parquet", (tmp_path / "made.parquet").read_bytes())
+    assert (found.rows(), bad) == ([ROW], [])
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
@@ -99,6 +134,7 @@ def test_parquet_times_of_any_unit_and_zone(tmp_path: Path, unit: str, zone: str
     ("line", "reason"),
     [
         ('1,2024-05-01T10:00:00Z,40.7,"1,234"', "field 'heart_rate': '1,234' may have a decimal comma or one between"),
+        ("1,2024-05-01T10:00:00Z,40.7,7E+01", "field 'heart_rate': '7E+01' is not a whole number"),
         ("1,2024-05-01T10:00:00Z,40.7,70.5", "field 'heart_rate': '70.5' is not a whole number"),
         (
             "1,2024-05-01T10:00:00Z,40.7,99999999999",

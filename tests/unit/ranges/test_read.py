@@ -46,7 +46,7 @@ def test_the_originals_file_loads_as_it_is():
     [
         ("{", "not JSON"),
         ("", "not JSON"),
-        (b'{"user_id": "\xff"}', "not JSON"),
+        (b'{"user_id": "\xff"}', "field min_heart_rate is missing"),
         ("[1, 51, 107]", "not a JSON object"),
         ('{"user_id": 2, "max_heart_rate": 107}', "field min_heart_rate is missing"),
         ('{"user_id": 2, "min_heart_rate": 51, "max_heart_rate": null}', "field max_heart_rate is missing"),
@@ -79,6 +79,13 @@ def test_a_bad_json_line_is_rejected_with_line_text_and_reason(tmp_path: Path, l
     assert reject["line"] == 2
     assert reject["text"] == (line if isinstance(line, str) else line.decode(errors="backslashreplace"))
     assert str(reject["reason"]).startswith(reason)
+
+
+def test_a_row_far_down_that_names_somebody_otherwise_is_not_numbered(tmp_path: Path):
+    row = '{"min_heart_rate":51,"max_heart_rate":108}'
+    path = written(tmp_path / "ranges.jsonl", *[row] * 100_000, '{"person":7,"min_heart_rate":51,"max_heart_rate":108}')
+    with pytest.raises(HistoricalError, match=r"no column user_id, but \['person'\]"):
+        read(path)
 
 
 def test_users_are_numbered_by_line_and_a_bad_line_keeps_its_number(tmp_path: Path):
