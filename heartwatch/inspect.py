@@ -137,7 +137,7 @@ def inspected(settings: Settings, path: Path, rejects: Path) -> Inspection:
     if not files or (len(files) == 1 and not files[0].exists() and not files[0].is_symlink()):
         raise InspectError(
             f"{str(path)!r} is neither a recording nor a table, nor a folder with one; names end in .fit, .gpx, .tcx, .zip, "
-            f"{', '.join(tables.SUFFIXES)}, or in one of these and .gz"
+            f".tar, {', '.join(tables.SUFFIXES)}, or in one of these and .gz, .bz2, .xz or .zst"
         )
     with RejectFile(rejects) as reject_file:
         findings = [finding for file in files for finding in _findings(settings, file, reject_file)]

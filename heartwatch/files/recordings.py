@@ -1,4 +1,4 @@
-"""Real recordings of wearables: FIT, GPX and TCX files, gzip-compressed or in zip archives too.
+"""Real recordings of wearables: FIT, GPX and TCX files, compressed or in zip and tar archives too.
 
 One bad sample refuses no file, and one bad file no folder: what is left out is counted, and written to a reject file where one
 is given.
@@ -16,9 +16,10 @@ import polars as pl
 from heartwatch.errors import HeartWatchError
 from heartwatch.extras import require
 from heartwatch.files import fit, samples, tracks
-from heartwatch.files.packed import LARGEST, Content, contents, is_hidden, stem_suffix
+from heartwatch.files.packed import ARCHIVES, LARGEST, Content, contents, is_hidden, stem_suffix
 from heartwatch.files.rejects import RejectFile
 from heartwatch.files.samples import SCHEMA, Reading
+from heartwatch.files.tables import is_table
 
 __all__ = [
     "SCHEMA",
@@ -61,8 +62,8 @@ class RecordingReport:
 
 
 def is_recording(path: Path) -> bool:
-    """Return whether a file's name is that of a recording, of a compressed one, or of an archive."""
-    return stem_suffix(path.name) in (*SUFFIXES, ".zip") and not is_hidden(path.name)
+    """Return whether a file's name is that of a recording, of a compressed one, or of an archive that isn't a table's."""
+    return stem_suffix(path.name) in (*SUFFIXES, *ARCHIVES) and not is_hidden(path.name) and not is_table(path)
 
 
 def read_recording(path: Path, rejects: RejectFile | None = None) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,10 @@ SCHEMA = pl.Schema(
 
 LOWEST_RATE, HIGHEST_RATE = 20, 250
 _DAY_MS, _BACK_MS, _SHORT_START_MS = 86_400_000, 60_000, 300_000
+
+_UNIT = re.compile(r"\s*(bpm|/\s*min)$", re.IGNORECASE)
+_NOWHERE_DEGREES = 1e-6
+_SHIFTED_MS = 1_800_000
 
 Value = str | int | float | datetime | None
 
@@ -162,7 +167,7 @@ def _position(sample: Sample) -> tuple[float, float]:
     shown = f"{sample.latitude!r}, {sample.longitude!r}"
     if north is None or east is None:
         raise _UnfitError("no position", f"no position: {shown}")
-    if north == 0 and east == 0:
+    if max(abs(north), abs(east)) < _NOWHERE_DEGREES:
         raise _UnfitError("no fix: exactly 0, 0")
     if abs(north) > 90 or abs(east) > 180:
         raise _UnfitError("position outside the earth", f"position {shown} is outside the earth")
@@ -188,7 +193,7 @@ def _empty(value: Value) -> bool:
 def _number(value: Value) -> float | None:
     """Return a finite number, None where it is none; text may have a decimal comma."""
     if isinstance(value, str):
-        text = value.strip().removesuffix("bpm").strip()
+        text = _UNIT.sub("", value.strip())
         value = text.replace(",", ".") if text.count(",") == 1 and "." not in text else text
         if "_" in value:  # Python's own digit groups
             return None
@@ -207,7 +212,8 @@ def _wrong_clocks(rows: Sequence[_Row]) -> Iterator[tuple[_Row, str, str]]:
     Within an activity the times are put together where less than a day lies between them; the largest such cluster is right.
     What was recorded after it, and is later, was recorded later. What was recorded before it is left out where no new segment
     begins in between, or where it is at most five minutes; anything else that lies apart is left out too. In a cluster, what
-    comes before a step back by more than a minute is left out where it is the smaller part.
+    comes before a step back by more than a minute is left out where it is the smaller part, and so are the first five minutes at
+    most before a step of half an hour or more ahead, with which a clock in another zone is set: a pause so long begins a segment.
     """
     for _, group in itertools.groupby(rows, key=lambda row: row.sample.activity):
         activity = list(group)
@@ -216,6 +222,7 @@ def _wrong_clocks(rows: Sequence[_Row]) -> Iterator[tuple[_Row, str, str]]:
         for cluster in clusters:
             if cluster is right:
                 yield from _before_step_back(cluster)
+                yield from _before_step_ahead(cluster)
             elif not _may_stay(cluster, right):
                 moved = "behind" if cluster[0].time_ms < right[0].time_ms else "ahead"
                 days = abs(cluster[0].time_ms - right[0].time_ms) / _DAY_MS
@@ -252,3 +259,14 @@ def _before_step_back(cluster: Sequence[_Row]) -> Iterator[tuple[_Row, str, str]
     if steps and steps[-1] * 2 < len(cluster):
         for row in cluster[: steps[-1]]:
             yield row, f"time {row.sample.time}: the clock was set back after it", "clock not set"
+
+
+def _before_step_ahead(cluster: Sequence[_Row]) -> Iterator[tuple[_Row, str, str]]:
+    """Yield a short beginning whose clock was set ahead within a segment."""
+    for place, (before, row) in enumerate(itertools.pairwise(cluster), 1):
+        if before.time_ms - cluster[0].time_ms > _SHORT_START_MS or place * 2 >= len(cluster):
+            return
+        if row.time_ms - before.time_ms >= _SHIFTED_MS and before.sample.segment == row.sample.segment:
+            for early in cluster[:place]:
+                yield early, f"time {early.sample.time}: the clock was set ahead after it", "clock not set"
+            return

@@ -20,17 +20,16 @@ A row that can't be taken apart is given with its reason; the others go on.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import itertools
 import json
 import re
-import zlib
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import orjson
 import polars as pl
@@ -38,18 +37,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from heartwatch.errors import HeartWatchError
-from heartwatch.files.packed import LARGEST, stem_suffix
+from heartwatch.files.packed import DAMAGES, LARGEST, ZIP, is_hidden, opener_of, stem_suffix
 from heartwatch.files.text import encoding_of
 
 CHUNK_ROWS = 100_000
 SUFFIXES = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv")
 _DELIMITERS = ",;\t|"
 _LONGEST_FIELD = 100  # lines that a quoted field may go on for
-_GZIP = b"\x1f\x8b"
 _MOST_NAMES = 100
 _DEEPEST_ROWS = 3
 _MOST_LINES_BEFORE = 20  # a title, or who exported it, stands before the header
-_DAMAGES = (EOFError, gzip.BadGzipFile, zlib.error, UnicodeError)
+_DAMAGES = (*DAMAGES, UnicodeError)
 
 
 class TableError(HeartWatchError):
@@ -85,15 +83,20 @@ class Chunk:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file's name is that of a table, compressed or not."""
-    return stem_suffix(path.name) in SUFFIXES
+    """Return whether a file's name is that of a table, compressed or not, or of a table's archive: ``events.csv.zip``."""
+    return suffix_of(path) in SUFFIXES
+
+
+def suffix_of(path: Path) -> str:
+    """Return a table's suffix, lower case, without that of a compression or of an archive of this table alone."""
+    return stem_suffix(path.stem if path.suffix.lower() == ".zip" else path.name)
 
 
 def chunks(path: Path, wanted: Sequence[str], rows: int = CHUNK_ROWS) -> Iterator[Chunk]:
     """Read a table.
 
     Args:
-        path: the file; its name ends in one of `SUFFIXES`, or in that and ``.gz``.
+        path: the file; its name ends in one of `SUFFIXES`, or in that and ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.zip``.
         wanted: columns to give, where the file has them.
         rows: rows a chunk, at most.
 
@@ -103,13 +106,13 @@ def chunks(path: Path, wanted: Sequence[str], rows: int = CHUNK_ROWS) -> Iterato
     Raises:
         TableError: the file can't be read.
     """
-    suffix = stem_suffix(path.name)
+    suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise TableError(f"{path.name!r} is not a table; it must end in {', '.join(SUFFIXES)}")
     try:
         with path.open("rb") as file:
             yield from _READERS[suffix](_unpacked(file), wanted, rows)
-    except (OSError, pa.ArrowException, *_DAMAGES) as error:
+    except (pa.ArrowException, zipfile.BadZipFile, NotImplementedError, RuntimeError, *_DAMAGES) as error:
         raise TableError(f"{str(path)!r} can't be read: {error}; check that the file is there and whole") from error
 
 
@@ -129,9 +132,20 @@ def found_columns(names: Iterable[str], wanted: Sequence[str]) -> dict[str, str]
 
 def _unpacked(file: BinaryIO) -> io.BufferedReader:
     buffered = cast(io.BufferedReader, file)
-    if buffered.peek(2)[:2] == _GZIP:
-        return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=buffered)))
-    return buffered
+    head = buffered.peek(8)[:8]
+    opener = opener_of(head)
+    if head.startswith(ZIP):
+        return io.BufferedReader(cast(io.RawIOBase, _only_member(file)))
+    return buffered if opener is None else io.BufferedReader(cast(io.RawIOBase, opener(buffered)))
+
+
+def _only_member(file: BinaryIO) -> IO[bytes]:
+    archive = zipfile.ZipFile(file)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not is_hidden(name)]
+    tables = [name for name in names if stem_suffix(name) in SUFFIXES] or names
+    if len(tables) != 1:
+        raise zipfile.BadZipFile(f"the archive has {len(tables)} tables {tables[:5]!r}, unpack it and give one of them")
+    return archive.open(tables[0])
 
 
 # --- lines
@@ -163,7 +177,7 @@ def _until_damage(lines: Iterator[tuple[int, str]], damages: list[str]) -> Itera
     """Yield lines until a compressed file ends early or is damaged."""
     try:
         yield from lines
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (*DAMAGES, zipfile.BadZipFile) as error:
         damages.append(f"the compressed file is damaged, the rest is not read: {error}")
 
 
@@ -512,7 +526,7 @@ def _as_text(value: Any) -> str | None:
 def _read_parquet(file: io.BufferedReader, wanted: Sequence[str], rows: int) -> Iterator[Chunk]:
     """Read Parquet; a row's text is its JSON."""
     source: Any = file
-    if not file.seekable() or isinstance(getattr(file, "raw", None), gzip.GzipFile):
+    if not isinstance(file.raw, io.FileIO):
         source = pa.BufferReader(file.read(LARGEST))
     with pq.ParquetFile(source) as table:
         names = table.schema_arrow.names

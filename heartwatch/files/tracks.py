@@ -18,7 +18,7 @@ from heartwatch.files.text import decoded
 _POINTS = {"trkpt", "trackpoint"}
 _ACTIVITIES = {"trk", "activity"}
 _SEGMENTS = {"trkseg", "track"}
-_RATES = {"hr", "heartrate", "heartratebpm", "bpm", "hrbpm", "pulse", "hrm"}
+_RATES = ("hr", "heartrate", "heartratebpm", "bpm", "hrbpm", "pulse", "hrm")
 _PLACES = {"latitudedegrees": "latitude", "longitudedegrees": "longitude"}
 _NEXT_POINT = re.compile(rb"<(?:[\w.-]+:)?(?:trkpt|trackpoint)[\s>/]", re.IGNORECASE)
 _BARE_AMPERSAND = re.compile(rb"&(?!#\d+;|#x[0-9a-fA-F]+;|[A-Za-z_][\w.-]*;)")
@@ -116,6 +116,9 @@ class _Walk:
         self._texts.clear()
         if self._point is not None:
             self._path.append(local)
+            if local in _RATES and self._point.rate is None:
+                given = {_local(key): value for key, value in attributes.items()}
+                self._point.rate = next((given[key] for key in ("value", *_RATES) if key in given), None)
         elif local == "courses":
             self._courses += 1
         elif local in _POINTS and not self._courses:

@@ -96,7 +96,7 @@ def _refuse_others(path: Path, chunk: Chunk) -> None:
 
 
 def _is_json(path: Path) -> bool:
-    return not tables.stem_suffix(path.name).startswith((".csv", ".tsv", ".parquet"))
+    return tables.suffix_of(path) not in (".csv", ".tsv", ".parquet")
 
 
 def _numbered(chunk: Chunk) -> Chunk:

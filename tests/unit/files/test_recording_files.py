@@ -1,15 +1,21 @@
 """Recordings of any vendor are read as far as they go; what is left out is counted by reason and kept."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import stat
 import struct
+import tarfile
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import fit_bytes
+import pyarrow as pa
 import pytest
 from fit_bytes import HR, HR_NUMBER, RECORD, RECORD_NUMBER, START, UINT8, definition, fit, record, workout
 from hypothesis import HealthCheck, given, settings
@@ -98,6 +104,10 @@ def test_a_track_in_any_encoding_is_read_whole(tmp_path: Path, content: bytes):
         "<HeartRate>{}</HeartRate>",
         "<heart_rate>{}</heart_rate>",
         "<gpxdata:hr>{}</gpxdata:hr>",
+        '<hr value="{}"/>',
+        '<st:heartRate bpm="{}"/>',
+        "<hr>{} BPM</hr>",
+        "<hr>{}/min</hr>",
         "<ns3:TrackPointExtension><ns3:hr>{}</ns3:hr></ns3:TrackPointExtension>",
         "<HeartRateBpm><Value>{}</Value></HeartRateBpm>",
         "<gpxtpx:TrackPointExtension><gpxtpx:atemp>7</gpxtpx:atemp><gpxtpx:hr> {}.0 </gpxtpx:hr></gpxtpx:TrackPointExtension>",
@@ -119,6 +129,7 @@ def test_a_heart_rate_is_found_in_any_vendors_tag(tmp_path: Path, tag: str):
         (point(1, place='lat="" lon="7"'), "no position", "no position"),
         (point(1, place='lat="north" lon="7"'), "no position: 'north', '7'", "no position"),
         (point(1, place='lat="0.000" lon="-0"'), "no fix: exactly 0, 0", "no fix: exactly 0, 0"),
+        (point(1, place='lat="0.0000001" lon="-1e-9"'), "no fix: exactly 0, 0", "no fix: exactly 0, 0"),
         (
             point(1, place='lat="90.1" lon="7"'),
             "position '90.1', '7' is outside the earth",
@@ -161,6 +172,11 @@ def stale(days: float, count: int = 2, total: int = 60) -> list[str]:
         (stale(-6), 2),
         (stale(1024 * 7, 20), 20),
         (stale(-2 / 24, 5), 5),
+        (stale(2 / 24, 5), 5),
+        (stale(0.5 / 24, 5), 5),
+        (stale(0.4 / 24, 5), 0),
+        ([*stale(2 / 24, 5)[:5], "</trkseg><trkseg>", *stale(0)[5:]], 0),  # a pause
+        ([*(point(second - 7_200) for second in range(0, 320, 10)), *stale(0, total=90)], 0),
         (stale(0), 0),
         ([*stale(0), point(100 * 86_400)], 0),  # recorded later, with a pause
         ([*stale(0)[:30], point(30 - 9 * 86_400), *stale(0)[31:]], 1),
@@ -305,6 +321,60 @@ def test_an_export_is_read_with_all_that_is_packed_in_it(tmp_path: Path):
     assert rejects.reasons == {"recording refused": 1}
 
 
+def tar(name: str, data: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as file:
+        for path, content in (("notes.txt", b"no"), (name, data)):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("run.gpx.bz2", bz2.compress(MINUTE.encode()), "run.gpx.bz2"),
+        ("run.gpx.xz", lzma.compress(MINUTE.encode()), "run.gpx.xz"),
+        ("run.GPX.ZST", pa.compress(MINUTE.encode(), "zstd", asbytes=True), "run.GPX.ZST"),
+        ("run.gpx", bz2.compress(MINUTE.encode()), "run.gpx"),
+        ("all.tar", tar("a/run.gpx", MINUTE.encode()), "all.tar/a/run.gpx"),
+        ("all.tar.gz", gzip.compress(tar("a/run.gpx", MINUTE.encode())), "all.tar.gz/a/run.gpx"),
+        ("all.tgz", gzip.compress(tar("run.fit.bz2", bz2.compress(workout()))), "all.tgz/run.fit.bz2"),
+        ("all.zip", archive(b__gpx__xz=lzma.compress(MINUTE.encode())), "all.zip/b.gpx.xz"),
+    ],
+)
+def test_each_way_to_pack_is_read(tmp_path: Path, name: str, data: bytes, found: str):
+    (tmp_path / name).write_bytes(data)
+    assert {file: frame.height for file, frame in read_recordings(tmp_path).items()} == {found: 60}
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("all.tar", tar("notes.gpx.txt", b"x")),
+        ("all.tar", tar("run.gpx", MINUTE.encode())[:900]),
+        ("run.fit.xz", b"\xfd7zXZ\0"),
+    ],
+)
+def test_an_archive_without_a_recording_says_so(tmp_path: Path, name: str, data: bytes):
+    assert read(tmp_path, name, data).refused
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_a_file_of_another_compression_that_is_cut_off_is_read_as_far_as_it_goes(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+):
+    random = Random(1)
+    points = (
+        point(second, random.randrange(40, 200), place=f'lat="{random.random()}" lon="7"') for second in range(20_000)
+    )
+    whole = compress(gpx(*points).encode())
+    report = read(tmp_path, "run.gpx.bz2", whole[: len(whole) * 3 // 4])
+    assert "the compressed file ends early" in report.warnings
+    assert 5_000 < report.frame.height < 20_000
+
+
 @pytest.mark.parametrize("cut", [30, 200, 400])
 def test_a_compressed_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path, cut: int):
     varied = gpx(*(point(second, 40 + second * 7919 % 200) for second in range(600)))
@@ -343,11 +413,15 @@ GOOD = {
     "run.tcx": tcx(lap(*range(5))).encode(),
     "run.gpx.gz": gzip.compress(MINUTE.encode()),
     "run.zip": archive(a__fit=workout(range(70, 75)), b__gpx=gpx(point(0)).encode()),
+    "run.gpx.bz2": bz2.compress(MINUTE.encode()),
+    "run.gpx.xz": lzma.compress(MINUTE.encode()),
+    "run.gpx.zst": pa.compress(MINUTE.encode(), "zstd", asbytes=True),
+    "run.tar": tar("a.fit", workout(range(70, 75))),
 }
 
 
 @pytest.mark.parametrize("name", GOOD)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_bytes_there_is_a_report_and_never_a_traceback(tmp_path: Path, name: str, data: st.DataObject):
     content = bytearray(GOOD[name])

@@ -1,7 +1,11 @@
 """Tables of any spreadsheet or data frame are read by rule; no row is guessed, and none refuses the others."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,6 +45,14 @@ def events(tmp_path: Path, name: str, content: str | bytes) -> tuple[pl.DataFram
     return found, bad
 
 
+def zipped(**members: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return packed.getvalue()
+
+
 ROW = ("1", datetime(2024, 5, 1, 10), 40.7, 70)
 OBJECT = {"user_id": "1", "event_time": NOON, "latitude": 40.7, "heart_rate": 70}
 
@@ -70,6 +82,12 @@ OBJECT = {"user_id": "1", "event_time": NOON, "latitude": 40.7, "heart_rate": 70
         ("events.csv", HEADER + "1,1.7145576E+09,40.7,70\n".replace("1.7145576E+09", "1.714557600E+09")),
         ("events.csv", HEADER + "1,2024-05-01T12:00:00.0000000+02:00,40.7,70\n"),
         ("events.csv.gz", gzip.compress((HEADER + GOOD).encode())),
+        ("events.csv.bz2", bz2.compress((HEADER + GOOD).encode())),
+        ("events.csv.xz", lzma.compress((HEADER + GOOD).encode())),
+        ("events.jsonl.zst", pa.compress(json.dumps(OBJECT).encode(), "zstd", asbytes=True)),
+        ("events.csv", bz2.compress((HEADER + GOOD).encode())),
+        ("events.csv.zip", zipped(**{"events.csv": HEADER + GOOD, "README": "x", "__MACOSX/._events.csv": "x"})),
+        ("events.json.zip", zipped(**{"export": json.dumps([OBJECT])})),
         ("events.jsonl", json.dumps(OBJECT)),
         ("events.jsonl", b"\xef\xbb\xbf" + json.dumps(OBJECT).encode() + b"\r\n\n\n"),
         ("events.jsonl", json.dumps({**OBJECT, "event_time": NOON / 1000, "heart_rate": "70.0", "user_id": 1})),
@@ -196,6 +214,19 @@ def test_an_array_that_is_damaged_is_read_around_the_damage(tmp_path: Path):
     assert (found.height, [reject["line"] for reject in bad]) == (2, [2, 4])
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (zipped(**{"a.csv": HEADER, "b.csv": HEADER}), r"the archive has 2 tables \['a.csv', 'b.csv'\], unpack it"),
+        (zipped(), r"the archive has 0 tables"),
+        (b"PK\x03\x04", "not a zip file"),
+    ],
+)
+def test_an_archive_that_is_no_table_is_refused(tmp_path: Path, content: bytes, reason: str):
+    with pytest.raises(SourceError, match=reason):
+        events(tmp_path, "events.csv.zip", content)
+
+
 def test_a_compressed_table_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path):
     lines = "".join(f"{row},{NOON + row * 7919},40.{row * 31 % 97},{row * 17 % 200}\n" for row in range(5_000))
     found, bad = events(tmp_path, "events.csv.gz", gzip.compress((HEADER + lines).encode())[:-2_000])
@@ -247,13 +278,15 @@ def test_any_value_is_a_plausible_time_or_none_by_both_readers(value: str | floa
 SOURCES = {
     "t.csv": (HEADER + GOOD * 3 + '2,"a\nb",1,2\n').encode(),
     "t.csv.gz": gzip.compress((HEADER + GOOD * 40).encode()),
+    "t.csv.xz": lzma.compress((HEADER + GOOD * 40).encode()),
+    "t.csv.zip": zipped(**{"t.csv": HEADER + GOOD * 40}),
     "t.jsonl": "\n".join([json.dumps(OBJECT)] * 3).encode(),
     "t.json": json.dumps([OBJECT] * 3).encode(),
 }
 
 
 @pytest.mark.parametrize("name", [*SOURCES, "t.parquet"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_the_bytes_rows_are_read_or_rejected_and_there_is_no_traceback(
     tmp_path: Path, name: str, data: st.DataObject
