@@ -43,8 +43,9 @@ def found_tables(settings: Settings, result: Mapping[str, Any], seconds: float) 
 def addresses(settings: Settings) -> dict[str, str]:
     """Return the addresses of what is up."""
     api = settings.prefect.api_url or ""
+    scheme = "https" if settings.web.certificate_file else "http"
     return {
-        "live page": f"http://{settings.web.host}:{settings.web.port}",
+        "live page": f"{scheme}://{settings.web.host}:{settings.web.port}",
         "Prefect": f"{api.removesuffix('/api')}, password: auth_string of [prefect] in {settings.home / 'secrets.toml'}",
         "Kafka": settings.kafka.bootstrap_servers,
         "schema registry": settings.registry.url,

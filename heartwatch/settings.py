@@ -102,6 +102,7 @@ class PostgresSettings(SettingsSection):
         "prefer", description="how much TLS: verify-full knows the server by its certificate and name"
     )
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server, for verify-…")
+    connect_ca_file: str | None = Field(None, description="the same file as Connect sees it, where that differs")
     historical_table: str = Field(
         "historical", pattern=r"^[a-z][a-z0-9_]*$", description="table of the personal ranges, in the schema public"
     )
@@ -137,6 +138,10 @@ class PrefectSettings(SettingsSection):
     auth_string: SecretStr = Field(
         SecretStr(""),
         description="user:password that the API asks for; the platform's secrets, or empty: PREFECT_API_AUTH_STRING",
+    )
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authority that signed the server; None: the system's (PREFECT_API_SSL_CERT_FILE)",
     )
     orchestration_pool: str = Field("orchestration", description="work pool of the flows")
     producers_pool: str = Field("producers", description="work pool of the producers")
@@ -217,6 +222,8 @@ class WebSettings(SettingsSection):
         SecretStr(""),
         description="HEARTWATCH_WEB__SECRET or the platform's secrets: who knows it may run and stop; empty: nobody",
     )
+    certificate_file: Path | None = Field(None, description="PEM file of the page's certificate: HTTPS; None: HTTP")
+    key_file: Path | None = Field(None, description="PEM file of that certificate's key")
     session_minutes: float = Field(60, gt=0, le=1_440, description="how long a sign-in holds, minutes")
     prefect_ui_url: str | None = Field(None, description="Prefect's UI as browsers see it; None: beside its API")
     history_seconds: int = Field(300, ge=60, le=3_600, description="how far back the charts go, s")

@@ -194,6 +194,7 @@ def _settings_variables(settings: Settings) -> dict[str, Any]:
     """Return the settings by dotted name, addresses as Connect sees them."""
     variables = dict(_flat("", {name: getattr(settings, name) for name in type(settings).model_fields}))
     variables["postgres.connect_host"] = settings.postgres.connect_host or settings.postgres.host
+    variables["postgres.connect_ca_file"] = settings.postgres.connect_ca_file or settings.postgres.ca_file
     variables["registry.converter_url"] = settings.registry.converter_url or settings.registry.url
     return variables
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.state import TRUST_PASSWORD
 
 LONG = datetime.timedelta(days=3_650)
 SHORT = datetime.timedelta(days=30)
@@ -29,7 +32,8 @@ def write_certificates(
     """Write ``ca.pem``, and certificates of it for this machine's loopback interface: ``own.pem`` and ``own.key`` for "own".
 
     The authority's key is forgotten at once, so that nobody can make another certificate. Client and server may both use them.
-    ``own.both.pem`` has key and certificate, as Java's servers read them.
+    ``own.both.pem`` has key and certificate, as Kafka reads them; ``own.p12`` has them as Java's other servers do, with the
+    password in ``own.password``; ``ca.p12`` is the authority as Java's clients know it, with the password `TRUST_PASSWORD`.
 
     Args:
         folder: where; keys are readable by their owner only, the rest where the process' umask says so.
@@ -47,6 +51,9 @@ def write_certificates(
     )
     for name in names:
         _write_signed(folder, name, authority if name == "own" else f"{authority}-{name}", issuer, key, valid)
+    trusted = pkcs12.PKCS12Certificate(certificate, b"authority")
+    encryption = serialization.BestAvailableEncryption(TRUST_PASSWORD.encode())
+    _write(folder / "ca.p12", pkcs12.serialize_java_truststore([trusted], encryption))
     # Last: whoever finds it finds the rest.
     _write(folder / _AUTHORITY, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -67,14 +74,19 @@ def _write_signed(
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .sign(issuer_key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
     )
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    _write(folder / f"{file}.pem", certificate)
+    _write(folder / f"{file}.pem", certificate.public_bytes(serialization.Encoding.PEM))
     _write(folder / f"{file}.key", secret, mode=0o600)
-    _write(folder / f"{file}.both.pem", secret + certificate, mode=0o600)
+    _write(folder / f"{file}.both.pem", secret + certificate.public_bytes(serialization.Encoding.PEM), mode=0o600)
+    password = secrets.token_urlsafe(24).encode()
+    store = pkcs12.serialize_key_and_certificates(
+        file.encode(), key, certificate, None, serialization.BestAvailableEncryption(password)
+    )
+    _write(folder / f"{file}.p12", store, mode=0o600)
+    _write(folder / f"{file}.password", password, mode=0o600)
 
 
 def _write(path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -39,16 +39,18 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 packages = App(name="packages", help="The pinned JVM packages.")
 
 
-def up(*, parts: str = "", brokers: int | None = None, producers: int = 2) -> None:
+def up(*, parts: str = "", brokers: int | None = None, producers: int = 2, secured: bool | None = None) -> None:
     """Start the platform; what runs already stays as it is.
 
     Args:
         parts: names, with commas between, of the parts to start, with what they depend on; all of them by default.
         brokers: Kafka brokers, 1 or 3; fixed by the first start.
         producers: workers of the producers' work pool.
+        secured: TLS on every port and a login for everything, with accounts of least rights for each component on the brokers;
+            fixed by the first start.
     """
     require("local")
-    platform = Platform(load_settings().home, _names(parts), brokers, producers)
+    platform = Platform(load_settings().home, _names(parts), brokers, producers, secured)
     console = Console()
     with _Display(console) as display:
         platform.up(display)

@@ -23,9 +23,13 @@ OPERATOR = "operator"
 
 ACCOUNTS = (OPERATOR, "producer", "heartbeat", "engine", "connect", "page")
 
+SERVICES = {"kafka": ACCOUNTS, "registry": ACCOUNTS, "ksqldb": (OPERATOR, "page")}
+"""The components that log in to a service."""
+
 SERVICE = "heartwatch_"
 """The KSQL engine's service id."""
 
+_PROCESSING_LOG = f"{SERVICE}ksql_processing_log"
 _TIMEOUT = 20.0
 _ITERATIONS = 4096
 
@@ -76,6 +80,7 @@ def _operator() -> Iterator[Right]:
     yield from _topics(*_all_of_analytics(), may=_OWN)
     # What a torn-down version leaves: its queries' topics and groups.
     yield from _topics(INTERNAL_PREFIX + SERVICE, may=("read", "delete", "describe", "describe_configs"))
+    yield from _topics(_PROCESSING_LOG, may=_READ)
     yield ("topic", "literal", "*", ("describe", "describe_configs"))
     yield ("group", "literal", "*", ("describe",))
     for group in ("heartwatch-", INTERNAL_PREFIX + SERVICE, "connect-", "cg-control-", *_all_of_analytics()):
@@ -84,7 +89,8 @@ def _operator() -> Iterator[Right]:
 
 
 def _producer() -> Iterator[Right]:
-    yield from _topics(*_of_role("stream"), may=_WRITE)
+    # A shard's progress is an offset of this topic, and brokers let only those commit one who may read it.
+    yield from _topics(*_of_role("stream"), may=("read", *_WRITE))
     yield ("group", "prefixed", "heartwatch-produce-", ("read", "describe"))
     yield ("transactional_id", "prefixed", "heartwatch-produce-", ("write", "describe"))
 
@@ -98,11 +104,13 @@ def _heartbeat() -> Iterator[Right]:
 def _engine() -> Iterator[Right]:
     internal = INTERNAL_PREFIX + SERVICE
     yield from _topics(internal, may=_OWN)
-    yield from _topics(f"{SERVICE}ksql_processing_log", may=("write", "create", "describe", "describe_configs"))
+    yield from _topics(_PROCESSING_LOG, may=("read", "write", "create", "describe", "describe_configs"))
     yield from _topics(*_of_role("stream"), *_of_role("table"), may=_READ)
     # CREATE … AS SELECT makes its topic, and others read on from it.
     yield from _topics(*_of_role("results"), may=("read", "write", "create", "describe", "describe_configs"))
     yield ("group", "prefixed", internal, ("read", "describe", "delete"))
+    # kafkakit's reader of offsets.
+    yield ("group", "literal", "heartwatch-offsets", ("read", "describe"))
     for name in (internal, f"{SERVICE}command_topic"):
         yield ("transactional_id", "prefixed", name, ("write", "describe"))
     yield ("cluster", "literal", "kafka-cluster", ("describe", "describe_configs"))
@@ -123,7 +131,8 @@ def _connect() -> Iterator[Right]:
     yield from _topics(*_of_role("table"), may=("write", "create", "describe", "describe_configs"))
     for group in ("connect", "cg-control-"):
         yield ("group", "prefixed", group, ("read", "describe"))
-    for name in ("connect", *_all_of_analytics()):
+    # Of exactly-once sources, and (the last two) of the Iceberg sinks' workers and coordinators.
+    for name in ("connect", *_all_of_analytics(), "worker-", "coordinator-"):
         yield ("transactional_id", "prefixed", name, ("write", "describe"))
     yield ("cluster", "literal", "kafka-cluster", ("describe",))
 

@@ -16,10 +16,12 @@ from typing import Any
 
 from heartwatch.platform.errors import DamagedStateError, PlatformError
 from heartwatch.platform.processes import ProcessId
-from heartwatch.platform.rights import ACCOUNTS, OPERATOR
+from heartwatch.platform.rights import OPERATOR, SERVICES
 
 AUTHORITY = "heartwatch"
 """Beginning of the names in a secured platform's certificates."""
+
+TRUST_PASSWORD = "authority"  # noqa: S105 - Java wants one; an authority's certificate is no secret
 
 
 class PartState(StrEnum):
@@ -115,17 +117,19 @@ def load_secrets(home: Path, secured: bool = False) -> dict[str, dict[str, str]]
     Raises:
         PlatformError: the file can't be read.
     """
-    operator = load_accounts(home)[OPERATOR] if secured else ""
-    return _kept(home / "secrets.toml", {**_new_secrets(), **(_secured_secrets(operator) if secured else {})})
+    return _kept(home / "secrets.toml", {**_new_secrets(), **(_operators(load_accounts(home)) if secured else {})})
 
 
-def load_accounts(home: Path) -> dict[str, str]:
-    """Return the passwords of a secured platform's components, by account; made at random the first time, and kept.
+def load_accounts(home: Path) -> dict[str, dict[str, str]]:
+    """Return the passwords of a secured platform's components, by service and account; made at random the first time, and kept.
+
+    Each service has passwords of its own: one that is told a password can't log in to another one with it.
 
     Raises:
         PlatformError: the file can't be read.
     """
-    return _kept(home / "accounts.toml", {account: secrets.token_urlsafe(24) for account in ACCOUNTS})
+    new = {service: {one: secrets.token_urlsafe(24) for one in accounts} for service, accounts in SERVICES.items()}
+    return _kept(home / "accounts.toml", new)
 
 
 def _kept(path: Path, new: dict[str, Any]) -> dict[str, Any]:
@@ -140,9 +144,10 @@ def _kept(path: Path, new: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _secured_secrets(operator: str) -> dict[str, dict[str, str]]:
+def _operators(accounts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
     """Return what the operator logs in with, as the settings have it."""
-    return {service: {name: operator} for service, name in (("kafka", "sasl_password"), ("ksqldb", "password"))}
+    names = {"kafka": "sasl_password", "ksqldb": "password", "registry": "password"}
+    return {service: {name: accounts[service][OPERATOR]} for service, name in names.items()}
 
 
 def _new_secrets() -> dict[str, dict[str, str]]:

@@ -11,6 +11,7 @@ import httpx
 from heartwatch.errors import HeartWatchError
 from heartwatch.settings import Settings
 from heartwatch.web.timeouts import REQUEST_SECONDS
+from kafkakit.security import tls_verify
 
 _REASON_LENGTH = 300
 
@@ -29,7 +30,10 @@ class PrefectApi:
         user, colon, password = stated.partition(":")
         auth = (user, password) if colon else None
         self.ui_url = (settings.web.prefect_ui_url or url.removesuffix("/").removesuffix("/api")).rstrip("/")
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=REQUEST_SECONDS, auth=auth, trust_env=False)
+        verify = tls_verify(settings.prefect.ca_file, "Prefect's server")
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), timeout=REQUEST_SECONDS, auth=auth, trust_env=False, verify=verify
+        )
 
     def ask(self, method: str, path: str, body: Any = None, allowed: Sequence[int] = ()) -> Any:
         """Send a request and return the answer; None for one of the `allowed` error codes.

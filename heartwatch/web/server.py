@@ -302,4 +302,6 @@ def serve(settings: Settings, host: str, port: int) -> None:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=3,
+        ssl_certfile=settings.web.certificate_file,
+        ssl_keyfile=settings.web.key_file,
     )

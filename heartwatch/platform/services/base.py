@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -23,13 +24,19 @@ class NotHealthyError(HeartWatchError):
     """A part doesn't answer as it should (yet); the message says what it did instead."""
 
 
+def client(context: Context) -> httpx.Client:
+    """Return the HTTP client for the parts, which on a secured platform knows their authority."""
+    return _client(context.certificate("ca").read_text(encoding="ascii") if context.secured else None)
+
+
 @cache
-def client() -> httpx.Client:
-    """Return the HTTP client for the parts; making one costs more than many requests.
+def _client(authority: str | None) -> httpx.Client:
+    """Return a client; making one costs more than many requests.
 
     Proxies are for addresses beyond this machine.
     """
-    return httpx.Client(timeout=10, trust_env=False)
+    verify = ssl.create_default_context(cadata=authority) if authority else True
+    return httpx.Client(timeout=10, trust_env=False, verify=verify)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Context:
         secrets: passwords, shaped as the settings.
         packages: the JVM packages.
         secured: whether all parts speak TLS and ask for a login.
-        accounts: passwords of the components, by account; only a secured platform has them.
+        accounts: passwords of the components, by service and account; only a secured platform has them.
     """
 
     home: Path
@@ -54,7 +61,24 @@ class Context:
     secrets: Mapping[str, Mapping[str, str]]
     packages: Packages
     secured: bool = False
-    accounts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    accounts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+
+    def login(self, account: str) -> dict[str, str]:
+        """Return the environment variables with which a component logs in as itself, not as the operator."""
+        if not self.secured:
+            return {}
+        names = {
+            "kafka": ("SASL_USERNAME", "SASL_PASSWORD"),
+            "registry": ("USER", "PASSWORD"),
+            "ksqldb": ("USER", "PASSWORD"),
+        }
+        variables: dict[str, str] = {}
+        for service, (user, password) in names.items():
+            # An account that a service doesn't know gets in nowhere by it.
+            known = self.accounts[service].get(account, "")
+            variables |= {f"HEARTWATCH_{service.upper()}__{user}": account if known else ""}
+            variables |= {f"HEARTWATCH_{service.upper()}__{password}": known}
+        return variables
 
     def data(self, name: str) -> Path:
         """Return the data folder of a part."""
@@ -199,10 +223,19 @@ class HttpPart(Part):
 
     Attributes:
         health_path: path that answers 2xx when it is well.
+        speaks_tls: whether it does on a secured platform.
     """
 
+    speaks_tls: ClassVar[bool] = True
     health_path: str = field(default="/", kw_only=True)
-    scheme: ClassVar[str] = "http://"
+
+    def url(self, context: Context) -> str:
+        """Return the address of its first port, with the scheme."""
+        return f"{'https' if context.secured and self.speaks_tls else 'http'}://{context.address(self.port_names[0])}"
+
+    def address(self, context: Context) -> str:
+        """Return the address that the status shows."""
+        return self.url(context)
 
     def credentials(self, context: Context) -> tuple[str, str] | None:
         """Return the user and the password that the health path asks for, if it does."""
@@ -210,9 +243,8 @@ class HttpPart(Part):
 
     def check(self, context: Context) -> None:
         """Ask the health path."""
-        url = f"http://{context.address(self.port_names[0])}{self.health_path}"
         try:
-            response = client().get(url, auth=self.credentials(context))
+            response = client(context).get(self.url(context) + self.health_path, auth=self.credentials(context))
         except httpx.HTTPError as error:
             raise NotHealthyError(f"no answer ({type(error).__name__})") from error
         if not response.is_success:

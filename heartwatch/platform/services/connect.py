@@ -9,10 +9,13 @@ from typing import Any
 from heartwatch.platform.ports import LOOPBACK
 from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, HttpPart
-from heartwatch.platform.services.kafka import java_command, render, write_logging
+from heartwatch.platform.services.kafka import SCRAM_LOGIN, java_command, java_stores, render, write_logging
 from heartwatch.platform.state import write_atomically
+from heartwatch.settings import ConnectSettings
 
 USER = "heartwatch"
+ACCOUNT = "connect"
+"""Who Connect and its connectors are on the brokers and the registry of a secured platform."""
 _HEAP_MIB = 512
 _FOR_CONNECTORS = {
     "postgres": ("password",),
@@ -43,6 +46,8 @@ class ConnectPart(HttpPart):
             for table, names in _FOR_CONNECTORS.items()
             for name in names
         }
+        if context.secured:
+            secrets["registry.password"] = context.accounts["registry"][ACCOUNT]
         write_atomically(secrets_file(context), render(secrets))
         write_atomically(folder / "users.properties", render({USER: context.secrets["connect"]["password"]}))
         write_atomically(folder / "login.conf", _LOGIN.format(users=folder / "users.properties"))
@@ -54,7 +59,8 @@ class ConnectPart(HttpPart):
         folder = context.data("connect")
         main = "org.apache.kafka.connect.cli.ConnectDistributed"
         archive = java.archive_options("connect", context)
-        options = [*archive, f"-Djava.security.auth.login.config={folder / 'login.conf'}"]
+        trust = java.trust_options(context) if context.secured else ()
+        options = [*archive, *trust, f"-Djava.security.auth.login.config={folder / 'login.conf'}"]
         return [*java_command(context, folder, _HEAP_MIB, options), main, str(folder / "worker.properties")]
 
     def credentials(self, context: Context) -> tuple[str, str]:
@@ -71,7 +77,18 @@ class ConnectPart(HttpPart):
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the REST API's address, and the file that connectors' secrets come from."""
-        return {"connect": {"url": self.address(context), "secrets_file": str(secrets_file(context))}}
+        login = {"ca_file": str(context.certificate("ca")), **_converter(context)} if context.secured else {}
+        return {"connect": {"url": self.address(context), "secrets_file": str(secrets_file(context)), **login}}
+
+
+def _converter(context: Context) -> dict[str, dict[str, str]]:
+    """Return the settings of the converter that logs in to a secured registry."""
+    usual = ConnectSettings().avro_converter
+    login = {
+        "apicurio.auth.username": ACCOUNT,
+        "apicurio.auth.password": f"${{secrets:{secrets_file(context)}:registry.password}}",
+    }
+    return {"avro_converter": usual | login}
 
 
 _LOGIN = """\
@@ -98,7 +115,7 @@ def worker_properties(context: Context) -> dict[str, str | int]:
         **copies,
         "offset.storage.partitions": 5,
         "status.storage.partitions": 2,
-        "listeners": f"http://{context.address('connect')}",
+        **(_secured(context) if context.secured else {"listeners": f"http://{context.address('connect')}"}),
         "rest.advertised.host.name": LOOPBACK,
         "rest.extension.classes": "org.apache.kafka.connect.rest.basic.auth.extension.BasicAuthSecurityRestExtension",
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
@@ -116,4 +133,27 @@ def worker_properties(context: Context) -> dict[str, str | int]:
         "config.providers": "secrets",
         "config.providers.secrets.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
         "config.providers.secrets.param.allowed.paths": str(secrets_file(context)),
+    }
+
+
+def _secured(context: Context) -> dict[str, str | int]:
+    """Return HTTPS for the REST API, and how the worker and its connectors log in to the brokers.
+
+    The Iceberg sink takes the worker's own entries for its control topic, other connectors those with a prefix.
+    """
+    login = f'{SCRAM_LOGIN} required username="{ACCOUNT}" password="{context.accounts["kafka"][ACCOUNT]}";'
+    security: dict[str, str | int] = {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.jaas.config": login,
+        **java_stores(context),
+    }
+    prefixes = ("", "producer.", "consumer.", "admin.")
+    https = "listeners.https.ssl."
+    return {
+        "listeners": f"https://{context.address('connect')}",
+        f"{https}keystore.type": "PKCS12",
+        f"{https}keystore.location": str(context.certificate("connect", "p12")),
+        f"{https}keystore.password": context.certificate("connect", "password").read_text(encoding="ascii"),
+        **{f"{prefix}{name}": value for prefix in prefixes for name, value in security.items()},
     }

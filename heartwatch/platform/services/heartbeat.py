@@ -26,7 +26,7 @@ class HeartbeatPart(Part):
 
     def environment(self, context: Context) -> dict[str, str]:
         """Return the configuration: addresses are in the home's files."""
-        return {**super().environment(context), "HEARTWATCH_HOME": str(context.home)}
+        return {**super().environment(context), "HEARTWATCH_HOME": str(context.home), **context.login("heartbeat")}
 
     def prepare(self, context: Context) -> None:
         """Make the data folder, without the sign of life of an earlier process."""

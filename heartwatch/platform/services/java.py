@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from heartwatch.platform.services.base import Context
+from heartwatch.platform.state import TRUST_PASSWORD
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,12 @@ def _version(java: Path) -> str:
 def options(heap_mib: int) -> list[str]:
     """Return the options of a small server: little memory, a quick start."""
     return [f"-Xmx{heap_mib}m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
+
+
+def trust_options(context: Context) -> list[str]:
+    """Return the options of a program that knows a secured platform's authority, and no other."""
+    store = {"": context.certificate("ca", "p12"), "Type": "PKCS12", "Password": TRUST_PASSWORD}
+    return [f"-Djavax.net.ssl.trustStore{name}={value}" for name, value in store.items()]
 
 
 def class_archive(server: str, context: Context) -> Path:

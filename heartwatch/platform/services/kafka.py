@@ -35,6 +35,8 @@ rootLogger.level = WARN
 rootLogger.appenderRef.console.ref = console
 logger.started.name = org.apache.kafka.common.utils.AppInfoParser
 logger.started.level = INFO
+logger.denied.name = kafka.authorizer.logger
+logger.denied.level = INFO
 """
 
 
@@ -125,7 +127,7 @@ class KafkaPart(Part):
     def configure(self, context: Context) -> None:
         """Give the components of a secured platform their accounts and rights."""
         if context.secured:
-            grant(self._admin(context), dict(context.accounts))
+            grant(self._admin(context), dict(context.accounts["kafka"]))
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return all brokers' addresses, how many copies they can keep, and how they are logged in to."""

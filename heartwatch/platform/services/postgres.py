@@ -36,7 +36,11 @@ _SETTINGS = {
 
 @dataclass
 class PostgresPart(Part):
-    """The database server; it refuses to run as root, so root starts it as `nobody`."""
+    """The database server; it refuses to run as root, so root starts it as `nobody`.
+
+    Its package is built without TLS, so that on a secured platform too it speaks clear text, on the loopback interface and with
+    SCRAM: no password is sent.
+    """
 
     name: str = "postgres"
     group: str = "postgres"

@@ -33,7 +33,7 @@ _QUIET = {
 
 def api(context: Context) -> str:
     """Return the address of Prefect's API."""
-    return f"http://{context.address('prefect')}/api"
+    return f"{'https' if context.secured else 'http'}://{context.address('prefect')}/api"
 
 
 def credentials(context: Context) -> tuple[str, str]:
@@ -60,12 +60,18 @@ def _environment(context: Context) -> dict[str, str]:
         "PREFECT_HOME": str(context.data("prefect")),
         "PREFECT_API_AUTH_STRING": context.secrets["prefect"]["auth_string"],
         "HEARTWATCH_HOME": str(context.home),
+        **_authority(context),
     }
+
+
+def _authority(context: Context) -> dict[str, str]:
+    """Return how Prefect's clients know the server of a secured platform."""
+    return {"PREFECT_API_SSL_CERT_FILE": str(context.certificate("ca"))} if context.secured else {}
 
 
 def _send(context: Context, method: str, path: str, body: dict[str, Any], what: str) -> httpx.Response:
     try:
-        return client().request(method, f"{api(context)}{path}", json=body, auth=credentials(context))
+        return client(context).request(method, f"{api(context)}{path}", json=body, auth=credentials(context))
     except httpx.HTTPError as error:
         raise PartError(f"Prefect gives no answer about the {what}: {error!r}; see that its server is up") from error
 
@@ -118,8 +124,16 @@ class PrefectServerPart(HttpPart):
 
     def command(self, context: Context) -> list[str]:
         """Return the command line."""
-        port = str(context.ports["prefect"])
-        return [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", port]
+        place = ("--host", LOOPBACK, "--port", str(context.ports["prefect"]))
+        if not context.secured:
+            return [sys.executable, "-m", "prefect", "server", "start", *place]
+        # What that command runs; it has no options for certificates.
+        return [
+            *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", *place),
+            *("--timeout-keep-alive", "5", "--timeout-graceful-shutdown", "3", "--log-level", "warning"),
+            *("--ssl-certfile", str(context.certificate("prefect"))),
+            *("--ssl-keyfile", str(context.certificate("prefect", "key"))),
+        ]
 
     def environment(self, context: Context) -> dict[str, str]:
         """Return the configuration."""
@@ -135,6 +149,8 @@ class PrefectServerPart(HttpPart):
             "PREFECT_SERVER_UI_API_URL": api(context),
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(context.data("prefect") / "ui"),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            # As `prefect server start` has it: the application is whole, and runs the services.
+            **({"PREFECT__SERVER_FINAL": "1"} if context.secured else {}),
             # In memory, as the default has it, a restart forgets who holds a deployment's slots, and ends their runs.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
@@ -163,13 +179,15 @@ class PrefectServerPart(HttpPart):
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the API's address."""
-        return {"prefect": {"api_url": api(context)}}
+        authority = {"ca_file": str(context.certificate("ca"))} if context.secured else {}
+        return {"prefect": {"api_url": api(context), **authority}}
 
     def client_variables(self, context: Context) -> dict[str, str]:
         """Return what the `prefect` command needs."""
         return {
             "PREFECT_API_URL": api(context),
             "PREFECT_API_AUTH_STRING": context.secrets["prefect"]["auth_string"],
+            **_authority(context),
             **_QUIET,
         }
 
@@ -179,6 +197,9 @@ class WorkerPart(HttpPart):
 
     Besides the pool's default queue it serves a queue of its own name, so that a run can be sent to just this worker.
     """
+
+    # Its port tells its health only.
+    speaks_tls = False
 
     def __init__(self, pool: str, number: int, count: int = 1) -> None:
         """Describe a worker.
@@ -217,6 +238,8 @@ class WorkerPart(HttpPart):
         return {
             **_environment(context),
             "PREFECT_API_URL": api(context),
+            # Flows of the other pool deploy and check, as people do.
+            **(context.login("producer") if self.pool == "producers" else {}),
             # Flow runs are started as `python` (prefect.yaml), whatever shell has started this.
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
             # Runs say that they live, so that those that don't any more are found (deployments/automations/crash_zombies.yaml).
@@ -242,7 +265,7 @@ class WorkerPart(HttpPart):
         super().check(context)
         url = f"{api(context)}/work_pools/{self.pool}/workers/filter"
         try:
-            workers = client().post(url, json={}, auth=credentials(context)).raise_for_status().json()
+            workers = client(context).post(url, json={}, auth=credentials(context)).raise_for_status().json()
         except httpx.HTTPError as error:
             raise NotHealthyError(f"Prefect doesn't tell its workers ({type(error).__name__})") from error
         if not any(worker["name"] == self.name and worker["status"] == "ONLINE" for worker in workers):

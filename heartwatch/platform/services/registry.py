@@ -7,6 +7,7 @@ from typing import Any
 
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.ports import LOOPBACK
+from heartwatch.platform.rights import OPERATOR
 from heartwatch.platform.services import java
 from heartwatch.platform.services.base import Context, HttpPart, client
 from heartwatch.platform.services.postgres import USER
@@ -52,7 +53,7 @@ class RegistryPart(HttpPart):
             **super().environment(context),
             "QUARKUS_HTTP_HOST": LOOPBACK,
             "QUARKUS_HTTP_ACCESS_LOG_ENABLED": "false",
-            "QUARKUS_HTTP_PORT": str(context.ports["registry"]),
+            **(_secured(context) if context.secured else {"QUARKUS_HTTP_PORT": str(context.ports["registry"])}),
             "APICURIO_STORAGE_SQL_KIND": "postgresql",
             "APICURIO_DATASOURCE_URL": f"jdbc:postgresql://{context.address('postgres')}/registry",
             "APICURIO_DATASOURCE_USERNAME": USER,
@@ -68,7 +69,9 @@ class RegistryPart(HttpPart):
 
     def configure(self, context: Context) -> None:
         """Demand backward compatibility, Confluent's default; this server's own is none."""
-        response = client().put(f"{api(context)}/config", json={"compatibility": "BACKWARD"})
+        response = client(context).request(
+            "PUT", f"{api(context)}/config", json={"compatibility": "BACKWARD"}, auth=self.credentials(context)
+        )
         if not response.is_success:
             raise PartError(
                 f"the registry refused compatibility 'BACKWARD': HTTP {response.status_code} {response.text}"
@@ -76,9 +79,35 @@ class RegistryPart(HttpPart):
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the address for clients, and the one for Connect's converter (Apicurio's own API)."""
-        return {"registry": {"url": api(context), "converter_url": f"{self.address(context)}/apis/registry/v2"}}
+        login = {"user": OPERATOR, "ca_file": str(context.certificate("ca"))} if context.secured else {}
+        addresses = {"url": api(context), "converter_url": f"{self.address(context)}/apis/registry/v2"}
+        return {"registry": {**addresses, **login}}
+
+    def credentials(self, context: Context) -> tuple[str, str] | None:
+        """Return what a secured registry asks for."""
+        return (OPERATOR, context.accounts["registry"][OPERATOR]) if context.secured else None
+
+
+def _secured(context: Context) -> dict[str, str]:
+    """Return what makes the registry speak HTTPS only and answer those only who log in."""
+    users = {
+        f"QUARKUS_SECURITY_USERS_EMBEDDED_{kind}_{account.upper()}": value
+        for account, password in context.accounts["registry"].items()
+        for kind, value in (("USERS", password), ("ROLES", "user"))
+    }
+    return {
+        "QUARKUS_HTTP_INSECURE_REQUESTS": "disabled",
+        "QUARKUS_HTTP_SSL_PORT": str(context.ports["registry"]),
+        "QUARKUS_HTTP_SSL_CERTIFICATE_FILES": str(context.certificate("registry")),
+        "QUARKUS_HTTP_SSL_CERTIFICATE_KEY_FILES": str(context.certificate("registry", "key")),
+        "QUARKUS_HTTP_AUTH_BASIC": "true",
+        "QUARKUS_SECURITY_USERS_EMBEDDED_PLAIN_TEXT": "true",
+        **users,
+        "QUARKUS_HTTP_AUTH_PERMISSION_ALL_PATHS": "/*",
+        "QUARKUS_HTTP_AUTH_PERMISSION_ALL_POLICY": "authenticated",
+    }
 
 
 def api(context: Context) -> str:
     """Return the address of Confluent's API."""
-    return f"http://{context.address('registry')}{_API}"
+    return f"{'https' if context.secured else 'http'}://{context.address('registry')}{_API}"

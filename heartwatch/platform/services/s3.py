@@ -74,6 +74,7 @@ class S3Part(HttpPart):
             "s3.iam": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
+            **(_https(context) if context.secured else {}),
         }
         program = Path(sysconfig.get_path("scripts")) / "weed"
         return [str(program), "-logtostderr=true", "server", *(f"-{name}={value}" for name, value in options.items())]
@@ -95,6 +96,7 @@ class S3Part(HttpPart):
         client = boto3.client(
             "s3",
             endpoint_url=self.address(context),
+            verify=str(context.certificate("ca")) if context.secured else None,
             region_name=load_settings().s3.region,
             aws_access_key_id=context.secrets["s3"]["access_key_id"],
             aws_secret_access_key=context.secrets["s3"]["secret_access_key"],
@@ -105,7 +107,13 @@ class S3Part(HttpPart):
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
         """Return the address."""
-        return {"s3": {"endpoint": self.address(context), "path_style": True}}
+        authority = {"ca_file": str(context.certificate("ca"))} if context.secured else {}
+        return {"s3": {"endpoint": self.address(context), "path_style": True, **authority}}
+
+
+def _https(context: Context) -> dict[str, str]:
+    """Return what makes the S3 port speak HTTPS."""
+    return {"s3.cert.file": str(context.certificate("s3")), "s3.key.file": str(context.certificate("s3", "key"))}
 
 
 def _secure(folder: Path) -> None:

@@ -30,7 +30,7 @@ class WebPart(HttpPart):
 
     def environment(self, context: Context) -> dict[str, str]:
         """Return the configuration: addresses and the secret are in the home's files."""
-        return {**super().environment(context), "HEARTWATCH_HOME": str(context.home)}
+        return {**super().environment(context), "HEARTWATCH_HOME": str(context.home), **context.login("page")}
 
     def prepare(self, context: Context) -> None:
         """Make the data folder."""
@@ -41,5 +41,7 @@ class WebPart(HttpPart):
         return ROOT
 
     def endpoints(self, context: Context) -> dict[str, dict[str, Any]]:
-        """Return where the page is."""
-        return {"web": {"host": LOOPBACK, "port": context.ports["web"]}}
+        """Return where the page is, and with which certificate."""
+        files = {"certificate_file": "pem", "key_file": "key"} if context.secured else {}
+        tls = {name: str(context.certificate("web", kind)) for name, kind in files.items()}
+        return {"web": {"host": LOOPBACK, "port": context.ports["web"], **tls}}

@@ -35,6 +35,7 @@ Result = TypeVar("Result")
 _KEPT_SECONDS, _POLL_SECONDS = 3.0, 0.2  # another server of the registry may answer a moment later
 
 _NOT_FOUND = 404
+_NOT_LET_IN = (401, 403)
 _LARGEST_ID = 2**31 - 1
 _SUBJECT_SOFT_DELETED = {40404, 40406}
 
@@ -346,6 +347,11 @@ class Registry:
             return request()
         except SchemaRegistryError as error:
             text = f"can't {operation} at {self._url}: {error.error_message} (code {error.error_code})"
+            if error.http_status_code in _NOT_LET_IN:
+                text = (
+                    f"can't {operation} at {self._url}: the registry lets nobody in so (HTTP {error.http_status_code}); "
+                    "see its user and password, or token, in the settings"
+                )
             missing = error.http_status_code == _NOT_FOUND or error.error_code in _SUBJECT_SOFT_DELETED
             raise (NotRegisteredError if missing else RegistryError)(text) from None
         except httpx2.HTTPError as error:

@@ -15,6 +15,9 @@ from heartwatch.platform.platform import Platform
 @pytest.fixture(scope="session")
 def secured_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("secured") / "home"
+    home.mkdir()
+    # Sooner than on a platform of its own.
+    (home / "settings.toml").write_text("[s3]\ncommit_interval_ms = 2000\n", encoding="utf-8")
     yield home
     if request.session.testsfailed and (home / "logs").exists():
         shutil.copytree(home / "logs", home.parent / "logs")

@@ -14,7 +14,7 @@ class Accounts:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._passwords = load_accounts(home)
+        self._passwords = load_accounts(home)["kafka"]
 
     def settings(self, account: str, **kafka: Any) -> Settings:
         """Return the settings of one that logs in to the brokers with an account."""
