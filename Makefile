@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status clean demo test lint format modules lock wheels wheels-test docs unit integration integration-pipeline integration-engine \
 	integration-machines e2e chaos bench ksql debian-packages \
-	docker-env docker-rehearsal docker-up docker-down clusters-rehearsal
+	docker-env docker-rehearsal docker-up docker-down clusters-rehearsal rehearsal
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,12 @@ docker-rehearsal: docker-env ## Rehearse on real ksqlDB with Docker: deploy, loa
 	$(RUN_THERE) watch-health/watch-health
 	$(RUN_THERE) teardown-pipeline/teardown-pipeline --param dry_run=false --param iceberg_tables=true
 	$(REHEARSAL) --profile '*' down --volumes
+
+# Connect runs here, so it needs Confluent's Avro converter; the brokers are those of the KSQL server unless BROKERS names them.
+SERVERS = --ksqldb $(KSQLDB) --registry $(REGISTRY) --converters $(CONVERTERS) $(if $(BROKERS),--brokers $(BROKERS))
+
+rehearsal: setup $(RECORDINGS) ## Rehearse on servers that are there: KSQLDB=URL REGISTRY=URL CONVERTERS=FOLDER (BROKERS=HOST:PORT)
+	$(BIN)/python -m pytest -v tests/e2e/test_heart_watch.py tests/e2e/test_verify_sink.py tests/integration/deploy $(SERVERS)
 
 clusters-rehearsal: integration-machines ## Rehearse the clusters: machines against a local AWS, then deploy and produce on the embedded platform
 	$(BIN)/python -m pytest -v tests/integration/deploy tests/e2e/test_clusters_flows.py

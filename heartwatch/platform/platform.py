@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import psutil
 
 from heartwatch.platform import processes
 from heartwatch.platform import services as catalog
+from heartwatch.platform.elsewhere import Elsewhere
 from heartwatch.platform.errors import DamagedStateError, PartError, PlatformError
 from heartwatch.platform.packages import Packages
 from heartwatch.platform.processes import ProcessId
@@ -87,6 +89,7 @@ class Platform:
         brokers: Kafka brokers, 1 or 3; fixed by the first start.
         producers: workers of the producers' pool.
         secured: whether all parts speak TLS and ask for a login; fixed by the first start, None: as that was.
+        elsewhere: servers that are used instead of Kafka, registry and engine of its own; fixed by the first start.
 
     Raises:
         PartError: there is no such part, or the home was made with another number of brokers, or secured otherwise.
@@ -99,6 +102,7 @@ class Platform:
         brokers: int | None = None,
         producers: int = 2,
         secured: bool | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.home = home.expanduser().resolve()
         state = read_state(self.home)
@@ -118,7 +122,8 @@ class Platform:
         self.producers = producers
         if self.brokers not in BROKER_COUNTS:
             raise PartError(f"{self.brokers!r} brokers are not supported; use one of {BROKER_COUNTS}")
-        self._parts = catalog.all_parts(self.brokers, producers, self.secured)
+        self.elsewhere = state.elsewhere if state else elsewhere
+        self._parts = catalog.all_parts(self.brokers, producers, self.secured, elsewhere=self.elsewhere is not None)
         self.wanted = catalog.closure(self._parts, parts if parts is not None else list(self._parts))
 
     # --- up and down ------------------------------------------------------------------------------------------------
@@ -299,6 +304,7 @@ class Platform:
         command = [sys.executable, "-m", "heartwatch.platform.supervisor", "--home", str(self.home)]
         command += ["--brokers", str(self.brokers), "--producers", str(self.producers)]
         command += ["--secured"] if self.secured else []
+        command += ["--elsewhere", json.dumps(asdict(self.elsewhere))] if self.elsewhere is not None else []
         # Each flow run is a Python process of its own: bytecode halves what its imports cost.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         with self._log().open("ab") as log:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from heartwatch.platform.elsewhere import Elsewhere
 from heartwatch.platform.errors import DamagedStateError, PlatformError
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.rights import OPERATOR, SERVICES
@@ -51,6 +52,7 @@ class PlatformState:
 
     brokers: int = 1
     secured: bool = False
+    elsewhere: Elsewhere | None = None
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
     ports: dict[str, int] = field(default_factory=dict)
     supervisor: ProcessId | None = None
@@ -68,7 +70,9 @@ def read_state(home: Path) -> PlatformState | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         parts = {name: _part_record(record) for name, record in values.pop("parts").items()}
-        return PlatformState(**{**values, "supervisor": _process_id(values["supervisor"]), "parts": parts})
+        elsewhere = Elsewhere(**values["elsewhere"]) if values.get("elsewhere") else None
+        supervisor = _process_id(values["supervisor"])
+        return PlatformState(**{**values, "elsewhere": elsewhere, "supervisor": supervisor, "parts": parts})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:

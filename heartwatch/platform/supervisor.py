@@ -29,6 +29,7 @@ import psutil
 
 from heartwatch.platform import ports, processes
 from heartwatch.platform import services as catalog
+from heartwatch.platform.elsewhere import Elsewhere
 from heartwatch.platform.errors import PartError, PlatformError
 from heartwatch.platform.processes import ProcessId
 from heartwatch.platform.services import Context, Part
@@ -59,10 +60,14 @@ _LOG_BYTES = 20 << 20
 class Supervisor:
     """Owner of one platform's processes."""
 
-    def __init__(self, home: Path, brokers: int, producers: int, secured: bool = False) -> None:
+    def __init__(
+        self, home: Path, brokers: int, producers: int, secured: bool = False, elsewhere: Elsewhere | None = None
+    ) -> None:
         self.home = home
-        self._state = read_state(home) or PlatformState(brokers=brokers, secured=secured)
-        self._parts = catalog.all_parts(brokers, producers, self._state.secured)
+        self._state = read_state(home) or PlatformState(brokers=brokers, secured=secured, elsewhere=elsewhere)
+        self._parts = catalog.all_parts(
+            brokers, producers, self._state.secured, elsewhere=self._state.elsewhere is not None
+        )
         # Makes the secrets, before anybody else looks for them.
         self._context()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -282,6 +287,8 @@ class Supervisor:
         values: dict[str, Any] = {}
         for name in [*self._state.parts, *names]:
             values = merge(values, self._parts[name].endpoints(context))
+        if context.elsewhere is not None:
+            values = merge(values, context.elsewhere.endpoints())
         write_toml(self.home / "endpoints.toml", values, "Written by `heartwatch up`.")
 
     def _context(self) -> Context:
@@ -457,6 +464,7 @@ def main() -> None:
     parser.add_argument("--brokers", type=int, required=True)
     parser.add_argument("--producers", type=int, required=True)
     parser.add_argument("--secured", action="store_true")
+    parser.add_argument("--elsewhere", type=lambda text: Elsewhere(**json.loads(text)))
     arguments = parser.parse_args()
     # Data, logs and secrets of all parts: for their owner alone.
     os.umask(0o077)
@@ -468,7 +476,9 @@ def main() -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(0)
-        supervisor = Supervisor(arguments.home, arguments.brokers, arguments.producers, arguments.secured)
+        supervisor = Supervisor(
+            arguments.home, arguments.brokers, arguments.producers, arguments.secured, arguments.elsewhere
+        )
         signal.signal(signal.SIGTERM, supervisor.end)
         signal.signal(signal.SIGINT, supervisor.end)
         supervisor.run()

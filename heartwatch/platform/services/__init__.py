@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from graphlib import TopologicalSorter
 
+from heartwatch.platform.elsewhere import REPLACED_GROUPS
 from heartwatch.platform.errors import PartError
 from heartwatch.platform.services.base import Context, Part
 from heartwatch.platform.services.connect import ConnectPart
@@ -20,13 +21,14 @@ from heartwatch.platform.services.web import WebPart
 __all__ = ["Context", "Part", "all_parts", "closure", "members", "order"]
 
 
-def all_parts(brokers: int = 1, producers: int = 2, secured: bool = False) -> dict[str, Part]:
+def all_parts(brokers: int = 1, producers: int = 2, secured: bool = False, elsewhere: bool = False) -> dict[str, Part]:
     """Return every part by name.
 
     Args:
         brokers: Kafka brokers, 1 or 3.
         producers: workers of the producers' pool.
         secured: whether they speak TLS and ask for a login.
+        elsewhere: whether servers that are there already do the work of Kafka, the registry and the KSQL engine.
     """
     parts: list[Part] = [
         PostgresPart(),
@@ -41,7 +43,16 @@ def all_parts(brokers: int = 1, producers: int = 2, secured: bool = False) -> di
         WorkerPart("orchestration", 1),
         *(WorkerPart("producers", number, producers) for number in range(1, producers + 1)),
     ]
-    return {part.name: part for part in parts}
+    return {part.name: part for part in (_without_replaced(parts) if elsewhere else parts)}
+
+
+def _without_replaced(parts: Iterable[Part]) -> list[Part]:
+    """Return the parts that remain where some servers are elsewhere; nothing waits for those."""
+    left = [part for part in parts if part.group not in REPLACED_GROUPS]
+    for part in left:
+        part.depends_on = tuple(group for group in part.depends_on if group not in REPLACED_GROUPS)
+        part.follows = tuple(group for group in part.follows if group not in REPLACED_GROUPS)
+    return left
 
 
 def groups(parts: dict[str, Part]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import httpx
 
 from heartwatch.errors import HeartWatchError
+from heartwatch.platform.elsewhere import Elsewhere
 from heartwatch.platform.packages import Packages
 from heartwatch.platform.ports import LOOPBACK
 from heartwatch.platform.state import PlatformState, load_accounts, load_secrets
@@ -52,6 +53,7 @@ class Context:
         packages: the JVM packages.
         secured: whether all parts speak TLS and ask for a login.
         accounts: passwords of the components, by service and account; only a secured platform has them.
+        elsewhere: the servers that are used instead of parts of its own; None without such.
     """
 
     home: Path
@@ -62,6 +64,7 @@ class Context:
     packages: Packages
     secured: bool = False
     accounts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    elsewhere: Elsewhere | None = None
 
     def login(self, account: str) -> dict[str, str]:
         """Return the environment variables with which a component logs in as itself, not as the operator."""
@@ -99,6 +102,8 @@ class Context:
     @property
     def bootstrap_servers(self) -> str:
         """Return the brokers' addresses."""
+        if self.elsewhere is not None:
+            return self.elsewhere.bootstrap_servers
         return ",".join(self.address(f"kafka-{number}") for number in range(1, self.brokers + 1))
 
 
@@ -113,6 +118,7 @@ def platform_context(home: Path, state: PlatformState) -> Context:
         packages=Packages(),
         secured=state.secured,
         accounts=load_accounts(home) if state.secured else {},
+        elsewhere=state.elsewhere,
     )
 
 

@@ -120,7 +120,9 @@ def worker_properties(context: Context) -> dict[str, str | int]:
         "rest.extension.classes": "org.apache.kafka.connect.rest.basic.auth.extension.BasicAuthSecurityRestExtension",
         "key.converter": "org.apache.kafka.connect.storage.StringConverter",
         "value.converter": "org.apache.kafka.connect.json.JsonConverter",
-        "plugin.path": str(context.packages.path("plugins")),
+        "plugin.path": ",".join(
+            [str(context.packages.path("plugins")), *([context.elsewhere.converters] if context.elsewhere else [])]
+        ),
         # Scanning the classes instead takes four times as long and three times the memory.
         "plugin.discovery": "service_load",
         "exactly.once.source.support": "enabled",
