@@ -229,6 +229,59 @@ def test_a_type_that_contains_itself_is_read_row_by_row() -> None:
     assert found.batch.to_pylist() == [{"A": 1, "B": "x"}]
 
 
+TREE = {**RECORD, "fields": [*RECORD["fields"], {"name": "next", "type": ["null", "T"]}]}  # type: ignore[misc]
+DEEPER = b"\x02\x02x\x02"
+ENDLESS = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\0"  # 2^63 - 1 items, and no more
+NULLS = {"type": "array", "items": "null"}
+NOTHING = {"type": "record", "name": "Z", "fields": [{"name": "f", "type": {"type": "fixed", "name": "F", "size": 0}}]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "reason"),
+    [
+        (TREE, DEEPER * 300_000, "RecursionError"),
+        ({**RECORD, "fields": [{"name": "A", "type": "T"}]}, b"\0", "RecursionError"),
+        *(
+            ({**RECORD, "fields": [{"name": "X", "type": {"type": "array", "items": items}}]}, ENDLESS, "take no byte")
+            for items in (
+                "null",
+                NOTHING,
+                {"type": "record", "name": "E", "fields": []},
+                {"type": "fixed", "name": "F", "size": 0},
+            )
+        ),
+        (
+            {
+                **RECORD,
+                "fields": [{"name": "Y", "type": NOTHING}, {"name": "X", "type": {"type": "array", "items": "Z"}}],
+            },
+            ENDLESS,
+            "take no byte",
+        ),
+        (
+            ["null", {**RECORD, "fields": [{"name": "X", "type": {"type": "array", "items": "null"}}]}],
+            b"\x02" + ENDLESS,
+            "take no",
+        ),
+    ],
+)
+def test_no_body_ends_the_process_or_never_ends(schema: Any, body: bytes, reason: str) -> None:
+    good, bad = message(RECORD, {"A": 1, "B": "x"}, 2), b"\0" + struct.pack(">I", 1) + body
+    found = Decoder(RECORD, {1: schema, 2: RECORD}.__getitem__).decode([good, bad, good])
+    assert found.batch.to_pylist() == [{"A": 1, "B": "x"}] * 2
+    assert [reject.index for reject in found.rejects] == [1]
+    assert reason in found.rejects[0].reason
+
+
+@pytest.mark.parametrize(
+    "items", ["int", ["null", "int"], {"type": "array", "items": "int"}, {"type": "map", "values": "null"}]
+)
+def test_arrays_whose_items_take_bytes_are_read(items: Any) -> None:
+    schema = {**RECORD, "fields": [*RECORD["fields"], {"name": "X", "type": {"type": "array", "items": items}}]}  # type: ignore[misc]
+    found = Decoder(RECORD, lambda _: schema).decode([message(schema, {"A": 1, "B": "x", "X": []})])
+    assert found.batch.to_pylist() == [{"A": 1, "B": "x"}]
+
+
 def test_a_reference_keeps_its_own_namespace() -> None:
     inner = {
         "type": "record",

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyruhvro
 
+from kafkakit.avro_bodies import body_reader, is_unbounded
 from kafkakit.errors import KafkaKitError
 
 HEADER_BYTES = 5
@@ -363,6 +364,7 @@ class _Writer:
             )
         self.branches = _Branches(written) if isinstance(written, list) else None
         self._parsed = fastavro.parse_schema(schema)
+        self._read_body = body_reader(self._parsed)
         self._by_columns = resolves_by_columns(schema, reader)
         # Records are matched by their fields; fastavro wants them to have the same name.
         named = (
@@ -372,7 +374,12 @@ class _Writer:
         self._schema = schema
         self._text = _framed_text(json.dumps(schema))
         self._header = struct.pack(">bi", 0, schema_id)
-        self._is_columnar = _has_columnar_types(schema) and _has_columnar_types(reader) and _has_columns(self._text)
+        self._is_columnar = (
+            _has_columnar_types(schema)
+            and _has_columnar_types(reader)
+            and not is_unbounded(self._parsed)
+            and _has_columns(self._text)
+        )
         self._bits = int(np.frombuffer(struct.pack(">i", schema_id), dtype=np.uint32)[0])
         self._target = arrow_schema(reader)
         self._defaults = {field["name"]: field.get("default") for field in reader["fields"]}
@@ -450,9 +457,9 @@ class _Writer:
     def _read_one(self, stream: io.BytesIO) -> Any:
         """Read one body; what the reader skips must be right too."""
         begin = stream.tell()
-        fastavro.schemaless_reader(stream, self._parsed)
+        self._read_body(stream, self._parsed, None)
         stream.seek(begin)
-        return fastavro.schemaless_reader(stream, self._parsed, self._reader)
+        return self._read_body(stream, self._parsed, self._reader)
 
 
 def _bad_header(value: bytes) -> str | None:

@@ -162,3 +162,20 @@ def test_a_type_without_a_counterpart_is_named_in_a_warning(caplog: pytest.LogCa
     schema = {"type": "record", "name": "r", "fields": [{"name": "n", "type": "null"}, {"name": "b", "type": "int"}]}
     assert [column.name for column in columns_of_avro(json.dumps(schema))] == ["B"]
     assert "'n'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        ({**LOWER, "fields": [*LOWER["fields"], {"name": "next", "type": ["null", "T"]}]}, b"\x02\x02x\x02" * 300_000),
+        (
+            {**LOWER, "fields": [{"name": "n", "type": {"type": "array", "items": "null"}}]},
+            b"\xfe" + b"\xff" * 8 + b"\x01\0",
+        ),
+    ],
+)
+def test_a_body_that_would_end_the_process_or_never_end_is_a_reject(schema: Any, body: bytes) -> None:
+    values = array(message(RECORD, {"A": 1, "B": "x"}, 2), b"\0\0\0\0\1" + body, message(RECORD, {"A": 3, "B": "z"}, 2))
+    read = AvroSerde(COLUMNS, {1: schema, 2: RECORD}.__getitem__).read(values)
+    assert read.frame.rows() == [(1, "x"), (3, "z")]
+    assert [place for place, _ in read.rejects] == [1]

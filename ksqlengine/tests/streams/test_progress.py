@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from ksqlengine.streams.progress import PartitionProgress
 
@@ -35,6 +39,29 @@ def test_metadata_of_another_program_is_not_progress() -> None:
     kafka_streams = b"AgAAAZx0" * 9
     for metadata in (kafka_streams, kafka_streams + b"\xa2"):
         assert PartitionProgress.from_metadata(metadata, 900) == PartitionProgress(position=900)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-5, 1), st.floats(allow_nan=False), st.text(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["version", "position", "stream_time", "tables", "backlog", "other"]), inner, max_size=4
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(JSON)
+@example({"position": 7})
+@example({"version": 1})
+@example(5)
+@example({"version": 1, "position": None, "stream_time": 1, "tables": [[]]})
+def test_json_of_another_program_ends_no_query(metadata: object) -> None:
+    found = PartitionProgress.from_metadata(json.dumps(metadata), 900)
+    ours = isinstance(metadata, dict) and {"position", "stream_time", "tables"} <= metadata.keys()
+    assert found == PartitionProgress(position=900) or ours
 
 
 def test_metadata_stays_below_the_brokers_limit_and_keeps_the_first_mark() -> None:

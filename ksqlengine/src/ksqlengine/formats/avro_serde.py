@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kafkakit import avro_codec
+from kafkakit.avro_bodies import body_reader
 from ksqlengine.formats import avro
 from ksqlengine.formats.base import FormatError, Read, Serde
 from ksqlengine.plan.steps import Column
@@ -51,7 +52,7 @@ class AvroSerde(Serde):
         self._unlike: set[bytes] = (
             set()
         )  # ids of schemas whose fields the vectorised codec doesn't turn into the columns
-        self._schemas: dict[bytes, tuple[Any, Any]] = {}
+        self._schemas: dict[bytes, tuple[Any, Any, Callable[..., Any]]] = {}
 
     def read(self, values: pa.LargeBinaryArray) -> Read:
         """Turn messages into columns."""
@@ -134,22 +135,21 @@ class AvroSerde(Serde):
         ]
         return Read(pl.DataFrame(series), np.array(indices, np.int64), np.array(nulls, np.int64), rejects)
 
-    def _parsed(self, value: bytes) -> tuple[Any, Any]:
-        """Return a message's schema for fastavro, and the same with its named types in place of their names."""
+    def _parsed(self, value: bytes) -> tuple[Any, Any, Callable[..., Any]]:
+        """Return a message's schema for fastavro, the same with its named types in place of their names, and what reads it."""
         if len(value) < avro_codec.HEADER_BYTES or value[0] != 0:
             raise FormatError("the message is not in the registry's wire format")
         schema_id = value[1 : avro_codec.HEADER_BYTES]
         if schema_id not in self._schemas:
             schema = self._writer_schema(int.from_bytes(schema_id, "big"))
-            self._schemas[schema_id] = fastavro.parse_schema(schema), avro.expanded(schema)
+            parsed = fastavro.parse_schema(schema)
+            self._schemas[schema_id] = parsed, avro.expanded(schema), body_reader(parsed)
         return self._schemas[schema_id]
 
-    def _row(self, value: bytes, parsed: Any, schema: Any) -> list[Any] | None:
+    def _row(self, value: bytes, parsed: Any, schema: Any, read: Callable[..., Any]) -> list[Any] | None:
         """Return the columns' values of a message; None where a union with null is null."""
         stream = io.BytesIO(value[avro_codec.HEADER_BYTES :])
-        record: Any = fastavro.schemaless_reader(
-            stream, parsed, None, return_named_type=True, return_named_type_override=True
-        )
+        record: Any = read(stream, parsed, None, return_named_type=True, return_named_type_override=True)
         if stream.read(1):
             raise FormatError("bytes follow the Avro body")
         if record is None:

@@ -13,6 +13,7 @@ import orjson
 
 from kafkakit import avro_codec
 from kafkakit.admin import KafkaAdmin, OffsetReader, TopicExistsError, TopicState
+from kafkakit.avro_bodies import body_reader
 from kafkakit.registry import IncompatibleSchemaError, NotRegisteredError, Registry, RegistryError
 from kafkakit.settings import KafkaSettings, RegistrySettings
 from kafkakit.writer_schemas import WriterSchemas
@@ -303,8 +304,18 @@ class Resources:
         body = io.BytesIO(value[avro_codec.HEADER_BYTES :])
         try:
             schema = self.schema(int.from_bytes(value[1 : avro_codec.HEADER_BYTES], "big"))
-            record = fastavro.schemaless_reader(body, fastavro.parse_schema(schema))
-        except (avro_codec.SchemaError, RegistryError, ValueError, ArithmeticError, EOFError, IndexError, TypeError):
+            parsed = fastavro.parse_schema(schema)
+            record = body_reader(parsed)(body, parsed, None)
+        except (
+            avro_codec.SchemaError,
+            RegistryError,
+            ValueError,
+            LookupError,
+            ArithmeticError,
+            EOFError,
+            TypeError,
+            RecursionError,
+        ):
             return None
         return None if body.read(1) else record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -65,15 +66,24 @@ class PartitionProgress:
             body = orjson.loads(text)
         except orjson.JSONDecodeError:
             return cls(position=offset)
-        if body["version"] != _METADATA_VERSION:
+        version = body.get("version") if isinstance(body, dict) else None
+        if type(version) is int and version > _METADATA_VERSION:
             raise ValueError(
-                f"commit metadata {text!r} has version {body['version']!r}, this engine reads {_METADATA_VERSION}; "
+                f"commit metadata {text!r} has version {version!r}, this engine reads {_METADATA_VERSION}; "
                 "start the engine version that wrote it"
             )
-        marks = [(body["position"] - back, tuple(tables)) for back, *tables in body["tables"]]
+        try:
+            return cls._of_body(body)
+        except (KeyError, TypeError, ValueError, IndexError):
+            # JSON of another program that has set the group's offset.
+            return cls(position=offset)
+
+    @classmethod
+    def _of_body(cls, body: dict[str, Any]) -> PartitionProgress:
+        marks = [(int(body["position"]) - back, tuple(map(int, tables))) for back, *tables in body["tables"]]
         until_and_time = body.get("backlog")
-        backlog = None if until_and_time is None else (until_and_time[0], until_and_time[1])
-        return cls(body["position"], body["stream_time"], marks, backlog)
+        backlog = None if until_and_time is None else (int(until_and_time[0]), int(until_and_time[1]))
+        return cls(int(body["position"]), int(body["stream_time"]), marks, backlog)
 
 
 def marks_from(marks: list[tuple[int, tuple[int, ...]]], offset: int) -> list[tuple[int, tuple[int, ...]]]:
