@@ -348,8 +348,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        # Windows' editors put a byte-order mark before it.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        # Not UTF-8, not TOML, or nested too deep.
         raise SettingsError(f"{str(path)!r} is not valid TOML: {error}; fix or remove the file") from error
     except OSError as error:
         raise SettingsError(f"{str(path)!r} can't be read: {error.strerror}; check its owner and mode") from error

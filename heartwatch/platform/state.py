@@ -140,7 +140,7 @@ def _kept(path: Path, new: dict[str, Any]) -> dict[str, Any]:
     """Return what a file has, and of what it hasn't the new values, which it gets."""
     try:
         kept = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlatformError(f"{str(path)!r} can't be read ({error}); fix it, or run `heartwatch clean`") from error
     values = {**new, **kept}
     if values.keys() != kept.keys():

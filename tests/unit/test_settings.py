@@ -6,8 +6,11 @@ import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
-from heartwatch.settings import SettingsError, load_settings, merge
+from heartwatch.settings import Settings, SettingsError, load_settings, merge
 
 
 def test_the_environment_wins_over_the_platforms_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,3 +118,44 @@ def test_an_unknown_setting_in_a_file_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_levels_are_laid_over_each_other() -> None:
     assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}, "e": 4}) == {"a": {"b": 9, "c": 2}, "d": 3, "e": 4}
+
+
+def _fields(section: str) -> list[str]:
+    annotation = Settings.model_fields[section].annotation
+    return list(getattr(annotation, "model_fields", {}))
+
+
+SECTIONS = [name for name in Settings.model_fields if name not in ("home", "profile")]
+TOML_VALUES = st.sampled_from(
+    ['"x"', '"../x"', '""', "5", "-1", "1e400", "nan", "true", "[]", "[1]", "{}", "{ a = 1 }", "1979-05-27"]
+)
+TOML_LINES = st.one_of(
+    st.sampled_from([f"[{name}]" for name in SECTIONS]),
+    st.builds(
+        "{} = {}".format,
+        st.sampled_from([*SECTIONS, *(field for name in SECTIONS for field in _fields(name)), "other"]),
+        TOML_VALUES,
+    ),
+)
+TOML_FILES = st.one_of(
+    st.binary(max_size=30), st.lists(TOML_LINES, max_size=6).map(lambda lines: "\n".join(lines).encode())
+)
+
+
+@pytest.mark.parametrize("name", ["settings.toml", "endpoints.toml", "secrets.toml"])
+@settings_of_hypothesis(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=TOML_FILES)
+@example(content=b"\xff\xfe[\0k\0")
+@example(content=b"a = " + b"[" * 10_000)
+@example(content=b"\xef\xbb\xbf[pipeline]\nversion = 2\n")
+def test_whatever_a_file_of_settings_holds_it_is_used_or_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setenv("HEARTWATCH_HOME", str(tmp_path))
+    try:
+        found = load_settings()
+    except SettingsError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert found.pipeline.version == (2 if content.startswith(b"\xef") else found.pipeline.version)
