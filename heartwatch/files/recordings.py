@@ -126,7 +126,10 @@ def survey(path: Path, rejects: RejectFile | None = None) -> Iterator[RecordingR
         RecordingError: the path is a file whose name is not that of a recording, or can't be opened at all.
         MissingExtraError: the formats' parsers aren't installed.
     """
-    folder = path.is_dir()
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise RecordingError(f"{path.name[:80]!r} can't be opened: {error.strerror}; check the path") from error
     if not folder and not is_recording(path):
         raise RecordingError(f"{path.name!r} is not a recording; the name must end in {', '.join(SUFFIXES)}")
     require("recordings")

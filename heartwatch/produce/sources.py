@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from heartwatch.analytic import Analytic, TopicDefinition
+from heartwatch.files import times
 from heartwatch.files.recordings import RecordingError, read_recordings
 from heartwatch.files.rejects import RejectFile
 from heartwatch.produce.messages import Events, RawMessage
@@ -31,6 +32,9 @@ from kafkakit.partitioning import partitions_of
 
 _BATCH_SECONDS = 0.5
 _ENDLESS_TICKS = 2**31  # of two seconds each: 136 years
+
+_YEAR_MS = 365.25 * 86_400_000
+_EARLIEST_MS = round(times.EARLIEST.timestamp() * 1000)
 
 
 def shards_of(spec: RunSpec) -> list[Shard]:
@@ -52,9 +56,18 @@ def first_event_ms(spec: RunSpec, newest_ms: int | None, now_ms: int, variables:
         newest_ms: the latest event time on the topic, None without events; one that lies ahead of now is a wrong clock's.
         now_ms: now.
         variables: the analytic's KSQL variables; `window_ms` and `grace_ms` count where it has them.
+
+    Raises:
+        SourceError: the run lasts longer on the clock of its events than there was time since 2000, or can't be opened.
     """
     window_ms, grace_ms = windows_of(variables)
-    begin = now_ms - _before_now_ms(spec, window_ms)
+    before_ms = _before_now_ms(spec, window_ms)
+    begin = now_ms - before_ms
+    if begin < _EARLIEST_MS:
+        raise SourceError(
+            f"the run's events last {before_ms / _YEAR_MS:,.0f} years and would begin before 2000; give it fewer events, more "
+            "people, fewer passes (repeat), a smaller stagger_ms, or a speed"
+        )
     if newest_ms is not None:
         begin = max(begin, min(newest_ms, now_ms) + 2 * window_ms + grace_ms)
     return -(-begin // window_ms) * window_ms if window_ms else begin

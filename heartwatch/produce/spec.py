@@ -45,11 +45,16 @@ class RunSpec(BaseModel):
     ranges: Annotated[str | None, Field(description="file of personal ranges that the simulator's people get")] = None
     repeat: Annotated[int, Field(ge=0, description="passes over the source; 0 until stopped")] = 1
     events_per_second: Annotated[
-        float | None, Field(gt=0, description="limit of the rate, events/s, all processes together; None: none")
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="limit of the rate, events/s, all processes together; None: none"),
     ] = None
     speed: Annotated[
         float | None,
-        Field(gt=0, description="seconds of event time per second; 1 is real time, None as fast as possible"),
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="seconds of event time per second; 1 is real time, None as fast as possible",
+        ),
     ] = None
     close_after_ms: Annotated[
         int,

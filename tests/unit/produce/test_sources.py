@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from heartwatch.analytic import Analytic
 from heartwatch.produce.messages import Encoder
@@ -176,3 +179,32 @@ def test_a_run_ends_with_events_that_close_every_window(tmp_path: Path, source: 
     assert first is not None
     assert second is not None
     assert first.columns.equals(second.columns), "a process that begins here sends the same"
+
+
+NUMBERS = st.one_of(st.integers(0, 10), st.integers(0, 10**40), st.sampled_from([10**9, 2**31, 2**63, 2**64]))
+RATES = st.one_of(st.none(), st.floats(), st.sampled_from([1e-300, 1e300, 1.0]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    source=st.sampled_from(["simulator", "uniform"]),
+    counts=st.fixed_dictionaries({name: NUMBERS for name in ("seed", "events", "repeat", "stagger_ms")}),
+    people=st.integers(-1, 200),
+    rates=st.fixed_dictionaries({name: RATES for name in ("speed", "events_per_second")}),
+)
+@example("simulator", {"seed": 1, "events": 10**12, "repeat": 1, "stagger_ms": 0}, 50, {})
+@example("uniform", {"seed": 1, "events": 1, "repeat": 10**30, "stagger_ms": 0}, 50, {})
+@example("simulator", {"seed": 1, "events": 10, "repeat": 1, "stagger_ms": 0}, 50, {"speed": float("inf")})
+def test_whatever_numbers_a_run_is_given_it_is_planned_or_refused_in_words(
+    source: str, counts: dict[str, int], people: int, rates: dict[str, float | None]
+) -> None:
+    now_ms = 1_796_000_000_000
+    try:
+        spec = RunSpec.model_validate({"run_id": "x", "source": source, "people": people, **counts, **rates})
+        begin = first_event_ms(spec, None, now_ms, {"window_ms": "10000", "grace_ms": "10000"})
+    except (ValidationError, SourceError) as error:
+        assert str(error)  # noqa: PT017
+        return
+    planned = spec.model_copy(update={"start_ms": begin})
+    assert RunSpec.model_validate_json(planned.model_dump_json()) == planned
+    assert shards_of(planned)
