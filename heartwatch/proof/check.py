@@ -25,7 +25,7 @@ from heartwatch.proof.offsets import OffsetComparison
 from heartwatch.proof.recheck import Recheck
 from heartwatch.proof.rows import RowReader
 from heartwatch.proof.segments import Proofs
-from kafkakit.waiting import wait_until
+from kafkakit.waiting import Patience, wait_until
 
 _POLL_SECONDS = 0.5
 _MACHINE_CLOCK_SECONDS = 60.0
@@ -39,12 +39,12 @@ def check_sink(
     clock: Callable[[], float] = time.monotonic,
     machine_time: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> SinkProof:
-    """Compare what isn't proven yet, and again what the sink lacks until it has all or the time is over.
+    """Compare what isn't proven yet, and again what the sink lacks until it has all or gets nothing more for a while.
 
     Args:
         check: what to look at.
         proofs: what is known from earlier checks; brought up to date.
-        deadline_seconds: how long the sink may take to get what Kafka had at the beginning.
+        deadline_seconds: how long the sink may get nothing of what it lacks of what Kafka had at the beginning.
         save: keeps the proofs and the sink's version; called after each part, so that a check that is ended early isn't in vain.
         clock: seconds, monotonic.
         machine_time: this machine's time.
@@ -52,12 +52,12 @@ def check_sink(
     Raises:
         heartwatch.sink.reader.SinkError: the sink can't be asked.
     """
-    began = clock()
+    began, patience = clock(), Patience(deadline_seconds, clock)
     run = CheckRun.begin(check, proofs, save)
     while True:
         found = _look(run)
-        missing = any(finding.kind == Kind.MISSING for finding in found.findings)
-        if not missing or not _wait_for_version(check, found.look, began + deadline_seconds - clock(), clock):
+        missing = sum(finding.count for finding in found.findings if finding.kind == Kind.MISSING)
+        if not missing or not _wait_for_version(check, found.look, patience.left(missing), clock):
             break
     return replace(_result(run, found, machine_time()), seconds=clock() - began)
 

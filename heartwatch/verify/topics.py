@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from kafkakit.admin import KafkaAdmin
 from kafkakit.avro_codec import Decoder, parse
 from kafkakit.registry import Registry
 from kafkakit.topic_reader import committed_ranges, read_ranges
-from kafkakit.waiting import wait_until
+from kafkakit.waiting import Patience
 from kafkakit.writer_schemas import schema_lookup
 
 Offsets = dict[str, dict[int, int]]
@@ -100,32 +101,29 @@ def wait_for_table(settings: Settings, deadline_seconds: float) -> int:
 
     Args:
         settings: where the brokers, the registry and the database are.
-        deadline_seconds: how long the source connector may take, s.
+        deadline_seconds: how long the source connector may bring no further row, s.
 
     Raises:
-        NotReadyError: rows are missing or different after the deadline.
+        NotReadyError: rows are missing or different, and no further one has come before the deadline.
     """
     topics = PipelineTopics.of(settings)
     table = topics.analytic.table
     fields = [field["name"] for field in parse(topics.analytic.schema_text(table))["fields"]]
     wanted = _database_rows(settings, fields)
-    left = wanted.height
-
-    def complete() -> bool:
-        nonlocal left
+    patience = Patience(deadline_seconds)
+    while True:
         found = pl.from_arrow(latest_rows(topics.read(table)).select(fields))
         assert isinstance(found, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-        left = wanted.join(found.cast(wanted.schema), on=fields, how="anti").height
-        return not left
-
-    def not_ready() -> NotReadyError:
-        return NotReadyError(
-            f"{left} of {wanted.height} rows of table {settings.postgres.historical_table!r} are not in topic "
-            f"{topics.analytic.table_topic!r} after {deadline_seconds:g} s; see the source connector's log"
-        )
-
-    wait_until(complete, deadline_seconds, _POLL_SECONDS, not_ready)
-    return wanted.height
+        missing = wanted.join(found.cast(wanted.schema), on=fields, how="anti").height
+        if not missing:
+            return wanted.height
+        if patience.left(missing) < 0:
+            raise NotReadyError(
+                f"{missing} of {wanted.height} rows of table {settings.postgres.historical_table!r} are not in topic "
+                f"{topics.analytic.table_topic!r}, and no further one has come for {deadline_seconds:g} s; "
+                "see the source connector's log"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _database_rows(settings: Settings, fields: Sequence[str]) -> pl.DataFrame:

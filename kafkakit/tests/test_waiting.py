@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kafkakit.waiting import wait_until
+from kafkakit.waiting import Patience, wait_until
 
 
 class Clock:
@@ -76,3 +76,12 @@ def test_what_the_condition_raises_comes_out(clock: Clock) -> None:
     with pytest.raises(ZeroDivisionError):
         wait_until(broken, 10, 0.5, RuntimeError, clock=clock, pause=clock.pause)
     assert clock.now == 100
+
+
+def test_a_deadline_begins_anew_only_where_less_is_missing_than_ever(clock: Clock) -> None:
+    patience, left = Patience(10, clock), []
+    for missing in (7, 7, 5, 8, 5, 4, 4, 4):
+        left.append(patience.left(missing))
+        clock.pause(4)
+    assert left == [10, 6, 10, 6, 2, 10, 6, 2]
+    assert patience.left(4) < 0

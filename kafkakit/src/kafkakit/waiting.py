@@ -70,3 +70,32 @@ def wait_until(
             break
         pause(poll_seconds)
     return answer
+
+
+class Patience:
+    """A deadline that begins anew at each sign of progress: what gets on slowly is waited for, what stands still is not."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin to wait.
+
+        Args:
+            seconds: how long nothing may get better.
+            clock: seconds, monotonic.
+        """
+        self._seconds, self._clock = seconds, clock
+        self._deadline = clock() + seconds
+        self._least: int | None = None
+
+    def left(self, missing: int) -> float:
+        """Return how many seconds are left; 0 or less when the time is over.
+
+        Args:
+            missing: how much isn't there yet. Less than ever before is progress; more and then less again is not, so that the
+                wait ends.
+        """
+        now = self._clock()
+        if self._least is None:
+            self._least = missing
+        elif missing < self._least:
+            self._least, self._deadline = missing, now + self._seconds
+        return self._deadline - now

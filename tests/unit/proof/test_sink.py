@@ -238,6 +238,24 @@ def test_what_comes_before_the_deadline_is_waited_for(catalog: SqlCatalog) -> No
     assert proof.total("in_sink") == 14
 
 
+@pytest.mark.parametrize(("seconds", "proven"), [(15, True), (9, False)])
+def test_a_sink_that_gets_on_slowly_is_waited_for_and_one_that_stands_still_is_not(
+    catalog: SqlCatalog, seconds: int, proven: bool
+) -> None:
+    append(catalog, "samples", table(written((1, 6), (1, 7), (1, 8))))
+    rows = [written().filter((pl.col(PARTITION) == 1) & (pl.col(OFFSET) == offset)) for offset in (6, 7, 8)]
+    now = [0.0]
+
+    def clock() -> float:
+        """A question takes 2 s; a row comes every 10 s, the last of them after the first deadline."""
+        now[0] += 2
+        if rows and now[0] % 10 == 0:
+            append(catalog, "samples", table(rows.pop(0)))
+        return now[0]
+
+    assert check_sink(make_check(catalog), Proofs(), seconds, clock=clock).proven is proven
+
+
 def test_what_kafka_gets_during_a_check_is_not_waited_for(catalog: SqlCatalog) -> None:
     append(catalog, "samples", table(written()))
 
