@@ -16,6 +16,7 @@ from heartwatch.deploy.migrations import (
 from heartwatch.deploy.plan import DeployError, RefusedPlanError, apply
 from heartwatch.settings import Settings
 from ksqlengine.client.rest_client import Ksqldb
+from ksqlengine.internal_names import AHEAD
 
 pytestmark = pytest.mark.parts("kafka", "registry", "postgres", "connect", "s3", "engine")
 
@@ -32,11 +33,12 @@ def state(settings: Settings) -> MigrationState:
 
 
 def migrations(files: Analytic, settings: Settings, **variables: str) -> Migrations:
+    ksqldb = Ksqldb(settings.ksqldb)
     return Migrations(
-        Ksqldb(settings.ksqldb),
+        ksqldb,
         state(settings),
         read_migrations(files.migrations_folder, files.variables(variables)),
-        query_properties(settings, bounds_ahead=True),
+        query_properties(settings, ksqldb.has_property(AHEAD)),
     )
 
 

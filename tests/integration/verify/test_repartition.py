@@ -27,6 +27,7 @@ from kafkakit.registry import Registry
 from kafkakit.topic_reader import committed_ranges, read_ranges
 from kafkakit.waiting import wait_until
 from ksqlengine.client.rest_client import Ksqldb
+from ksqlengine.internal_names import AHEAD
 
 pytestmark = pytest.mark.parts("kafka", "registry", "engine")
 
@@ -48,11 +49,12 @@ def deployed(version: int, repartition: bool, folder: Path) -> Settings:
         }
     )
     analytic = Analytic.of(settings.pipeline, folder)
+    ksqldb = Ksqldb(settings.ksqldb)
     migrations = Migrations(
-        Ksqldb(settings.ksqldb),
+        ksqldb,
         MigrationState(settings.kafka, migrations_topic(analytic)),
         read_migrations(analytic.migrations_folder, analytic.variables(), analytic.repartition),
-        query_properties(settings, bounds_ahead=True),
+        query_properties(settings, ksqldb.has_property(AHEAD)),
     )
     for deployer in (pipeline.deployer("topics", settings), pipeline.deployer("schemas", settings), migrations):
         apply(deployer.plan(), deployer)
