@@ -331,7 +331,7 @@ _REFUSED: list[tuple[str, str]] = [
     ("create stream o as select name from st join tb on st.name = tb.id;",
      "Invalid join condition: types don't match. Got ST.NAME{STRING} = TB.ID{INTEGER}."),
     ("create stream o as select * from st join tb on st.id > tb.id;", "Only equality join criteria is supported."),
-    ("create stream o as select * from st right join tb on st.id = tb.id;", "Invalid join type: right-outer join not supported"),
+    ("create stream o as select * from st right join tb on st.id = tb.id;", "Invalid join type encountered: RIGHT [OUTER] JOIN"),
     ("create stream o as select * from st join nokey on st.name = nokey.name;",
      "Stream-Stream joins must have a WITHIN clause specified."),
     ("create stream o as select * from st join st on st.id = st.id;", "self joins are not yet supported."),

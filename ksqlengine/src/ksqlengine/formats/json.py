@@ -71,7 +71,7 @@ class JsonSerde(RowSerde):
         return super().write(frame) if at_once is None else at_once
 
     def read_one(self, value: bytes) -> tuple[Any, ...] | None:
-        """Return the fields of one object; None for a null.
+        """Return the fields of one object.
 
         Names are looked up as they are, then in upper case, whatever the message's case: a column that was not quoted is in upper
         case, and one that was must be written as it is. Numbers are read as floats first, which is much faster; a DECIMAL or a
@@ -89,8 +89,6 @@ class JsonSerde(RowSerde):
     def _columns(self, body: Any) -> tuple[Any, ...] | None:
         if not self._wrapped:
             return (from_json(body, self.columns[0].type),)
-        if body is None:
-            return None
         if not isinstance(body, dict):
             raise ValueError(f"a JSON object is wanted, not {type(body).__name__}")  # noqa: TRY004 - data, not code, is wrong
         folded = {name.upper(): item for name, item in body.items()}

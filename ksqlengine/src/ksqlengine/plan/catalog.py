@@ -288,10 +288,14 @@ def check_replaceable(existing: Source, new: Source) -> None:
 
 
 def _topic_text(source: Source) -> str:
-    window = "" if source.key_window is None else f", window={source.key_window}"
+    key, value = (
+        f"format=FormatInfo{{format={format_.name}, properties={{}}}}, features=[]"
+        for format_ in (source.key_format, source.value_format)
+    )
+    window = "Optional.empty" if source.key_window is None else f"Optional[{source.key_window}]"
     return (
-        f"KsqlTopic{{kafkaTopicName='{source.topic}', keyFormat={source.key_format.name}{window}, "
-        f"valueFormat={source.value_format.name}}}"
+        f"KsqlTopic{{kafkaTopicName='{source.topic}', keyFormat=KeyFormat{{{key}, window={window}}}, "
+        f"valueFormat=ValueFormat{{{value}}}}}"
     )
 
 
@@ -300,7 +304,8 @@ def _schema_issue(before: Schema, after: Schema) -> str | None:
         missing = [column for place, column in enumerate(old) if place >= len(new) or new[place] != column]
         return ", ".join(f"`{column.name}` {column.type}{word}" for column in missing)
 
-    keys = changed(before.key, after.key, " KEY") or changed(after.key, before.key, " KEY")
+    # As in ksqlDB, more columns are no issue, not even of the key.
+    keys = changed(before.key, after.key, " KEY")
     if keys:
         return f"Key columns must be identical. The following key columns are changed, missing or reordered: [{keys}]"
     values = changed(before.value, after.value)

@@ -80,9 +80,7 @@ class CatalogChanger:
         if node.if_not_exists and node.name in self._catalog.sources:
             return self._nothing(command, node.name)
         catalog = self._catalog.with_source(source, or_replace=node.or_replace)
-        return CatalogChange(
-            catalog, command, f"{kind.capitalize()} {'replaced' if node.or_replace else 'created'}", source
-        )
+        return CatalogChange(catalog, command, f"{kind.capitalize()} created", source)
 
     @_of.register
     def _alter(self, node: ast.AlterSource) -> CatalogChange:

@@ -203,13 +203,11 @@ class JoinPlanner:
                 f"Invalid join type: full-outer join not supported for stream-table join. Got {join.sources}."
             )
         if join.clause.kind == "RIGHT":
-            raise StatementError(
-                f"Invalid join type: right-outer join not supported for stream-table join. Got {join.sources}."
-            )
+            raise StatementError("Invalid join type encountered: RIGHT [OUTER] JOIN")
         if join.clause.before_ms is not None:
             raise StatementError(
                 "A window definition was provided for a Stream-Table join. These joins are not windowed. "
-                "Please drop the window definition (i.e. the WITHIN clause) and try to execute your join again."
+                "Please drop the window definition (ie. the WITHIN clause) and try to execute your join again."
             )
         if not join.is_on_primary_key:
             raise StatementError(

@@ -265,7 +265,7 @@ class QueryPlanner:
         kind = WindowKind(clause.kind)
         advance = clause.advance_ms if clause.advance_ms is not None else clause.size_ms
         if clause.size_ms <= 0:
-            raise StatementError(f"{clause.position.located}: window size must be larger than zero.")
+            raise StatementError("Size must be positive")
         if kind is WindowKind.HOPPING and not 0 < advance <= clause.size_ms:
             raise StatementError(
                 f"Window advancement interval should be more than zero and less than window duration. Got {advance} ms."

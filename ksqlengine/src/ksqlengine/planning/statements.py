@@ -221,19 +221,13 @@ class Analyzer:
         if format_.schema_id is not None:
             schema = self.registry.schema(format_.schema_id)
             if schema is None:
-                raise StatementError(
-                    f"Schema for message {side} with schema id: {format_.schema_id} does not exist in Schema Registry."
-                )
+                raise _no_schema(properties, side, subject, format_.schema_id)
         else:
             found = self.registry.latest(subject)
             if found is None:
                 if side == "key":
                     return []
-                raise StatementError(
-                    f"Schema for message {side}s on topic '{properties.get('KAFKA_TOPIC')}' does not exist in the Schema "
-                    f"Registry.\nSubject: {subject}\nPossible causes include:\n- The topic itself does not exist\n"
-                    f"- Messages on the topic are not AVRO serialized\n- The subject {subject} was never registered"
-                )
+                raise _no_schema(properties, side, subject)
             schema = found[1]
         single = KEY_COLUMN if side == "key" else VALUE_COLUMN if format_.wrap_single is False else None
         columns = columns_of_avro(schema, single=single, uppercase=format_.schema_id is None)
@@ -486,3 +480,20 @@ def _refused(name: str, value: TypedExpression, type_: SqlType) -> StatementErro
     if can_cast(value.type, STRING):
         shown = str(pl.select(Cast(STRING, value).to_polars()).item())
     return StatementError(f"Expected type {type_} for field `{name}` but got {value.type.name}({shown}){hint}")
+
+
+def _no_schema(properties: Properties, side: str, subject: str, schema_id: int | None = None) -> StatementError:
+    """Return ksqlDB's error for columns that the registry should give and doesn't."""
+    topic, pages = properties.get("KAFKA_TOPIC"), "https://docs.confluent.io/current/schema-registry/docs"
+    asked = f"Subject: {subject}" + ("" if schema_id is None else f"\nSchema Id: {schema_id}")
+    return StatementError(
+        f"Schema for message {side}s on topic '{topic}' does not exist in the Schema Registry.\n{asked}\n"
+        "Possible causes include:\n- The topic itself does not exist\n\t-> Use SHOW TOPICS; to check\n"
+        "- Messages on the topic are not serialized using a format Schema Registry supports\n"
+        f"\t-> Use PRINT '{topic}' FROM BEGINNING; to verify\n"
+        "- Messages on the topic have not been serialized using a Confluent Schema Registry supported serializer\n"
+        f"\t-> See {pages}/serializer-formatter.html\n"
+        "- The schema is registered on a different instance of the Schema Registry\n"
+        f"\t-> Use the REST API to list available subjects\t{pages}/api.html#get--subjects\n"
+        f"- You do not have permissions to access the Schema Registry.\n\t-> See {pages}/security.html"
+    )

@@ -59,6 +59,7 @@ class TransientPlan:
         statement: the statement's text.
         alias: what FROM calls the first source.
         keys: the result's columns that are a table's key (or its windows' bounds): none of a pull query on a stream.
+        scans: whether a pull query reads all of its table, as its condition names no keys.
     """
 
     root: Step
@@ -70,6 +71,7 @@ class TransientPlan:
     statement: str
     alias: str
     keys: frozenset[str] = frozenset()
+    scans: bool = False
 
 
 class TransientQueryPlanner(QueryPlanner):
@@ -111,8 +113,9 @@ class TransientQueryPlanner(QueryPlanner):
                     f"{', '.join(f'`{name}`' for name in names)}\n{PULL_HELP}"
                 )
         step = self.filtered(self.joins.build(), query.where)
-        if query.where is not None and self.first.kind is SourceKind.TABLE:
-            check_pull_filter(query.where, self.first.schema, windowed=self.first.key_window is not None)
+        scans = self.first.kind is SourceKind.TABLE
+        if query.where is not None and scans:
+            scans = not check_pull_filter(query.where, self.first.schema, windowed=self.first.key_window is not None)
         where = step.predicate if isinstance(step, FilterStep) else None
         root = self._projected(step)
         return TransientPlan(
@@ -125,6 +128,7 @@ class TransientQueryPlanner(QueryPlanner):
             self.text,
             query.source.alias,
             _keys_shown(root) if self.first.kind is SourceKind.TABLE else frozenset(),
+            scans,
         )
 
     def _push(self) -> TransientPlan:
@@ -175,13 +179,16 @@ def _keys_shown(root: ProjectStep) -> frozenset[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- WHERE of pull queries
-def check_pull_filter(condition: ast.SyntaxExpression, schema: Schema, *, windowed: bool) -> None:
+def check_pull_filter(condition: ast.SyntaxExpression, schema: Schema, *, windowed: bool) -> bool:
     """Check a pull query's condition, whose types are right.
 
     Args:
         condition: over the table's columns.
         schema: the table's.
         windowed: whether its key has a window.
+
+    Returns:
+        Whether it names the keys to look up; otherwise all of the table is read.
 
     Raises:
         StatementError: ksqlDB can't look rows up by it.
@@ -190,11 +197,12 @@ def check_pull_filter(condition: ast.SyntaxExpression, schema: Schema, *, window
     plain = outside_lambdas(condition, lambda node: replace(node, qualifier=None))
     alternatives = list(_alternatives(_simple(plain)))
     if any(_needs_scan(leaves, schema, windowed) for leaves in alternatives):
-        return
+        return False
     for leaves in alternatives:
         _check_keys(leaves, schema)
         if windowed:
             _check_bounds(leaves)
+    return True
 
 
 def check_queryable(source: Source) -> None:

@@ -187,8 +187,8 @@ class Properties:
         kind = kinds.get(kind_name.upper())
         if kind is None:
             raise StatementError(
-                f"Error in WITH clause property 'WINDOW_TYPE': Unknown window type: '{kind_name}'\n"
-                "Valid values are: SESSION, HOPPING, TUMBLING"
+                f"Invalid value {kind_name} for property WINDOW_TYPE: "
+                "String must be one of: SESSION, HOPPING, TUMBLING, null"
             )
         if kind is WindowKind.SESSION:
             if size is not None:
@@ -275,7 +275,7 @@ def _checked(properties: ast.Properties, known: Mapping[str, type]) -> Propertie
     if "FORMAT" in values and (values.keys() & {"KEY_FORMAT", "VALUE_FORMAT"}):
         other = "KEY_FORMAT" if "KEY_FORMAT" in values else "VALUE_FORMAT"
         raise StatementError(
-            f"Cannot supply both '{other}' and 'FORMAT' properties, as 'FORMAT' sets both key and value formats.\n"
+            f"Cannot supply both '{other}' and 'FORMAT' properties, as 'FORMAT' sets both key and value formats. "
             "Either use just 'FORMAT', or use 'KEY_FORMAT' and 'VALUE_FORMAT'."
         )
     _check_pattern(values.get("TIMESTAMP_FORMAT"))

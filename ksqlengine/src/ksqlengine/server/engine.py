@@ -37,7 +37,7 @@ from ksqlengine.server.command_topic import Command, CommandConflictError, Comma
 from ksqlengine.server.inserts import Inserter, Written, row_of
 from ksqlengine.server.pull_push import RunningTransientQuery
 from ksqlengine.server.refused_texts import refused_text
-from ksqlengine.server.responses import Responses, current_status, warning
+from ksqlengine.server.responses import Responses, current_status, deprecations, warning
 from ksqlengine.server.running_query import RunningQuery
 from ksqlengine.server.session_properties import (
     RequestSession,
@@ -399,6 +399,8 @@ class Engine:
                 schemas = RecordedSchemas(self.resources.registry)
                 change = self._change(self.catalog, statement, 0, session.properties, schemas)
                 if change.nothing is not None:
+                    if isinstance(statement.statement, ast.CreateSource | ast.CreateAsSelect):
+                        return warning(replace(statement, warning=change.nothing))
                     return current_status(statement.text, change.command_id, change.nothing, None, -1)
                 self._prepare(change, statement.statement)
                 shown = self._shown(change, statement)
@@ -414,6 +416,7 @@ class Engine:
         wait_until(lambda: all(query.obeys for query in affected), _OBEY_SECONDS, _OBEY_POLL_SECONDS)
         message, query_id = result
         answer = current_status(shown, change.command_id, message, query_id, offset)
+        answer["warnings"] = deprecations(statement.statement, change.plan)
         self.statuses[change.command_id] = answer["commandStatus"]
         return answer
 

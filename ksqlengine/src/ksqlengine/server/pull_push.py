@@ -30,7 +30,7 @@ from ksqlengine.plan.steps import Column, SourceKind
 from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.session_properties import query_options
 from ksqlengine.server.topics_and_schemas import Resources
-from ksqlengine.server.transient_stages import TransientStages, last_of_each_key, still_stored
+from ksqlengine.server.transient_stages import TransientStages, last_of_each_key, reads_nothing, still_stored
 from ksqlengine.streams.batches import ordered, select
 from ksqlengine.streams.join_merge import Merger
 from ksqlengine.streams.progress import OwnedPartition, PartitionProgress
@@ -184,6 +184,8 @@ class RunningTransientQuery:
     def _pull(self) -> Iterator[pl.DataFrame]:
         if self._stages.chain.side_orders:
             raise NotSupportedError("A pull query that joins")
+        if reads_nothing(self._plan):
+            return
         count, is_stream = self._partitions[self._topic], self._stages.kind is SourceKind.STREAM
         # Asked for before the ends: those of a topic that is made again meanwhile are never taken for the old one's.
         topic_id = "" if is_stream else self._resources.kafka.topic_id(self._topic)

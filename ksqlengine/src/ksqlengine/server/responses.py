@@ -19,7 +19,7 @@ from ksqlengine.language import ast
 from ksqlengine.language.parser import PreparedStatement
 from ksqlengine.plan.catalog import Catalog, PersistentQuery, Source, source_steps
 from ksqlengine.plan.explain import explain, explain_step
-from ksqlengine.plan.steps import Column, QueryPlan, SourceKind
+from ksqlengine.plan.steps import Column, QueryPlan, SourceKind, StreamStreamJoinStep, walk
 from ksqlengine.planning.statements import Analyzer
 from ksqlengine.planning.transient_query import TransientPlan
 from ksqlengine.server.running_query import RunningQuery
@@ -184,7 +184,7 @@ class Responses:
             "windowType": source.key_window.kind.value if source.key_window else None,
             "readQueries": self._items(catalog.readers(source.name)),
             "writeQueries": self._items(catalog.writers(source.name)),
-            "fields": fields_of(source.schema.key, "KEY") + fields_of(source.schema.value),
+            "fields": _fields(source),
             "type": source.kind.value,
             "timestamp": source.timestamp_column or "",
             "statistics": _formatted(statistics, "last-message") if extended else "",
@@ -421,6 +421,24 @@ def current_status(text: str, command_id: str, message: str, query_id: str | Non
     }  # fmt: skip
 
 
+_NO_GRACE = (
+    "DEPRECATION NOTICE: Stream-stream joins statements without a GRACE PERIOD will not be accepted in a future ksqlDB "
+    "version.\nPlease use the GRACE PERIOD clause as specified in "
+    "https://docs.ksqldb.io/en/latest/developer-guide/ksqldb-reference/select-push-query/"
+)
+
+
+def deprecations(node: ast.Statement, plan: QueryPlan | None) -> list[Entity]:
+    """Return ksqlDB's notice where a statement joins streams without GRACE PERIOD; INSERT INTO gets none.
+
+    Source: ksqlDB's ``DeprecatedStatementsChecker``.
+    """
+    if plan is None or not isinstance(node, ast.CreateAsSelect):
+        return []
+    joins = [step for step in walk(plan.root) if isinstance(step, StreamStreamJoinStep)]
+    return [{"message": _NO_GRACE}] if any(join.grace_ms is None for join in joins) else []
+
+
 _LOSSES: Mapping[str, Any] = {
     "failed-messages": lambda metrics: metrics.failed,
     "late-record-drop": lambda metrics: metrics.late,
@@ -477,6 +495,16 @@ def _function_names() -> list[Entity]:
         {"name": function.name, "type": "TABLE", "category": function.category} for function in TABLE_FUNCTIONS.values()
     ]
     return sorted(scalar + aggregates + tables, key=lambda item: item["name"])
+
+
+def _fields(source: Source) -> list[Entity]:
+    """Return a source's columns as ksqlDB's field entities: which are of the key, and which of headers."""
+    headers = dict(source.headers)
+    return fields_of(source.schema.key, "KEY") + [
+        field
+        for column in source.schema.value
+        for field in fields_of([column], "HEADER" if column.name in headers else None)
+    ]
 
 
 def fields_of(columns: Iterable[Column], kind: str | None = None) -> list[Entity]:

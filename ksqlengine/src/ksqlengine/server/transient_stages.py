@@ -129,6 +129,15 @@ def last_of_each_key(batch: MessageBatch) -> MessageBatch:
     return select(batch, last.sort("partition", "key")["row"].to_numpy().astype(np.int64))
 
 
+def reads_nothing(plan: TransientPlan) -> bool:
+    """Say whether a pull query would have to go through all sessions of a query's table: ksqlDB answers that without a row.
+
+    Source: ksqlDB's ``KsMaterializedSessionTableIQv2``, which looks sessions up by their keys only.
+    """
+    window, is_result = plan.source.key_window, plan.source.query_id is not None
+    return plan.scans and is_result and window is not None and window.kind is WindowKind.SESSION
+
+
 def still_stored(rows: MessageBatch, window: Window) -> MessageBatch:
     """Return the rows of a windowed table whose windows the store has not let go.
 

@@ -385,6 +385,14 @@ TIME_LETTERS = frozenset("HkhKmsSAnNa")
 _LONGEST_MONTH = 31
 
 
+def _american_week(moment: datetime) -> int:
+    """Return the week of the year as ksqlDB's default locale counts: weeks begin on Sunday, the first one has 1 January."""
+    saturday = moment.date().toordinal() + 6 - moment.isoweekday() % 7
+    if saturday > date.max.toordinal() or date.fromordinal(saturday).year > moment.year:
+        return 1
+    return (date.fromordinal(saturday).timetuple().tm_yday + 6) // 7
+
+
 _NUMBERS: Mapping[str, Callable[[datetime], int]] = {
     "d": lambda t: t.day,
     "D": lambda t: t.timetuple().tm_yday,
@@ -395,7 +403,7 @@ _NUMBERS: Mapping[str, Callable[[datetime], int]] = {
     "m": lambda t: t.minute,
     "s": lambda t: t.second,
     "e": lambda t: t.isoweekday() % 7 + 1,
-    "w": lambda t: t.isocalendar().week,
+    "w": _american_week,
     "n": lambda t: t.microsecond * 1000,
     "A": lambda t: (t.hour * 3600 + t.minute * 60 + t.second) * 1000 + t.microsecond // 1000,
     "N": lambda t: (t.hour * 3600 + t.minute * 60 + t.second) * 1_000_000_000 + t.microsecond * 1000,
