@@ -36,7 +36,7 @@ from ksqlengine.planning.scope import (
     rewrite,
     unknown_source,
 )
-from ksqlengine.types.errors import ExpressionError, Phase, StatementError, refusing
+from ksqlengine.types.errors import SERVER_ERROR, ExpressionError, Phase, StatementError, refusing
 from ksqlengine.types.sqltypes import BIGINT, BOOLEAN, ArrayType, SqlType, StructType
 
 Node = TypeVar("Node")
@@ -268,7 +268,9 @@ class QueryPlanner:
             raise StatementError("Size must be positive")
         if kind is WindowKind.HOPPING and not 0 < advance <= clause.size_ms:
             raise StatementError(
-                f"Window advancement interval should be more than zero and less than window duration. Got {advance} ms."
+                "Window advancement interval should be more than zero and less than window duration which is "
+                f"{clause.size_ms} ms, but given advancement interval is: {advance} ms",
+                error_code=SERVER_ERROR,
             )
         grace = clause.grace_ms
         if grace is None:
@@ -283,7 +285,8 @@ class QueryPlanner:
             )
             raise StatementError(
                 f"The retention period of the {store} store Aggregate-Aggregate-Materialize must be no smaller than {least} "
-                f"plus the grace period. Got {size}=[{clause.size_ms}], grace=[{grace}], retention=[{clause.retention_ms}]"
+                f"plus the grace period. Got {size}=[{clause.size_ms}], grace=[{grace}], retention=[{clause.retention_ms}]",
+                error_code=SERVER_ERROR,
             )
         return Window(kind, clause.size_ms, advance, grace, clause.retention_ms)
 

@@ -173,8 +173,7 @@ class Analyzer:
             values = self._inferred(properties, value_format, "value", {column.name for column in keys}) + values
         schema = Schema(tuple(keys), tuple(values))
         check_names(schema)
-        if not schema.columns or len(values) == len(headers):
-            raise StatementError("The statement does not define any columns.")
+        _check_supplied(schema, value_format, len(values) > len(headers))
         if properties.window() is not None and not keys:
             raise StatementError("Windowed sources require a key column.")
         if kind is SourceKind.TABLE and not keys:
@@ -497,3 +496,11 @@ def _no_schema(properties: Properties, side: str, subject: str, schema_id: int |
         f"\t-> Use the REST API to list available subjects\t{pages}/api.html#get--subjects\n"
         f"- You do not have permissions to access the Schema Registry.\n\t-> See {pages}/security.html"
     )
+
+
+def _check_supplied(schema: Schema, value_format: Format, has_values: bool) -> None:
+    """Refuse sources without columns; those of key columns alone are fine, but in one format."""
+    if not schema.columns:
+        raise StatementError("No columns supplied.")
+    if not has_values and value_format.name == "KAFKA":
+        raise NotSupportedError("A source of key columns alone with the value format KAFKA")

@@ -26,7 +26,7 @@ from ksqlengine.plan.steps import Column, Format, QueryPlan
 from ksqlengine.planning.canonical import ResultTopic
 from ksqlengine.planning.with_clause import Properties
 from ksqlengine.streams.changelog import CHANGELOG_BYTES
-from ksqlengine.types.errors import BAD_REQUEST, KsqlError, StatementError
+from ksqlengine.types.errors import BAD_REQUEST, SERVER_ERROR, KsqlError, StatementError
 
 
 class RecordedSchemas:
@@ -218,31 +218,38 @@ class Resources:
         """Make the topic of CREATE STREAM or TABLE where PARTITIONS is given; otherwise it must be there.
 
         Raises:
-            KsqlError: there is no topic, and no PARTITIONS to make it with.
+            KsqlError: there is no topic, and no PARTITIONS to make it with, or it is there and is another one.
         """
-        if not self.kafka.describe([source.topic]):
-            if properties.get("PARTITIONS") is None:
+        is_new, partitions = not self.kafka.describe([source.topic]), properties.get("PARTITIONS")
+        if partitions is None:
+            if is_new:
                 raise missing_topic(source.topic)
-            config = properties.topic_config(source.kind, source.key_window)
-            self.create_topic(source.topic, properties.get("PARTITIONS"), properties.get("REPLICAS"), config)
+            return
+        config = properties.topic_config(source.kind, source.key_window)
+        self.create_topic(source.topic, partitions, properties.get("REPLICAS"), config)
+        if is_new:
             self.write_schemas(sink_of(source))
 
     def create_topic(self, name: str, partitions: int, replicas: int | None, config: Mapping[str, str]) -> None:
         """Create a topic unless it is there.
 
         Raises:
-            StatementError: it is there with another number of partitions.
+            StatementError: it is there with another number of partitions or replicas.
         """
         if not self.kafka.describe([name]):
             with suppress(TopicExistsError):
                 state = TopicState(name, partitions, replicas or self._replication_factor, dict(config))
                 self.kafka.create([state])
         there = self.kafka.describe([name])[name]
-        if there.partitions != partitions:
+        wanted = partitions, replicas or there.replication_factor
+        if wanted != (there.partitions, there.replication_factor):
+            kept = self.kafka.topic_settings(name).get("retention.ms", "-1")
             raise StatementError(
-                f"A Kafka topic with the name '{name}' already exists, with different partition/replica configuration than "
-                f"required. KSQL expects {partitions} partitions (topic has {there.partitions}), and "
-                f"{replicas or there.replication_factor} replication factor (topic has {there.replication_factor})."
+                f"A Kafka topic with the name '{name}' already exists, with different partition/replica/retention configuration "
+                f"than required. KSQL expects {wanted[0]} partitions (topic has {there.partitions}), {wanted[1]} replication "
+                f"factor (topic has {there.replication_factor}), and {config.get('retention.ms', kept)} retention (topic has "
+                f"{kept}).",
+                error_code=SERVER_ERROR,
             )
 
     def delete_topic(self, source: Source) -> None:

@@ -107,7 +107,8 @@ class StatementError(KsqlError):
 
     def in_phase(self, phase: Phase) -> StatementError:
         """Say how far the statement had come, unless that is known, and return the error."""
-        if self.phase is None:
+        # What ksqlDB didn't foresee is told as its server's own error, without a phase.
+        if self.phase is None and self.error_code != SERVER_ERROR:
             self.phase = phase
             self.message = f"{phase.value}: {self.message}"
             self.args = (self.message,)
