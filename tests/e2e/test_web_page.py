@@ -149,9 +149,10 @@ def test_alerts_are_found_and_lead_to_people_without_saying_who_in_the_address(v
     page = people(visit)
     first = page.locator("table.alerts tbody tr").first
     subject, area = first.locator("th").inner_text(), first.locator("td").nth(1).inner_text()
-    everybody = page.locator("table.alerts tbody tr").count()
     page.get_by_label("Person or zip code").fill(area)
-    page.wait_for_function(f"document.querySelectorAll('table.alerts tbody tr').length < {everybody}")
+    # After a replayed workout all alerts may be of one area.
+    areas = "[...document.querySelectorAll('table.alerts tbody tr td:nth-of-type(2)')]"
+    page.wait_for_function(f"area => {areas}.length > 0 && {areas}.every(cell => cell.innerText === area)", arg=area)
     assert set(page.locator("table.alerts tbody tr td:nth-of-type(2)").all_inner_texts()) == {area}
     page.get_by_label("Person or zip code").fill("nobody at all")
     expect(page.get_by_text("No matches")).to_be_visible()
