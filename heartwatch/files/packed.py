@@ -86,6 +86,11 @@ def opener_of(head: bytes) -> Callable[[Any], Any] | None:
     return next((opener for begin, opener in COMPRESSIONS.items() if head.startswith(begin)), None)
 
 
+def _cut(parts: list[bytes]) -> tuple[bytes, str]:
+    """Return as much as is read of a file that is larger than that, and the reason why it ends there."""
+    return b"".join(parts)[:LARGEST], f"unpacked it is larger than {LARGEST} bytes; the rest is not read"
+
+
 def _decompressed(data: bytes, opener: Callable[[Any], Any]) -> tuple[bytes, str | None]:
     """Return what a compressed file holds as far as it can be unpacked, and what is wrong with it."""
     parts: list[bytes] = []
@@ -96,9 +101,7 @@ def _decompressed(data: bytes, opener: Callable[[Any], Any]) -> tuple[bytes, str
                 parts.append(part)
                 size += len(part)
                 if size > LARGEST:
-                    return b"".join(parts)[
-                        :LARGEST
-                    ], f"unpacked it is larger than {LARGEST} bytes; the rest is not read"
+                    return _cut(parts)
     except EOFError:
         return b"".join(parts), "the compressed file ends early"
     except DAMAGES as error:
@@ -121,9 +124,7 @@ def gunzipped(data: bytes) -> tuple[bytes, str | None]:
                 parts.append(part)
                 size += len(part)
                 if size > LARGEST:
-                    return b"".join(parts)[
-                        :LARGEST
-                    ], f"unpacked it is larger than {LARGEST} bytes; the rest is not read"
+                    return _cut(parts)
         except zlib.error as error:
             return b"".join(parts), f"the compressed file is damaged: {error}"
         if not member.eof:
